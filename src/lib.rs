@@ -1,0 +1,1 @@
+//! longwire: a bridge with long wires.

@@ -1,0 +1,2 @@
+//! The `longwire` program.
+fn main() {}
