@@ -1,1 +1,19 @@
-//! longwire: a bridge with long wires.
+//! longwire: a bridge with long wires. Every module in the order a frame meets them:
+//!
+//! - [`node`]: the daemon as one value. Start reading here.
+//! - [`datapath`]: the corridor; one frame from the TAP to the underlay and back.
+//! - [`control`]: the control room; peers, handshakes, candidates, paths, supernodes, timers.
+//! - [`wire`]: every byte on the underlay (`wire/protocol.md`).
+//! - [`keys`] and [`time`]: what everything else is made of.
+
+pub mod node;
+
+pub mod datapath;
+
+pub mod control;
+
+pub mod wire;
+
+pub mod keys;
+
+pub mod time;

@@ -1,0 +1,3 @@
+//! The control room: who the peers are, how they are reached, when to do what.
+
+pub mod report;

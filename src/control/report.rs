@@ -1,0 +1,217 @@
+//! What a node tells about itself: the answers behind `longwire status`, `peers`, `fdb` and `explain`.
+//!
+//! The JSON of these types is a contract that scripts rely on; `tests/status_sample.json` holds one.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+use serde::{Deserialize, Serialize};
+
+/// A question to a node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "verb", rename_all = "kebab-case")]
+pub enum Request {
+    /// Everything at a glance.
+    Status,
+    /// What each overlay's switch has learned.
+    Fdb,
+    /// Why a peer is reached as it is; by name or id (or the start of it).
+    Explain {
+        /// Name or id.
+        peer: String,
+    },
+}
+
+/// The answer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "answer", content = "value", rename_all = "kebab-case")]
+pub enum Response {
+    /// To [`Request::Status`].
+    Status(Status),
+    /// To [`Request::Fdb`].
+    Fdb(Vec<FdbRow>),
+    /// To [`Request::Explain`].
+    Explain(Explanation),
+    /// An order was carried out.
+    Done,
+    /// It cannot be answered; a sentence.
+    Error(String),
+}
+
+/// A node at a glance.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    /// What people call it.
+    pub node: String,
+    /// Its id.
+    pub node_id: String,
+    /// Of the program.
+    pub version: String,
+    /// The key it shows as a supernode, if it is one.
+    pub fingerprint: Option<String>,
+    /// Its overlays, in the order of the settings.
+    pub overlays: Vec<OverlayStatus>,
+    /// What it does as a supernode, if it is one.
+    pub serving: Option<Serving>,
+}
+
+/// One overlay.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OverlayStatus {
+    /// Its name.
+    pub name: String,
+    /// Its id.
+    pub id: String,
+    /// The name of its TAP; filled in by `io`, empty in simulations.
+    pub tap: String,
+    /// The supernodes this node is registered at.
+    pub supernodes: Vec<SupernodeStatus>,
+    /// The other members.
+    pub peers: Vec<PeerStatus>,
+    /// Addresses the switch knows.
+    pub fdb_entries: usize,
+    /// Every reason a frame or packet was dropped for, and the totals; names are stable.
+    pub counters: BTreeMap<String, u64>,
+}
+
+/// A supernode, seen from a node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SupernodeStatus {
+    /// `host:port`.
+    pub address: String,
+    /// Of the control link.
+    pub state: LinkState,
+    /// Of the control link.
+    pub rtt_us: Option<u64>,
+}
+
+/// Of a control link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LinkState {
+    /// Registered.
+    Up,
+    /// Dialling or registering.
+    Connecting,
+    /// Waiting to dial again, or refused.
+    Down,
+}
+
+/// Another member.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PeerStatus {
+    /// Its name; `null` until known.
+    pub name: Option<String>,
+    /// Its id.
+    pub id: String,
+    /// Whether it answers.
+    pub state: PeerState,
+    /// How its frames travel.
+    pub path: PathStatus,
+    /// Of the path in use.
+    pub rtt_us: Option<u64>,
+    /// Frame bytes sent to it.
+    pub tx_bytes: u64,
+    /// Frame bytes received from it.
+    pub rx_bytes: u64,
+    /// Since anything genuine came from it.
+    pub last_heard_ms: Option<u64>,
+}
+
+/// Of a peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PeerState {
+    /// Keys agreed on, and it answers.
+    Up,
+    /// Keys are being made.
+    Connecting,
+    /// Left or silent.
+    Gone,
+}
+
+/// A path in use.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PathStatus {
+    /// Direct, relayed, or none.
+    pub kind: PathKind,
+    /// The address packets are sent to.
+    pub remote: Option<SocketAddr>,
+    /// The relaying supernode's address or member's name.
+    pub via: Option<String>,
+}
+
+/// Of a path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PathKind {
+    /// Straight to the peer.
+    Direct,
+    /// Through a supernode.
+    Relayed,
+    /// Nowhere.
+    None,
+}
+
+/// One line of a forwarding database.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FdbRow {
+    /// The overlay's name.
+    pub overlay: String,
+    /// 0 = untagged.
+    pub vlan: u16,
+    /// As `02:00:5e:10:00:01`.
+    pub mac: String,
+    /// `tap`, or the peer's name (its id where the name is unknown).
+    pub port: String,
+    /// Since it was last heard.
+    pub age_ms: u64,
+}
+
+/// Why a peer is reached as it is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Explanation {
+    /// The peer.
+    pub peer: PeerStatus,
+    /// In this overlay.
+    pub overlay: String,
+    /// Why the present path was chosen, in words.
+    pub why: String,
+    /// Every address that was tried.
+    pub candidates: Vec<CandidateReport>,
+}
+
+/// What became of one candidate.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CandidateReport {
+    /// The address.
+    pub address: SocketAddr,
+    /// Where it was learned from: `host`, `reflexive`, `peer-reflexive`, `configured`.
+    pub kind: String,
+    /// Probes sent to it.
+    pub probes: u32,
+    /// Answers that came back.
+    pub answers: u32,
+    /// Round trip of the last answer.
+    pub rtt_us: Option<u64>,
+    /// In words: `in use`, `answers`, `no answer yet`, `fell silent`.
+    pub result: String,
+}
+
+/// What a supernode does for others.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Serving {
+    /// The overlays with members here, by id.
+    pub overlays: Vec<ServedOverlay>,
+    /// Packets relayed, and every reason one was not.
+    pub counters: BTreeMap<String, u64>,
+}
+
+/// One overlay at a supernode.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServedOverlay {
+    /// Its id.
+    pub id: String,
+    /// Its members: id and address as seen.
+    pub members: Vec<(String, SocketAddr)>,
+}

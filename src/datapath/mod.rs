@@ -1,0 +1,8 @@
+//! The corridor: one frame, in order of travel.
+
+pub mod buf;
+
+/// To the corridor.
+pub enum Command {}
+/// From the corridor.
+pub enum Notice {}

@@ -1,0 +1,285 @@
+//! What goes into a [`Node`](super::Node) and what comes out: plain values, no behaviour.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::datapath::buf::{Deliveries, OverlayIndex, Transmits};
+use crate::keys::{Fingerprint, Identity, NodeId, OverlayId, OverlaySecrets};
+use crate::time::Time;
+
+/// All that a node is told at its start.
+#[derive(Debug)]
+pub struct Settings {
+    /// The node's own keys.
+    pub identity: Identity,
+    /// What people call it.
+    pub name: String,
+    /// The overlays it is a member of; [`OverlayIndex`] counts them in this order.
+    pub overlays: Vec<OverlaySettings>,
+    /// The supernodes it registers at, every overlay at each.
+    pub supernodes: Vec<SupernodeSettings>,
+    /// Set if the node is a supernode for others.
+    pub serve: Option<ServeSettings>,
+    /// What an earlier run of this node wanted to know again.
+    pub memory: Memory,
+    /// How keys are agreed on.
+    pub handshake: HandshakeKind,
+}
+
+/// One overlay of a node.
+#[derive(Debug)]
+pub struct OverlaySettings {
+    /// The overlay's name.
+    pub name: String,
+    /// What its key gives.
+    pub secrets: OverlaySecrets,
+    /// Whether spanning tree frames (01:80:c2:00:00:00) pass.
+    pub stp: bool,
+    /// The largest Ethernet payload carried, in bytes (1500; more if asked).
+    pub mtu: usize,
+}
+
+/// A supernode to register at.
+#[derive(Clone, Debug)]
+pub struct SupernodeSettings {
+    /// `host:port` as the user wrote it; `io` resolves it.
+    pub address: String,
+    /// The key it must show; the first one it shows is taken and remembered otherwise.
+    pub pin: Option<Fingerprint>,
+}
+
+/// How a supernode serves.
+#[derive(Clone, Debug, Default)]
+pub struct ServeSettings {
+    /// The overlays served; all if `None`.
+    pub allow: Option<Vec<OverlayId>>,
+}
+
+/// How keys are agreed on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HandshakeKind {
+    /// Noise IKpsk2. The only one the daemon knows.
+    Noise,
+    /// Same messages and same keys at the end, no secrecy: for worlds of a thousand nodes.
+    StandIn,
+}
+
+/// What a node wants to know again after a restart. Addresses only help; trust comes from handshakes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Memory {
+    /// Keys that supernodes showed, by `host:port`, in text form.
+    #[serde(default)]
+    pub supernodes: BTreeMap<String, String>,
+    /// Members and where they were last heard, by overlay id in text form.
+    #[serde(default)]
+    pub peers: BTreeMap<String, Vec<RememberedPeer>>,
+}
+
+/// A member as it was known last.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RememberedPeer {
+    /// Its node id in text form.
+    pub id: String,
+    /// Its name.
+    pub name: Option<String>,
+    /// Where it was heard directly, best first.
+    pub addresses: Vec<SocketAddr>,
+}
+
+/// A control link: the reliable, ordered channel of messages between a node and a supernode.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum LinkId {
+    /// To the supernode at this place of the settings; one at a time.
+    Dialled(usize),
+    /// From a node that dialled us; numbered by whoever accepts, never reused.
+    Accepted(u64),
+}
+
+/// What happens to a control link.
+#[derive(Clone, Debug)]
+pub enum LinkEvent {
+    /// It stands. Its first message may follow.
+    Up {
+        /// Which.
+        link: LinkId,
+        /// The other end's validated address.
+        remote: SocketAddr,
+        /// Both ends' TLS exporter value (protocol.md section 7): binds signatures to this link.
+        exporter: [u8; 32],
+        /// The key the supernode showed; `None` on an accepted link.
+        fingerprint: Option<Fingerprint>,
+    },
+    /// One whole message came (protocol.md section 7, without its length).
+    Message {
+        /// On which.
+        link: LinkId,
+        /// The other end's validated address, as it is now.
+        remote: SocketAddr,
+        /// Type and body.
+        message: Vec<u8>,
+    },
+    /// It is gone, or never came to be.
+    Down {
+        /// Which.
+        link: LinkId,
+        /// Why, as a sentence for the user.
+        reason: String,
+    },
+}
+
+/// What to do with a control link.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LinkCommand {
+    /// Dial; ends in [`LinkEvent::Up`] or [`LinkEvent::Down`].
+    Dial {
+        /// Always [`LinkId::Dialled`].
+        link: LinkId,
+        /// `host:port`.
+        address: String,
+        /// The only key to accept, if there is one.
+        pin: Option<Fingerprint>,
+    },
+    /// Send one message.
+    Send {
+        /// On which.
+        link: LinkId,
+        /// Type and body.
+        message: Vec<u8>,
+    },
+    /// Close after what was sent; no [`LinkEvent::Down`] follows.
+    Close {
+        /// Which.
+        link: LinkId,
+    },
+}
+
+/// What [`Node::poll_output`](super::Node::poll_output) says.
+#[derive(Debug)]
+pub enum Output {
+    /// Send these; hand the batch back with `recycle_transmits`.
+    Transmit(Transmits),
+    /// Write these to their TAPs; hand the batch back with `recycle_deliveries`.
+    Deliver(Deliveries),
+    /// Do this with a control link.
+    Link(LinkCommand),
+    /// Keep this for the next start (small; rarely; the newest counts).
+    Remember(Memory),
+    /// Something a user may want to read.
+    Event(Event),
+    /// Nothing more until input comes or this deadline passes.
+    Wait(Deadline),
+}
+
+/// When a node wants to be called again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Deadline {
+    /// The time; [`Time::NEVER`] if there is none.
+    pub at: Time,
+    /// What for.
+    pub reason: &'static str,
+}
+
+/// What a user notices.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// A supernode took our registration.
+    Registered {
+        /// For this overlay.
+        overlay: OverlayIndex,
+        /// `host:port`.
+        supernode: String,
+        /// Where it sees us.
+        seen_as: SocketAddr,
+    },
+    /// A supernode said no.
+    Refused {
+        /// For this overlay.
+        overlay: OverlayIndex,
+        /// `host:port`.
+        supernode: String,
+        /// The reason in words.
+        reason: &'static str,
+    },
+    /// The link to a supernode broke or could not be made.
+    SupernodeLost {
+        /// `host:port`.
+        supernode: String,
+        /// A sentence.
+        reason: String,
+    },
+    /// A supernode without a pin showed its key for the first time.
+    SupernodeTrusted {
+        /// `host:port`.
+        supernode: String,
+        /// The key.
+        fingerprint: Fingerprint,
+    },
+    /// A peer answers.
+    PeerUp {
+        /// In this overlay.
+        overlay: OverlayIndex,
+        /// Who.
+        peer: NodeId,
+        /// Its name, if known.
+        name: Option<String>,
+    },
+    /// A peer's frames take another way.
+    PathChanged {
+        /// In this overlay.
+        overlay: OverlayIndex,
+        /// Who.
+        peer: NodeId,
+        /// Its name, if known.
+        name: Option<String>,
+        /// `direct ADDRESS`, `relayed by SUPERNODE` or `none`.
+        path: String,
+        /// Why.
+        reason: &'static str,
+    },
+    /// A peer left or fell silent; its MACs are forgotten.
+    PeerGone {
+        /// In this overlay.
+        overlay: OverlayIndex,
+        /// Who.
+        peer: NodeId,
+        /// Its name, if known.
+        name: Option<String>,
+        /// Why.
+        reason: &'static str,
+    },
+    /// Ten seconds and nobody seen.
+    Alone {
+        /// In this overlay.
+        overlay: OverlayIndex,
+    },
+    /// Our own sealed packets came out of a TAP: the overlay is routed into itself.
+    UnderlayLoop {
+        /// Through the TAP of this overlay.
+        overlay: OverlayIndex,
+    },
+    /// A member registered here (on a supernode).
+    MemberJoined {
+        /// In this overlay.
+        overlay: OverlayId,
+        /// Who.
+        member: NodeId,
+        /// From where.
+        from: SocketAddr,
+    },
+    /// A member of ours is gone (on a supernode).
+    MemberLeft {
+        /// From this overlay.
+        overlay: OverlayId,
+        /// Who.
+        member: NodeId,
+    },
+    /// A registration was refused (on a supernode).
+    MemberRefused {
+        /// From where.
+        from: SocketAddr,
+        /// The reason in words.
+        reason: &'static str,
+    },
+}

@@ -1,0 +1,46 @@
+//! Every byte on the underlay. The table is `protocol.md` beside this file; the code follows it.
+//!
+//! Parsing never panics and never allocates more than the input is long. Nothing here does I/O,
+//! keeps state or reads a clock.
+
+mod codec;
+
+pub use codec::{DecodeError, Reader, Writer};
+
+/// The version of the wire, in every handshake and in the control link's ALPN.
+pub const VERSION: u8 = 1;
+
+/// The protocol name TLS negotiates on the control link.
+pub const ALPN: &[u8] = b"longwire/1";
+
+/// What the first byte of a datagram says (protocol.md section 1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// First message of a handshake.
+    Init,
+    /// Second message of a handshake.
+    Resp,
+    /// A sealed frame.
+    Data,
+    /// A sealed message between two members.
+    Session,
+    /// A packet through a supernode.
+    Relay,
+    /// The control link.
+    Quic,
+}
+
+impl Kind {
+    /// Of a first byte; `None` for what is reserved or nobody's.
+    pub const fn of(first: u8) -> Option<Self> {
+        match first {
+            0x01 => Some(Self::Init),
+            0x02 => Some(Self::Resp),
+            0x04 => Some(Self::Data),
+            0x05 => Some(Self::Session),
+            0x08 => Some(Self::Relay),
+            byte if byte & 0x40 != 0 => Some(Self::Quic),
+            _ => None,
+        }
+    }
+}
