@@ -214,6 +214,11 @@ impl Underlay {
         self.cuts.remove(&(from, to));
     }
 
+    /// Undoes every cut.
+    pub fn mend_all(&mut self) {
+        self.cuts.clear();
+    }
+
     /// Whether packets from `from` to `to` vanish.
     pub fn is_cut(&self, from: SiteId, to: SiteId) -> bool {
         self.cuts.contains(&(from, to))

@@ -1,0 +1,155 @@
+//! What must hold when the faults are over: every pair that can be direct is, every other is relayed,
+//! a flood reaches everybody once, and without traffic the world goes quiet.
+
+use std::time::Duration;
+
+use super::oracle::Way;
+use super::traffic::{FrameId, OverlayNo};
+use super::underlay::HostId;
+use super::world::World;
+use crate::control::report::{PathKind, PeerStatus, Request, Response, Status};
+
+/// How often a world on its way to rest is looked at.
+const LOOK: Duration = Duration::from_millis(500);
+/// Datagrams and messages per second that a node may send without traffic, beside those for each peer.
+pub const QUIET_BASE: f64 = 3.0;
+/// Datagrams per second that a node may send for each peer without traffic.
+pub const QUIET_PER_PEER: f64 = 0.5;
+
+impl World {
+    /// A host's own view, if its node runs.
+    pub fn status(&mut self, id: HostId) -> Option<Status> {
+        let mut status = None;
+        self.feed(id, |node, now| {
+            if let Response::Status(found) = node.handle_request(now, &Request::Status) {
+                status = Some(found);
+            }
+        });
+        status
+    }
+
+    /// How `from` sees `to` in an overlay of both.
+    pub fn peer(&mut self, from: HostId, to: HostId, overlay: OverlayNo) -> Option<PeerStatus> {
+        let index = self.overlays_of(from).iter().position(|own| *own == overlay)?;
+        let id = self.node_id(to).to_string();
+        let mut status = self.status(from)?;
+        if index >= status.overlays.len() {
+            return None;
+        }
+        status.overlays.swap_remove(index).peers.into_iter().find(|peer| peer.id == id)
+    }
+
+    /// How frames of `from` travel to `to`.
+    pub fn path(&mut self, from: HostId, to: HostId, overlay: OverlayNo) -> PathKind {
+        self.peer(from, to, overlay).map_or(PathKind::None, |peer| peer.path.kind)
+    }
+
+    /// Pairs of hosts that are awake, with each overlay that both are in; each pair once.
+    pub fn pairs(&self) -> Vec<(HostId, HostId, OverlayNo)> {
+        let awake: Vec<_> = (0..self.hosts.len()).map(HostId).filter(|host| self.is_awake(*host)).collect();
+        let mut pairs = Vec::new();
+        for (place, a) in awake.iter().enumerate() {
+            for b in &awake[place + 1..] {
+                let shared = self.overlays_of(*a).iter().filter(|overlay| self.overlays_of(*b).contains(overlay));
+                pairs.extend(shared.map(|overlay| (*a, *b, *overlay)));
+            }
+        }
+        pairs
+    }
+
+    /// How a pair must be connected at rest.
+    pub fn expected(&self, a: HostId, b: HostId) -> Way {
+        let both_ipv6 = self.hosts[a.0].spec.ipv6 && self.hosts[b.0].spec.ipv6;
+        let (a, b) = (self.site_of(a), self.site_of(b));
+        let cut = self.underlay.is_cut(a, b) || self.underlay.is_cut(b, a);
+        if both_ipv6 && !cut { Way::Direct } else { self.underlay.way(a, b) }
+    }
+
+    /// Whether a live supernode serves both.
+    pub fn have_relay(&self, a: HostId, b: HostId) -> bool {
+        let registers = |host: HostId, server: HostId| {
+            let address = self.socket(server);
+            self.hosts[host.0].spec.supernodes.iter().any(|supernode| {
+                let found = self.names.get(&supernode.address).copied().or_else(|| supernode.address.parse().ok());
+                let own = found.is_some_and(|found| found.ip().is_loopback() && host == server);
+                own || found == Some(address)
+            })
+        };
+        let servers = (0..self.hosts.len()).map(HostId).filter(|host| self.serves(*host) && self.is_awake(*host));
+        servers.into_iter().any(|server| registers(a, server) && registers(b, server))
+    }
+
+    /// What keeps the world from being at rest, as sentences.
+    pub fn unsettled(&mut self) -> Vec<String> {
+        let pairs = self.pairs();
+        pairs.into_iter().filter_map(|(a, b, overlay)| self.unsettled_pair(a, b, overlay)).collect()
+    }
+
+    fn unsettled_pair(&mut self, a: HostId, b: HostId, overlay: OverlayNo) -> Option<String> {
+        let paths = [self.path(a, b, overlay), self.path(b, a, overlay)];
+        let way = self.expected(a, b);
+        let fits = |path: PathKind| match way {
+            Way::Direct => path == PathKind::Direct,
+            Way::Relayed => path == PathKind::Relayed,
+            Way::Either => path != PathKind::None,
+        };
+        let excused = way != Way::Direct && !self.have_relay(a, b);
+        let settled = paths.into_iter().all(fits) || excused;
+        (!settled).then(|| format!("{a:?} and {b:?} in {overlay:?} should be {way:?} and are {paths:?}"))
+    }
+
+    /// Lets time pass until the world is at rest, for `limit` at most. Answers how long it took, or what is wrong.
+    ///
+    /// # Errors
+    /// What is not at rest at the limit.
+    pub fn settle(&mut self, limit: Duration) -> Result<Duration, Vec<String>> {
+        self.run_until_true(LOOK, limit, |world| world.unsettled().is_empty()).ok_or_else(|| self.unsettled())
+    }
+
+    /// Whether a broadcast reached each other live member exactly once: a sentence for each that it did not.
+    pub fn missed(&self, frame: FrameId) -> Vec<String> {
+        let sent = self.sent(frame);
+        let members = (0..self.hosts.len()).map(HostId).filter(|host| {
+            *host != sent.host && self.is_awake(*host) && self.overlays_of(*host).contains(&sent.overlay)
+        });
+        members
+            .filter_map(|host| {
+                let count = sent.delivered.get(&host).copied().unwrap_or(0);
+                (count != 1)
+                    .then(|| format!("{host:?} got {frame:?} of {:?} in {:?} {count} times", sent.host, sent.overlay))
+            })
+            .collect()
+    }
+
+    /// Lets `span` pass without traffic. Answers a sentence for each node that sends more than it may.
+    pub fn chatter(&mut self, span: Duration) -> Vec<String> {
+        let before: Vec<_> = self.hosts.iter().map(|host| host.sending).collect();
+        self.run_for(span);
+        let mut loud = Vec::new();
+        for (number, before) in before.iter().enumerate() {
+            let now = self.hosts[number].sending;
+            let count = (now.datagrams - before.datagrams) + (now.messages - before.messages);
+            let rate = f64::from(u32::try_from(count).unwrap_or(u32::MAX)) / span.as_secs_f64();
+            let peers = self.neighbours(HostId(number));
+            let limit = QUIET_BASE + QUIET_PER_PEER * f64::from(peers);
+            if rate > limit {
+                loud.push(format!("{:?} sends {rate:.1}/s without traffic, with {peers} peers", HostId(number)));
+            }
+        }
+        loud
+    }
+
+    /// How many others a host shares an overlay with, or serves.
+    fn neighbours(&self, host: HostId) -> u32 {
+        let shares = |other: &super::host::Host| {
+            other.spec.overlays.iter().filter(|overlay| self.overlays_of(host).contains(overlay)).count()
+        };
+        let others = self.hosts.iter().enumerate().filter(|(number, _)| HostId(*number) != host);
+        let count: usize = if self.serves(host) {
+            others.map(|(_, other)| other.spec.overlays.len() * (1 + shares(other))).sum()
+        } else {
+            others.map(|(_, other)| shares(other)).sum()
+        };
+        u32::try_from(count).unwrap_or(u32::MAX)
+    }
+}
