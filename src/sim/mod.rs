@@ -30,6 +30,8 @@ pub mod traffic;
 pub mod laws;
 pub mod rest;
 
+pub mod scenario;
+
 pub use chance::MILLION;
 pub use host::HostSpec;
 pub use nat::{Behaviour, Depends};

@@ -1,6 +1,7 @@
 //! What must hold when the faults are over: every pair that can be direct is, every other is relayed,
 //! a flood reaches everybody once, and without traffic the world goes quiet.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::oracle::Way;
@@ -81,12 +82,27 @@ impl World {
 
     /// What keeps the world from being at rest, as sentences.
     pub fn unsettled(&mut self) -> Vec<String> {
-        let pairs = self.pairs();
-        pairs.into_iter().filter_map(|(a, b, overlay)| self.unsettled_pair(a, b, overlay)).collect()
+        let paths = self.paths();
+        let path = |from: HostId, to: HostId, overlay| {
+            paths.get(&(from, overlay, self.node_id(to).to_string())).copied().unwrap_or(PathKind::None)
+        };
+        let judge = |(a, b, overlay)| self.unsettled_pair((a, b), overlay, [path(a, b, overlay), path(b, a, overlay)]);
+        self.pairs().into_iter().filter_map(judge).collect()
     }
 
-    fn unsettled_pair(&mut self, a: HostId, b: HostId, overlay: OverlayNo) -> Option<String> {
-        let paths = [self.path(a, b, overlay), self.path(b, a, overlay)];
+    /// How frames travel from every host to every peer.
+    fn paths(&mut self) -> BTreeMap<(HostId, OverlayNo, String), PathKind> {
+        let mut paths = BTreeMap::new();
+        for host in (0..self.hosts.len()).map(HostId) {
+            let Some(status) = self.status(host).filter(|_| self.is_awake(host)) else { continue };
+            for (overlay, status) in self.overlays_of(host).iter().zip(status.overlays) {
+                paths.extend(status.peers.into_iter().map(|peer| ((host, *overlay, peer.id), peer.path.kind)));
+            }
+        }
+        paths
+    }
+
+    fn unsettled_pair(&self, (a, b): (HostId, HostId), overlay: OverlayNo, paths: [PathKind; 2]) -> Option<String> {
         let way = self.expected(a, b);
         let fits = |path: PathKind| match way {
             Way::Direct => path == PathKind::Direct,
