@@ -2,6 +2,8 @@
 
 pub mod buf;
 
+pub mod frame;
+
 /// To the corridor.
 pub enum Command {}
 /// From the corridor.
