@@ -4,6 +4,8 @@ pub mod buf;
 
 pub mod frame;
 
+pub mod fdb;
+
 /// To the corridor.
 pub enum Command {}
 /// From the corridor.
