@@ -6,6 +6,8 @@ pub mod frame;
 
 pub mod fdb;
 
+pub mod limit;
+
 /// To the corridor.
 pub enum Command {}
 /// From the corridor.
