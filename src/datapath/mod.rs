@@ -8,6 +8,8 @@ pub mod fdb;
 
 pub mod limit;
 
+pub mod fragment;
+
 /// To the corridor.
 pub enum Command {}
 /// From the corridor.
