@@ -10,6 +10,8 @@ pub mod limit;
 
 pub mod fragment;
 
+pub mod replay;
+
 /// To the corridor.
 pub enum Command {}
 /// From the corridor.
