@@ -12,6 +12,8 @@ pub mod fragment;
 
 pub mod replay;
 
+pub mod stats;
+
 /// To the corridor.
 pub enum Command {}
 /// From the corridor.
