@@ -4,7 +4,7 @@
 
 use ring::aead::{AES_256_GCM, Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
 
-use super::replay::{ReplayError, Window};
+use super::replay::{Refusal, Window};
 use crate::wire::data::{HEADER_LEN, Header, TAG_LEN};
 use crate::wire::handshake::Suite;
 
@@ -36,7 +36,7 @@ impl std::fmt::Debug for SessionKeys {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OpenError {
     /// Its counter was there before, or is out of the window.
-    Replay(ReplayError),
+    Replay(Refusal),
     /// It was not sealed with this key, or damaged.
     Forged,
 }
@@ -66,6 +66,11 @@ impl Sealer {
     /// With no packet sealed yet.
     pub fn new(keys: &SessionKeys) -> Self {
         Self { key: key(keys.suite, &keys.send), remote_index: keys.remote_index, counter: 0 }
+    }
+
+    /// The index the peer knows this key by.
+    pub const fn remote_index(&self) -> u32 {
+        self.remote_index
     }
 
     /// Packets sealed so far.

@@ -6,6 +6,8 @@
 use std::collections::BTreeMap;
 
 use super::replay::Refusal;
+use super::seal::OpenError;
+use crate::wire::DecodeError;
 
 /// The enum, its order and its names from one list.
 macro_rules! drop_reasons {
@@ -110,6 +112,28 @@ drop_reasons! {
     NotAMember = "not_a_member",
 }
 
+impl From<DecodeError> for DropReason {
+    fn from(error: DecodeError) -> Self {
+        match error {
+            DecodeError::Reserved => Self::Reserved,
+            DecodeError::Short
+            | DecodeError::Long
+            | DecodeError::Range
+            | DecodeError::Version
+            | DecodeError::Forged => Self::Malformed,
+        }
+    }
+}
+
+impl From<OpenError> for DropReason {
+    fn from(error: OpenError) -> Self {
+        match error {
+            OpenError::Replay(refusal) => refusal.into(),
+            OpenError::Forged => Self::Forged,
+        }
+    }
+}
+
 impl From<Refusal> for DropReason {
     fn from(refusal: Refusal) -> Self {
         match refusal {
@@ -130,14 +154,14 @@ pub struct Stats {
     pub frames_out: u64,
     /// Their bytes.
     pub bytes_out: u64,
-    /// Datagrams from the underlay.
+    /// Genuine packets opened.
     pub datagrams_in: u64,
-    /// Their bytes.
-    pub datagram_bytes_in: u64,
-    /// Datagrams to the underlay.
+    /// Packets sealed.
     pub datagrams_out: u64,
+    /// Packets relayed for members (on a supernode).
+    pub relayed: u64,
     /// Their bytes.
-    pub datagram_bytes_out: u64,
+    pub relayed_bytes: u64,
     /// Frames sent to every peer, each counted once.
     pub floods: u64,
     /// Frames that left in two pieces.
@@ -153,9 +177,9 @@ impl Default for Stats {
             frames_out: 0,
             bytes_out: 0,
             datagrams_in: 0,
-            datagram_bytes_in: 0,
+            relayed: 0,
             datagrams_out: 0,
-            datagram_bytes_out: 0,
+            relayed_bytes: 0,
             floods: 0,
             splits: 0,
             dropped: [0; DropReason::ALL.len()],
@@ -164,6 +188,24 @@ impl Default for Stats {
 }
 
 impl Stats {
+    /// A frame came from the TAP.
+    pub fn frame_in(&mut self, bytes: usize) {
+        self.frames_in += 1;
+        self.bytes_in += bytes as u64;
+    }
+
+    /// A frame goes to the TAP.
+    pub fn frame_out(&mut self, bytes: usize) {
+        self.frames_out += 1;
+        self.bytes_out += bytes as u64;
+    }
+
+    /// A packet was relayed for a member.
+    pub fn relayed_packet(&mut self, bytes: usize) {
+        self.relayed += 1;
+        self.relayed_bytes += bytes as u64;
+    }
+
     /// One more ended for `reason`.
     pub fn dropped(&mut self, reason: DropReason) {
         self.dropped_many(reason, 1);
@@ -193,9 +235,9 @@ impl Stats {
             frames_out,
             bytes_out,
             datagrams_in,
-            datagram_bytes_in,
+            relayed,
             datagrams_out,
-            datagram_bytes_out,
+            relayed_bytes,
             floods,
             splits,
             dropped: _,
@@ -206,9 +248,9 @@ impl Stats {
             ("frames_out", frames_out),
             ("bytes_out", bytes_out),
             ("datagrams_in", datagrams_in),
-            ("datagram_bytes_in", datagram_bytes_in),
+            ("relayed", relayed),
             ("datagrams_out", datagrams_out),
-            ("datagram_bytes_out", datagram_bytes_out),
+            ("relayed_bytes", relayed_bytes),
             ("floods", floods),
             ("splits", splits),
         ]
