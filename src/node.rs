@@ -165,3 +165,6 @@ impl Node {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
