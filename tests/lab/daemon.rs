@@ -18,7 +18,11 @@ const PORT: u16 = 7777;
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The program under test: built by cargo for tests; for an example it lies beside it.
+/// `LONGWIRE_PROGRAM` names another one, such as an installed package.
 pub fn program() -> PathBuf {
+    if let Some(other) = std::env::var_os("LONGWIRE_PROGRAM") {
+        return other.into();
+    }
     if let Some(built) = option_env!("CARGO_BIN_EXE_longwire") {
         return built.into();
     }

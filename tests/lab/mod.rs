@@ -42,10 +42,12 @@ mod daemon;
 
 mod measure;
 
+mod world;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-pub use daemon::{Daemon, Join, Overlay, Peer, Status, Supernode, new_key, program};
+pub use daemon::{Daemon, Join, Overlay, Peer, Status, Supernode, longwire, new_key, program};
 pub use emulator::Impairment;
 pub use frame::Mac;
 pub use measure::{Capture, Iperf, Ping, PingReport};
@@ -54,6 +56,8 @@ pub use packet::PacketSocket;
 pub use process::{Process, poll_for, wait_for};
 pub use space::Space;
 pub use topology::{Guest, Host, Site, join_bridges};
+
+pub use world::{Node, World, inner_address};
 
 use process::Shared;
 
@@ -97,6 +101,11 @@ impl Lab {
     /// What the names of this lab's namespaces begin with.
     pub fn prefix(&self) -> &str {
         self.shared.prefix()
+    }
+
+    /// Shows the last lines of every log, for a test that failed without dropping the lab.
+    pub fn show_logs(&self) {
+        self.shared.show_logs();
     }
 
     /// The scratch directory: logs, keys, state of the daemons.

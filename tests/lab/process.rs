@@ -146,6 +146,11 @@ impl Shared {
         self.started.fetch_add(1, Ordering::Relaxed)
     }
 
+    /// Shows the last lines of every log.
+    pub(super) fn show_logs(&self) {
+        show_logs(&lock(&self.owned).logs);
+    }
+
     /// Ends and removes all of it. After a failed test shows the logs first.
     pub(super) fn tear_down(&self, failed: bool) {
         let mut owned = lock(&self.owned);

@@ -12,6 +12,9 @@ use super::{Lab, Mac, Nat, Space, fail};
 /// Where the interface indices of cables begin; those that the kernel gives are smaller.
 const FIRST_INDEX: u32 = 1000;
 
+/// Bits 14 and 3 of a bridge's `group_fwd_mask`: it swallows those groups otherwise.
+const LLDP_AND_EAPOL: u16 = 0x4008;
+
 /// Sites of one lab: their numbers stay below 77, which guests' addresses use.
 const SITES_MAX: u8 = 70;
 
@@ -79,11 +82,12 @@ pub struct Host {
 }
 
 impl Host {
-    /// A bridge as a KVM host has it; nothing is done if it is there.
+    /// A bridge set up as `--bridge` sets up one that it makes; nothing is done if it is there.
     pub fn bridge(&self, bridge: &str) {
         if !self.space.has_link(bridge) {
             self.space.ip(&format!(
-                "link add {bridge} type bridge forward_delay 0 mcast_snooping 0"
+                "link add {bridge} type bridge forward_delay 0 mcast_snooping 0 \
+                 group_fwd_mask {LLDP_AND_EAPOL}"
             ));
             self.space.ip(&format!("link set {bridge} up"));
         }
