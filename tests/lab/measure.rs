@@ -60,11 +60,15 @@ impl Ping {
         PingReport::parse(&self.process.stdout())
     }
 
-    /// Ends it, and all it found.
+    /// Ends it, and all it found. The last request does not count if it is still on its way.
     pub fn finish(self) -> PingReport {
         self.process.interrupt();
         self.process.wait(PATIENCE);
-        self.so_far()
+        let mut report = self.so_far();
+        if report.missing().last() == Some(&report.sent) {
+            report.sent -= 1;
+        }
+        report
     }
 
     /// Waits for its own end (`-c`), and all it found.
