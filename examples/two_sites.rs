@@ -41,7 +41,14 @@ const PICTURE: &str = r"
 
 fn main() -> ExitCode {
     std::panic::set_hook(Box::new(|panic| {
-        let sentence = panic.payload_as_str().unwrap_or("a bug in the example");
+        let payload = panic.payload();
+        let sentence = match payload.downcast_ref::<String>() {
+            Some(sentence) => sentence,
+            None => payload
+                .downcast_ref::<&str>()
+                .copied()
+                .unwrap_or("a bug in the example"),
+        };
         eprintln!("\ntwo_sites: {sentence}");
     }));
     match std::panic::catch_unwind(show) {
@@ -58,19 +65,7 @@ fn show() {
     println!("Two sites behind NATs become one Ethernet. All of it happens in network");
     println!("namespaces of this machine; nothing is changed outside of them.");
 
-    step(
-        1,
-        "Two sites with home routers, and a host that both can reach",
-    );
-    println!("{PICTURE}");
-    println!("  The routers are NATs that let in only answers (\"port-restricted\"): neither host");
-    println!("  can be reached from outside. The guests know nothing of longwire.");
-    let server = lab.supernode_host("sn");
-    let [a1, b1] = [("a", "a1"), ("b", "b1")].map(|(site, name)| {
-        let site = lab.site(site, Nat::PortRestricted);
-        lab.host(&site, name)
-    });
-    unreachable_before(&a1, &b1);
+    let (server, [a1, b1]) = build(&mut lab);
 
     step(2, "One secret for the overlay, and a supernode");
     let key = new_key();
@@ -132,6 +127,21 @@ fn step(number: u32, title: &str) {
 
 fn command(place: &str, words: &str) {
     println!("  {place:>9} $ {words}");
+}
+
+/// Step 1: the boxes and cables.
+fn build(lab: &mut Lab) -> (Host, [Host; 2]) {
+    step(1, "Two sites with home routers, and a host that both reach");
+    println!("{PICTURE}");
+    println!("  The routers are NATs that let in only answers (\"port-restricted\"): neither host");
+    println!("  can be reached from outside. The guests know nothing of longwire.");
+    let server = lab.supernode_host("sn");
+    let hosts = [("a", "a1"), ("b", "b1")].map(|(site, name)| {
+        let site = lab.site(site, Nat::PortRestricted);
+        lab.host(&site, name)
+    });
+    unreachable_before(&hosts[0], &hosts[1]);
+    (server, hosts)
 }
 
 fn unreachable_before(a1: &Host, b1: &Host) {

@@ -75,9 +75,9 @@ fn build_beside_example() -> PathBuf {
 #[track_caller]
 pub fn new_key() -> String {
     let output = longwire(&["keygen"]);
-    if !output.status.success() {
+    if !output.status.success() || output.stdout.is_empty() {
         fail(format_args!(
-            "longwire keygen: {}",
+            "longwire keygen gave no key: {}",
             String::from_utf8_lossy(&output.stderr)
         ));
     }
