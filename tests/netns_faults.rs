@@ -10,7 +10,9 @@ use std::net::UdpSocket;
 use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, Instant};
 
-use lab::{Daemon, Join, Lab, Nat, Ping, World, longwire, new_key, poll_for, program, wait_for};
+use lab::{
+    Daemon, Host, Join, Lab, Nat, Ping, World, longwire, new_key, poll_for, program, wait_for,
+};
 
 const MEETING: Duration = Duration::from_secs(15);
 
@@ -170,70 +172,81 @@ fn refused(host: &lab::Host, words: &[&str], hints: &[&str]) {
     }
 }
 
-#[test]
-fn bad_input_ends_in_one_sentence_that_names_what_is_wrong() {
-    let mut lab = Lab::new();
-    let site = lab.site("s", Nat::Open);
-    let host = lab.host(&site, "h");
-    let file = |name: &str, text: &str, mode: u32| {
-        let path = lab.dir().join(name);
+/// A host for bad input, and a directory with files of it.
+struct BadInput {
+    host: Host,
+    key: String,
+    lab: Lab,
+}
+
+impl BadInput {
+    fn new() -> BadInput {
+        let mut lab = Lab::new();
+        let site = lab.site("s", Nat::Open);
+        let host = lab.host(&site, "h");
+        BadInput {
+            host,
+            key: new_key(),
+            lab,
+        }
+    }
+
+    fn file(&self, name: &str, text: &str, mode: u32) -> String {
+        let path = self.lab.dir().join(name);
         std::fs::write(&path, text).unwrap();
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
         path.to_string_lossy().into_owned()
-    };
-    let key = new_key();
-    let good = file("good.key", &key, 0o600);
-    let open = file("open.key", &key, 0o644);
+    }
+
+    /// `up` with this key file and these words must end with a sentence that has `hints`.
+    #[track_caller]
+    fn refuses(&self, key: &str, more: &[&str], hints: &[&str]) {
+        let state = self.lab.dir().join("bad.state");
+        let state = state.to_string_lossy();
+        let words = ["up", "lan", "--key-file", key, "--state", &*state];
+        let words = [&words, &["--supernode", "203.0.113.2:7777"][..], more].concat();
+        refused(&self.host, &words, hints);
+    }
+}
+
+#[test]
+fn a_bad_key_ends_in_a_sentence_that_names_its_file() {
+    let bad = BadInput::new();
+    let open = bad.file("open.key", &bad.key, 0o644);
     // One letter of the middle is another one.
-    let middle = key.len() / 2;
-    let other = if key.as_bytes()[middle] == b'a' {
+    let middle = bad.key.len() / 2;
+    let other = if bad.key.as_bytes()[middle] == b'a' {
         "b"
     } else {
         "a"
     };
-    let mut typo = key.clone();
+    let mut typo = bad.key.clone();
     typo.replace_range(middle..=middle, other);
-    let mistyped = file("mistyped.key", &typo, 0o600);
-    let state = lab.dir().join("bad.state").to_string_lossy().into_owned();
-    let up = |key: &str, more: &[&str]| {
-        let words = ["up", "lan", "--key-file", key, "--state", &state];
-        let words = [&words, &["--supernode", "203.0.113.2:7777"][..], more].concat();
-        words.into_iter().map(str::to_owned).collect::<Vec<_>>()
-    };
-    let check = |words: Vec<String>, hints: &[&str]| {
-        let words: Vec<&str> = words.iter().map(String::as_str).collect();
-        refused(&host, &words, hints);
-    };
+    let mistyped = bad.file("mistyped.key", &typo, 0o600);
+    bad.refuses(&mistyped, &[], &["mistyped.key"]);
+    bad.refuses(&open, &[], &["open.key"]);
+    bad.refuses("/nowhere/none.key", &[], &["/nowhere/none.key"]);
+}
 
-    check(up(&mistyped, &[]), &["mistyped.key"]);
-    check(up(&open, &[]), &["open.key"]);
-    check(up("/nowhere/none.key", &[]), &["/nowhere/none.key"]);
-    host.space.ip("link add dummy type veth peer name dummy1");
-    check(up(&good, &["--bridge", "dummy"]), &["dummy", "bridge"]);
-    check(
-        up(&good, &["--address", "10.0.0.300/24"]),
-        &["10.0.0.300/24"],
-    );
-    check(
-        up(&good, &["--bridge", "br0", "--address", "10.0.0.1/24"]),
-        &["--address"],
-    );
-    check(
-        up(&good, &["--tap", "a-name-that-is-far-too-long"]),
-        &["--tap"],
-    );
-    let taken = host.space.inside(|| UdpSocket::bind("0.0.0.0:7000"));
-    check(up(&good, &["--listen", "0.0.0.0:7000"]), &["7000"]);
+#[test]
+fn bad_words_and_configs_end_in_a_sentence_that_names_what_is_wrong() {
+    let bad = BadInput::new();
+    let good = bad.file("good.key", &bad.key, 0o600);
+    bad.host
+        .space
+        .ip("link add dummy type veth peer name dummy1");
+    bad.refuses(&good, &["--bridge", "dummy"], &["dummy", "bridge"]);
+    bad.refuses(&good, &["--address", "10.0.0.300/24"], &["10.0.0.300/24"]);
+    let both = ["--bridge", "br0", "--address", "10.0.0.1/24"];
+    bad.refuses(&good, &both, &["--address"]);
+    bad.refuses(&good, &["--tap", "a-name-that-is-far-too-long"], &["--tap"]);
+    let taken = bad.host.space.inside(|| UdpSocket::bind("0.0.0.0:7000"));
+    bad.refuses(&good, &["--listen", "0.0.0.0:7000"], &["7000"]);
     drop(taken);
-    let config = file(
-        "bad.toml",
-        "[[overlay]]\nname = \"lan\"\nbrigde = \"br0\"\n",
-        0o600,
-    );
-    check(
-        vec!["up".into(), "--config".into(), config],
-        &["bad.toml", "brigde", "bridge"],
-    );
+    let text = "[[overlay]]\nname = \"lan\"\nbrigde = \"br0\"\n";
+    let config = bad.file("bad.toml", text, 0o600);
+    let hints = ["bad.toml", "brigde", "bridge"];
+    refused(&bad.host, &["up", "--config", &config], &hints);
 }
 
 #[test]

@@ -6,9 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
-use serde::Deserialize;
-
 use super::process::{Process, poll_for, wait_for};
+use super::status::{FdbEntry, Status};
 use super::{Host, Lab, Space, fail};
 
 /// The port of a supernode that was told no other.
@@ -46,7 +45,16 @@ fn build_beside_example() -> PathBuf {
             name if name == "debug" => "dev".to_owned(),
             name => name.into_owned(),
         };
-        let status = Command::new(cargo)
+        let mut build = Command::new(cargo);
+        // What cargo tells the example about its package would look to build scripts like a
+        // change, and their crates would be built again each time.
+        for (name, _) in std::env::vars_os() {
+            let text = name.to_string_lossy();
+            if text.starts_with("CARGO_PKG_") || text.starts_with("CARGO_MANIFEST_") {
+                build.env_remove(&name);
+            }
+        }
+        let status = build
             .args([
                 "build",
                 "--quiet",
@@ -311,70 +319,6 @@ impl Daemon {
         }
         sums
     }
-}
-
-/// `status --json`, as the interface is agreed.
-#[derive(Debug, Default, Deserialize)]
-pub struct Status {
-    /// The node's name.
-    pub node: String,
-    /// The node's identity.
-    pub node_id: String,
-    /// The program's version.
-    pub version: String,
-    /// Every overlay that it is in.
-    pub overlays: Vec<Overlay>,
-}
-
-/// One overlay of a status.
-#[derive(Debug, Deserialize)]
-pub struct Overlay {
-    pub name: String,
-    pub id: String,
-    pub tap: Option<String>,
-    pub supernodes: Vec<SupernodeState>,
-    pub peers: Vec<Peer>,
-    pub fdb_entries: u64,
-    pub counters: BTreeMap<String, u64>,
-}
-
-/// A supernode as a node sees it.
-#[derive(Debug, Deserialize)]
-pub struct SupernodeState {
-    pub address: String,
-    pub state: String,
-    pub rtt_us: Option<u64>,
-}
-
-/// Another member as a node sees it.
-#[derive(Debug, Deserialize)]
-pub struct Peer {
-    pub name: Option<String>,
-    pub id: String,
-    pub state: String,
-    pub path: Option<PathState>,
-    pub rtt_us: Option<u64>,
-    pub tx_bytes: Option<u64>,
-    pub rx_bytes: Option<u64>,
-    pub last_heard_ms: Option<u64>,
-}
-
-/// How a peer is reached.
-#[derive(Debug, Deserialize)]
-pub struct PathState {
-    pub kind: String,
-    pub remote: Option<String>,
-    pub via: Option<String>,
-}
-
-/// One entry of `fdb --json`.
-#[derive(Debug, Deserialize)]
-pub struct FdbEntry {
-    pub overlay: String,
-    pub vlan: u16,
-    pub mac: String,
-    pub port: String,
-    pub age_ms: Option<u64>,
 }
 
 fn text(path: &Path) -> String {

@@ -40,6 +40,8 @@ pub mod frame;
 
 mod daemon;
 
+mod status;
+
 mod measure;
 
 mod world;
@@ -47,7 +49,7 @@ mod world;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-pub use daemon::{Daemon, Join, Overlay, Peer, Status, Supernode, longwire, new_key, program};
+pub use daemon::{Daemon, Join, Supernode, longwire, new_key, program};
 pub use emulator::Impairment;
 pub use frame::Mac;
 pub use measure::{Capture, Iperf, Ping, PingReport};
@@ -55,6 +57,7 @@ pub use nat::{Nat, can_be_direct};
 pub use packet::PacketSocket;
 pub use process::{Process, poll_for, wait_for};
 pub use space::Space;
+pub use status::{FdbEntry, Overlay, PathState, Peer, Status};
 pub use topology::{Guest, Host, Site, join_bridges};
 
 pub use world::{Node, World, inner_address};

@@ -102,8 +102,15 @@ impl Nat {
         } else {
             "drop"
         };
-        format!(
-            r#"
+        gateway(wan, lan, &source, &admitted, unasked)
+    }
+}
+
+/// A translating gateway: how flows get their source, which strangers are let in to whom, and
+/// what becomes of packets that nobody asked for.
+fn gateway(wan: &str, lan: &str, source: &str, admitted: &str, unasked: &str) -> String {
+    format!(
+        r#"
 table ip site {{
     map behind {{
         type inet_service : ipv4_addr . inet_service
@@ -150,8 +157,7 @@ table ip site {{
     }}
 }}
 "#
-        )
-    }
+    )
 }
 
 fn firewall() -> String {
