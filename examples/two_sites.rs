@@ -16,8 +16,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant, SystemTime};
 
 use lab::{
-    Daemon, Guest, Host, Iperf, Join, Lab, Nat, Ping, Supernode, fail, inner_address, new_key,
-    poll_for, wait_for,
+    Daemon, Guest, Host, Iperf, Join, Lab, Nat, Ping, Supernode, fail, inner_address, new_key, poll_for, wait_for,
 };
 
 /// Nothing here takes longer when it works.
@@ -44,10 +43,7 @@ fn main() -> ExitCode {
         let payload = panic.payload();
         let sentence = match payload.downcast_ref::<String>() {
             Some(sentence) => sentence,
-            None => payload
-                .downcast_ref::<&str>()
-                .copied()
-                .unwrap_or("a bug in the example"),
+            None => payload.downcast_ref::<&str>().copied().unwrap_or("a bug in the example"),
         };
         eprintln!("\ntwo_sites: {sentence}");
     }));
@@ -70,15 +66,9 @@ fn show() {
     step(2, "One secret for the overlay, and a supernode");
     let key = new_key();
     command("anywhere", "longwire keygen > lan.key");
-    println!(
-        "      {}...  (whoever has this line is a member)",
-        key.get(..16).unwrap_or(&key)
-    );
+    println!("      {}...  (whoever has this line is a member)", key.get(..16).unwrap_or(&key));
     let supernode = Supernode::start(&lab, &server, &[]);
-    command(
-        "supernode",
-        &format!("longwire supernode --listen {}", supernode.address),
-    );
+    command("supernode", &format!("longwire supernode --listen {}", supernode.address));
     println!("  It introduces members and relays what cannot go directly. It has no key: it can");
     println!("  read nothing.");
 
@@ -86,15 +76,11 @@ fn show() {
     let daemons = [&a1, &b1].map(|host| up(&lab, host, &key, &supernode));
     let up_at = SystemTime::now();
     for host in [&a1, &b1] {
-        wait_for(
-            "`longwire up --bridge br0` makes the bridge",
-            PATIENCE,
-            || host.space.has_link("br0").then_some(()),
-        );
+        wait_for("`longwire up --bridge br0` makes the bridge", PATIENCE, || host.space.has_link("br0").then_some(()));
     }
     println!("  Each made a bridge br0 with a TAP device in it: the plug of the long wire.");
-    let guests = [(&a1, "g1", 1), (&b1, "g2", 2)]
-        .map(|(host, name, number)| lab.guest(host, name, inner_address(number)));
+    let guests =
+        [(&a1, "g1", 1), (&b1, "g2", 2)].map(|(host, name, number)| lab.guest(host, name, inner_address(number)));
     println!("  The guests are plugged into the bridges, as a VM would be.");
 
     first_contact(&daemons, &guests, up_at);
@@ -105,19 +91,13 @@ fn show() {
     for daemon in &daemons {
         let status = daemon.process().terminate(PATIENCE);
         if !status.is_some_and(|status| status.success()) {
-            fail(format_args!(
-                "{} did not end cleanly on SIGTERM",
-                daemon.node
-            ));
+            fail(format_args!("{} did not end cleanly on SIGTERM", daemon.node));
         }
     }
     drop(daemons);
     drop(supernode);
     drop(lab);
-    println!(
-        "  The daemons left, the namespaces are gone. That was {:.0} s.",
-        start.elapsed().as_secs_f64()
-    );
+    println!("  The daemons left, the namespaces are gone. That was {:.0} s.", start.elapsed().as_secs_f64());
     println!("\nEverything worked.");
 }
 
@@ -153,16 +133,8 @@ fn unreachable_before(a1: &Host, b1: &Host) {
 }
 
 fn up(lab: &Lab, host: &Host, key: &str, supernode: &Supernode) -> Daemon {
-    let join = Join::new("lan", key, &host.name)
-        .supernode(&supernode.address)
-        .bridge("br0");
-    command(
-        &host.name,
-        &format!(
-            "longwire up lan --key-file lan.key --supernode {} --bridge br0",
-            supernode.address
-        ),
-    );
+    let join = Join::new("lan", key, &host.name).supernode(&supernode.address).bridge("br0");
+    command(&host.name, &format!("longwire up lan --key-file lan.key --supernode {} --bridge br0", supernode.address));
     let daemon = Daemon::start(lab, host, &join);
     daemon.status();
     daemon
@@ -174,17 +146,11 @@ fn first_contact(daemons: &[Daemon; 2], guests: &[Guest; 2], up_at: SystemTime) 
     let [g1, g2] = guests;
     let interval = Duration::from_millis(50);
     let ping = Ping::start(&g1.space, g2.address, interval, &[]);
-    let first = wait_for("g1 pings g2 through the overlay", PATIENCE, || {
-        ping.so_far().replies.first().copied()
-    });
+    let first = wait_for("g1 pings g2 through the overlay", PATIENCE, || ping.so_far().replies.first().copied());
     let kind = daemons[0].path_to("b1");
     println!(
         "  g1 pings g2: answered {:.2} s after the last `up`, round trip {:.2} ms, path: {kind}",
-        first
-            .at
-            .duration_since(up_at)
-            .unwrap_or_default()
-            .as_secs_f64(),
+        first.at.duration_since(up_at).unwrap_or_default().as_secs_f64(),
         first.rtt.as_secs_f64() * 1000.0
     );
     println!("  Meanwhile both daemons send to where the supernode sees the other: each packet");
@@ -199,20 +165,13 @@ fn first_contact(daemons: &[Daemon; 2], guests: &[Guest; 2], up_at: SystemTime) 
     };
     println!(
         "  Direct: {:.2} s after the last `up`. {}",
-        direct
-            .duration_since(up_at)
-            .unwrap_or_default()
-            .as_secs_f64(),
+        direct.duration_since(up_at).unwrap_or_default().as_secs_f64(),
         remote_of(&daemons[0])
     );
     std::thread::sleep(Duration::from_millis(500));
     let report = ping.finish();
     let lost = report.missing_after_first();
-    println!(
-        "  Pings lost on the way from the first answer to here: {} of {}.",
-        lost.len(),
-        report.sent
-    );
+    println!("  Pings lost on the way from the first answer to here: {} of {}.", lost.len(), report.sent);
     if !lost.is_empty() {
         fail("pings were lost while the path became direct");
     }
@@ -221,9 +180,7 @@ fn first_contact(daemons: &[Daemon; 2], guests: &[Guest; 2], up_at: SystemTime) 
 fn remote_of(daemon: &Daemon) -> String {
     let status = daemon.status();
     let peers = status.overlays.iter().flat_map(|overlay| &overlay.peers);
-    let remotes: Vec<&str> = peers
-        .filter_map(|peer| peer.path.as_ref()?.remote.as_deref())
-        .collect();
+    let remotes: Vec<&str> = peers.filter_map(|peer| peer.path.as_ref()?.remote.as_deref()).collect();
     format!("a1 sends to {} now.", remotes.join(", "))
 }
 
@@ -241,15 +198,9 @@ fn figures(guests: &[Guest; 2]) {
     if report.lost() > 0 {
         fail("pings were lost on the direct path");
     }
-    command(
-        "g1",
-        "ping -M do -s 1472 10.77.0.2        # 1500 bytes, not to be fragmented",
-    );
+    command("g1", "ping -M do -s 1472 10.77.0.2        # 1500 bytes, not to be fragmented");
     let report = Ping::count_with(&g1.space, g2.address, 3, &["-M", "do", "-s", "1472"]);
-    println!(
-        "      {} of 3 answered: a full Ethernet frame fits",
-        report.replies.len()
-    );
+    println!("      {} of 3 answered: a full Ethernet frame fits", report.replies.len());
     if report.replies.len() != 3 {
         fail("packets of 1500 bytes do not cross");
     }
@@ -273,11 +224,8 @@ fn what_is_known(daemon: &Daemon) {
         }
     }
     let counters = daemon.counters();
-    let counted: Vec<String> = counters
-        .iter()
-        .filter(|(_, count)| **count > 0)
-        .map(|(name, count)| format!("{name} {count}"))
-        .collect();
+    let counted: Vec<String> =
+        counters.iter().filter(|(_, count)| **count > 0).map(|(name, count)| format!("{name} {count}")).collect();
     match counted.as_slice() {
         [] => println!("  No frame or packet was dropped for any reason."),
         _ => println!("  Dropped, by reason: {}.", counted.join(", ")),

@@ -1,8 +1,5 @@
 //! The lab does what it says, without longwire: NAT kinds, emulator, raw sockets, cleaning up.
-#![allow(
-    clippy::unwrap_used,
-    reason = "a test that cannot go on fails where it stands"
-)]
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails where it stands")]
 
 mod lab;
 
@@ -10,9 +7,7 @@ use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use lab::{
-    Capture, Guest, Host, Impairment, Iperf, Lab, Mac, Nat, PacketSocket, Ping, frame, poll_for,
-};
+use lab::{Capture, Guest, Host, Impairment, Iperf, Lab, Mac, Nat, PacketSocket, Ping, frame, poll_for};
 
 /// Long enough for a packet across the lab, short enough for many that must not come.
 const SOON: Duration = Duration::from_millis(100);
@@ -72,26 +67,14 @@ fn each_nat_maps_and_filters_as_its_name_says() {
         let inside = socket_on(&host, 4000);
 
         let at = seen_from(&inside, &outside.first).unwrap();
-        let expected = if nat.translates() {
-            site.outside
-        } else {
-            host.address
-        };
+        let expected = if nat.translates() { site.outside } else { host.address };
         assert_eq!(at.ip(), expected, "{nat:?}: the address outside");
         assert!(hears(&inside, &outside.first, at), "{nat:?}: an answer");
         // Filtering first: a packet to the others would open the way for them.
         let by_address = matches!(nat, Nat::Open | Nat::FullCone | Nat::Restricted);
         let none = matches!(nat, Nat::Open | Nat::FullCone);
-        assert_eq!(
-            hears(&inside, &outside.other_port, at),
-            by_address,
-            "{nat:?}: from another port"
-        );
-        assert_eq!(
-            hears(&inside, &outside.other_address, at),
-            none,
-            "{nat:?}: from another address"
-        );
+        assert_eq!(hears(&inside, &outside.other_port, at), by_address, "{nat:?}: from another port");
+        assert_eq!(hears(&inside, &outside.other_address, at), none, "{nat:?}: from another address");
         // The strays above spoil the mapping of a bare masquerade toward those, so ask anew.
         let inside = socket_on(&host, 4001);
         let ports = [&outside.first, &outside.other_port, &outside.other_address]
@@ -111,16 +94,9 @@ fn a_stray_packet_spoils_the_mapping_of_a_bare_masquerade_only() {
         let host = lab.host(&site, &format!("{}1", nat.label()));
         let inside = socket_on(&host, 4000);
         let at = seen_from(&inside, &outside.first).unwrap();
-        assert!(
-            !hears(&inside, &outside.other_address, at),
-            "{nat:?} lets a stranger in"
-        );
+        assert!(!hears(&inside, &outside.other_address, at), "{nat:?} lets a stranger in");
         let after = seen_from(&inside, &outside.other_address).unwrap();
-        assert_eq!(
-            after == at,
-            nat == Nat::PortRestricted,
-            "{nat:?}: {at}, then {after}"
-        );
+        assert_eq!(after == at, nat == Nat::PortRestricted, "{nat:?}: {at}, then {after}");
     }
 }
 
@@ -152,10 +128,7 @@ fn exactly_the_pairs_of_the_oracle_meet_without_a_relay() {
     let mut lab = Lab::new();
     let server = lab.supernode_host("sn");
     let outside = Outside::new(&server);
-    let kinds = Nat::ALL
-        .map(|nat| nat)
-        .into_iter()
-        .filter(|nat| *nat != Nat::BareMasquerade);
+    let kinds = Nat::ALL.map(|nat| nat).into_iter().filter(|nat| *nat != Nat::BareMasquerade);
     let kinds: Vec<Nat> = kinds.collect();
     let hosts: Vec<[Host; 2]> = kinds
         .iter()
@@ -172,11 +145,7 @@ fn exactly_the_pairs_of_the_oracle_meet_without_a_relay() {
             port += 1;
             let sockets = (socket_on(&hosts[i][0], port), socket_on(&hosts[j][1], port));
             let met = meets(&sockets.0, &sockets.1, &outside);
-            assert_eq!(
-                met,
-                lab::can_be_direct(*one, *other),
-                "{one:?} and {other:?}"
-            );
+            assert_eq!(met, lab::can_be_direct(*one, *other), "{one:?} and {other:?}");
         }
     }
 }
@@ -204,24 +173,14 @@ fn a_delayed_and_lossy_link_delays_and_loses_what_it_was_told() {
     let (least, median, _) = report.rtt_ms().unwrap();
     assert!(least >= 40.0 && median < 46.0, "twice 20 ms: {report:?}");
 
-    site.impair(Impairment {
-        loss: 0.1,
-        ..Impairment::NONE
-    });
+    site.impair(Impairment { loss: 0.1, ..Impairment::NONE });
     let fast = ["-c", "1000", "-W", "1"];
-    let report = Ping::start(&host.space, server.address, Duration::from_millis(2), &fast)
-        .wait(Duration::from_secs(10));
+    let report =
+        Ping::start(&host.space, server.address, Duration::from_millis(2), &fast).wait(Duration::from_secs(10));
     // Both ways: 19 % of 1000, standard deviation 12.
-    assert!(
-        (130..=250).contains(&report.lost()),
-        "lost {}",
-        report.lost()
-    );
+    assert!((130..=250).contains(&report.lost()), "lost {}", report.lost());
 
-    site.impair(Impairment {
-        duplicate: 1.0,
-        ..Impairment::NONE
-    });
+    site.impair(Impairment { duplicate: 1.0, ..Impairment::NONE });
     let report = Ping::count(&host.space, server.address, 3);
     assert!(report.lost() == 0 && report.duplicates >= 6, "{report:?}");
 
@@ -235,30 +194,19 @@ fn a_delayed_and_lossy_link_delays_and_loses_what_it_was_told() {
 fn held_back_packets_are_overtaken() {
     let mut lab = Lab::new();
     let server = lab.supernode_host("sn");
-    let reorder = Impairment {
-        reorder: 0.3,
-        seed: 7,
-        ..Impairment::NONE
-    };
+    let reorder = Impairment { reorder: 0.3, seed: 7, ..Impairment::NONE };
     let site = lab.emulated_site("a", Nat::Open, reorder);
     let host = lab.host(&site, "a1");
-    let (from, to) = (
-        socket_on(&host, 4000),
-        socket_at(&server, server.address, 7001),
-    );
+    let (from, to) = (socket_on(&host, 4000), socket_at(&server, server.address, 7001));
     for number in 0..200_u32 {
-        from.send_to(&number.to_be_bytes(), to.local_addr().unwrap())
-            .unwrap();
+        from.send_to(&number.to_be_bytes(), to.local_addr().unwrap()).unwrap();
     }
     let mut numbers = Vec::new();
     let mut buffer = [0; 4];
     while to.recv_from(&mut buffer).is_ok() {
         numbers.push(u32::from_be_bytes(buffer));
     }
-    assert!(
-        !numbers.is_sorted(),
-        "in order in spite of all: {numbers:?}"
-    );
+    assert!(!numbers.is_sorted(), "in order in spite of all: {numbers:?}");
     numbers.sort_unstable();
     assert_eq!(numbers, (0..200).collect::<Vec<_>>(), "each arrives once");
 }
@@ -277,15 +225,8 @@ fn a_full_tcp_stream_crosses_the_emulator_and_the_nat() {
         port: String::new(),
     };
     let report = Iperf::tcp(&guest_like(&host), &guest_like(&server), 1);
-    eprintln!(
-        "through the emulator: {:.0} Mbit/s",
-        report.bits_per_second / 1e6
-    );
-    assert!(
-        report.bits_per_second > 20e6,
-        "{:.0} bit/s",
-        report.bits_per_second
-    );
+    eprintln!("through the emulator: {:.0} Mbit/s", report.bits_per_second / 1e6);
+    assert!(report.bits_per_second > 20e6, "{:.0} bit/s", report.bits_per_second);
 }
 
 #[test]
@@ -293,11 +234,7 @@ fn raw_frames_arrive_byte_for_byte_with_their_tags() {
     let mut lab = Lab::new();
     let (one, other) = joined_guests(&mut lab);
     let report = Ping::count(&one.space, other.address, 3);
-    assert_eq!(
-        (report.sent, report.lost()),
-        (3, 0),
-        "guests on a cable: {report:?}"
-    );
+    assert_eq!((report.sent, report.lost()), (3, 0), "guests on a cable: {report:?}");
 
     let sender = PacketSocket::open(&one.space, "eth0");
     let receiver = PacketSocket::open(&other.space, "eth0");
@@ -342,29 +279,19 @@ fn a_capture_sees_what_crosses_both_ways() {
 fn spaces_of(prefix: &str) -> String {
     let listed = Command::new("ip").args(["netns", "list"]).output().unwrap();
     let text = String::from_utf8(listed.stdout).unwrap();
-    text.lines()
-        .filter(|line| line.starts_with(prefix))
-        .collect()
+    text.lines().filter(|line| line.starts_with(prefix)).collect()
 }
 
 #[test]
 fn nothing_is_left_after_the_end_also_after_a_panic() {
-    let links = || {
-        Command::new("ip")
-            .args(["-br", "link"])
-            .output()
-            .unwrap()
-            .stdout
-    };
+    let links = || Command::new("ip").args(["-br", "link"]).output().unwrap().stdout;
     let before = links();
     let (sender, receiver) = std::sync::mpsc::channel();
     let ended = std::thread::spawn(move || {
         let mut lab = Lab::new();
         let site = lab.emulated_site("a", Nat::FullCone, Impairment::NONE);
         let host = lab.host(&site, "a1");
-        let sleeper = host
-            .space
-            .spawn("sleeper", &["sleep".into(), "1000".into()]);
+        let sleeper = host.space.spawn("sleeper", &["sleep".into(), "1000".into()]);
         let facts = (lab.prefix().to_owned(), lab.dir().to_owned(), sleeper.pid());
         assert!(!spaces_of(&facts.0).is_empty());
         sender.send(facts).unwrap();
@@ -375,9 +302,7 @@ fn nothing_is_left_after_the_end_also_after_a_panic() {
     let (prefix, dir, pid) = receiver.recv().unwrap();
     assert_eq!(spaces_of(&prefix), "");
     assert!(!dir.exists(), "{} is left", dir.display());
-    let gone = poll_for(SOON, || {
-        (!std::path::Path::new(&format!("/proc/{pid}")).exists()).then_some(())
-    });
+    let gone = poll_for(SOON, || (!std::path::Path::new(&format!("/proc/{pid}")).exists()).then_some(()));
     assert!(gone.is_some(), "process {pid} is left");
     assert_eq!(links(), before, "links outside of the namespaces");
 }

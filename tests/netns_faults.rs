@@ -1,8 +1,5 @@
 //! Things break, and the LAN goes on: dead supernodes, crashes, clean ends, bad input.
-#![allow(
-    clippy::unwrap_used,
-    reason = "a test that cannot go on fails where it stands"
-)]
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails where it stands")]
 
 mod lab;
 
@@ -10,9 +7,7 @@ use std::net::UdpSocket;
 use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, Instant};
 
-use lab::{
-    Daemon, Host, Join, Lab, Nat, Ping, World, longwire, new_key, poll_for, program, wait_for,
-};
+use lab::{Daemon, Host, Join, Lab, Nat, Ping, World, longwire, new_key, poll_for, program, wait_for};
 
 const MEETING: Duration = Duration::from_secs(15);
 
@@ -35,23 +30,13 @@ fn known_members_go_on_when_the_supernode_dies_also_with_new_arp() {
                 to.flush_neighbours();
             }
             let report = Ping::count(&from.space, to.address, 3);
-            assert_eq!(
-                report.replies.len(),
-                3,
-                "{round}, {} to {}",
-                from.name,
-                to.name
-            );
+            assert_eq!(report.replies.len(), 3, "{round}, {} to {}", from.name, to.name);
         }
     }
     // Long enough for every timer that asks the supernode for something.
     std::thread::sleep(Duration::from_secs(10));
     let (from, to) = (&world.nodes[0].guest, &world.nodes[1].guest);
-    assert_eq!(
-        Ping::count(&from.space, to.address, 3).replies.len(),
-        3,
-        "10 s later"
-    );
+    assert_eq!(Ping::count(&from.space, to.address, 3).replies.len(), 3, "10 s later");
 }
 
 #[test]
@@ -65,9 +50,7 @@ fn relayed_members_meet_again_when_the_supernode_comes_back() {
     eprintln!("relayed again after {took:?}");
     let (from, to) = (&world.nodes[0].guest, &world.nodes[1].guest);
     let ping = Ping::start(&from.space, to.address, Duration::from_millis(100), &[]);
-    wait_for("an answer through the new supernode", MEETING, || {
-        (!ping.so_far().replies.is_empty()).then_some(())
-    });
+    wait_for("an answer through the new supernode", MEETING, || (!ping.so_far().replies.is_empty()).then_some(()));
 }
 
 /// Kills a node as a crash does, starts it again; how long until pings are answered.
@@ -79,9 +62,7 @@ fn crash_and_return(world: &mut World) -> Duration {
     crashed.start_again();
     let start = Instant::now();
     let ping = Ping::start(&from.space, to.address, Duration::from_millis(20), &[]);
-    wait_for("a ping after the crash", MEETING, || {
-        (!ping.so_far().replies.is_empty()).then_some(())
-    });
+    wait_for("a ping after the crash", MEETING, || (!ping.so_far().replies.is_empty()).then_some(()));
     start.elapsed()
 }
 
@@ -104,16 +85,10 @@ fn a_clean_end_leaves_nothing_and_tells_the_others() {
     let leaving = &world.nodes[1].daemon;
     let tap = leaving.status().overlays[0].tap.clone().unwrap();
     let status = leaving.process().terminate(LEAVE_MAX);
-    assert!(
-        status.is_some_and(|status| status.success()),
-        "ended with {status:?}"
-    );
+    assert!(status.is_some_and(|status| status.success()), "ended with {status:?}");
     let space = &world.nodes[1].host.space;
     assert!(!space.has_link(&tap), "the TAP {tap} is left");
-    assert!(
-        space.has_link("br0"),
-        "a bridge that it did not make must stay"
-    );
+    assert!(space.has_link("br0"), "a bridge that it did not make must stay");
     let gone = poll_for(LEAVE_MAX, || {
         let status = world.nodes[0].daemon.status();
         let peers = &status.overlays[0].peers;
@@ -125,17 +100,12 @@ fn a_clean_end_leaves_nothing_and_tells_the_others() {
     // A node alone on a host makes the bridge, and takes it away again.
     let site = world.lab.site("s3", Nat::Open);
     let host = world.lab.host(&site, "h3");
-    let join = Join::new("lan", &world.key, "n3")
-        .supernode(&world.supernode.address)
-        .bridge("br0");
+    let join = Join::new("lan", &world.key, "n3").supernode(&world.supernode.address).bridge("br0");
     let daemon = Daemon::start(&world.lab, &host, &join);
     daemon.status();
     assert!(host.space.has_link("br0"));
     daemon.process().terminate(LEAVE_MAX).expect("it ends");
-    assert!(
-        !host.space.has_link("br0"),
-        "the bridge that it made is left"
-    );
+    assert!(!host.space.has_link("br0"), "the bridge that it made is left");
 }
 
 #[test]
@@ -148,10 +118,7 @@ fn a_second_daemon_on_the_same_state_is_refused_with_advice() {
     assert!(!status.success());
     let said = second.process().stderr();
     assert!(said.contains("state"), "{said}");
-    assert!(
-        world.nodes[0].daemon.try_status().is_some(),
-        "the first goes on"
-    );
+    assert!(world.nodes[0].daemon.try_status().is_some(), "the first goes on");
 }
 
 /// Runs `up` with these words in a host's namespace: it must end with a sentence that has `hints`.
@@ -165,10 +132,7 @@ fn refused(host: &lab::Host, words: &[&str], hints: &[&str]) {
     assert_ne!(output.status.code(), Some(124), "{words:?} runs on: {said}");
     assert!(!said.contains("panicked"), "{said}");
     for hint in hints {
-        assert!(
-            said.contains(hint),
-            "{words:?} said nothing of `{hint}`: {said}"
-        );
+        assert!(said.contains(hint), "{words:?} said nothing of `{hint}`: {said}");
     }
 }
 
@@ -184,11 +148,7 @@ impl BadInput {
         let mut lab = Lab::new();
         let site = lab.site("s", Nat::Open);
         let host = lab.host(&site, "h");
-        BadInput {
-            host,
-            key: new_key(),
-            lab,
-        }
+        BadInput { host, key: new_key(), lab }
     }
 
     fn file(&self, name: &str, text: &str, mode: u32) -> String {
@@ -215,11 +175,7 @@ fn a_bad_key_ends_in_a_sentence_that_names_its_file() {
     let open = bad.file("open.key", &bad.key, 0o644);
     // One letter of the middle is another one.
     let middle = bad.key.len() / 2;
-    let other = if bad.key.as_bytes()[middle] == b'a' {
-        "b"
-    } else {
-        "a"
-    };
+    let other = if bad.key.as_bytes()[middle] == b'a' { "b" } else { "a" };
     let mut typo = bad.key.clone();
     typo.replace_range(middle..=middle, other);
     let mistyped = bad.file("mistyped.key", &typo, 0o600);
@@ -232,9 +188,7 @@ fn a_bad_key_ends_in_a_sentence_that_names_its_file() {
 fn bad_words_and_configs_end_in_a_sentence_that_names_what_is_wrong() {
     let bad = BadInput::new();
     let good = bad.file("good.key", &bad.key, 0o600);
-    bad.host
-        .space
-        .ip("link add dummy type veth peer name dummy1");
+    bad.host.space.ip("link add dummy type veth peer name dummy1");
     bad.refuses(&good, &["--bridge", "dummy"], &["dummy", "bridge"]);
     bad.refuses(&good, &["--address", "10.0.0.300/24"], &["10.0.0.300/24"]);
     let both = ["--bridge", "br0", "--address", "10.0.0.1/24"];
@@ -257,9 +211,6 @@ fn commands_without_a_daemon_say_so() {
         let output = longwire(&[what, "--socket", &socket]);
         let said = String::from_utf8_lossy(&output.stderr);
         assert!(!output.status.success());
-        assert!(
-            said.contains("none.sock") && !said.contains("panicked"),
-            "{said}"
-        );
+        assert!(said.contains("none.sock") && !said.contains("panicked"), "{said}");
     }
 }

@@ -2,10 +2,7 @@
 //!
 //! Two nodes of each kind, all in one overlay, every pair pings from the start. Those that the
 //! oracle says can be direct are so within 5 s; the others are relayed, answered all the time.
-#![allow(
-    clippy::unwrap_used,
-    reason = "a test that cannot go on fails where it stands"
-)]
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails where it stands")]
 
 mod lab;
 
@@ -22,14 +19,7 @@ const ANSWER_MAX: Duration = Duration::from_secs(2);
 /// How long pairs that cannot be direct are watched after that.
 const WATCH: Duration = Duration::from_secs(2);
 
-const KINDS: [Nat; 6] = [
-    Nat::Open,
-    Nat::FullCone,
-    Nat::Restricted,
-    Nat::PortRestricted,
-    Nat::Symmetric,
-    Nat::Firewall,
-];
+const KINDS: [Nat; 6] = [Nat::Open, Nat::FullCone, Nat::Restricted, Nat::PortRestricted, Nat::Symmetric, Nat::Firewall];
 
 #[derive(Clone, Copy)]
 struct Pair {
@@ -84,17 +74,11 @@ fn the_pairs_that_can_be_direct_are_and_the_others_are_relayed_from_the_first_se
 
 /// The pairs whose path is of another kind than the oracle's, seen from either end.
 fn wrong_paths(world: &World, pairs: &[Pair]) -> Vec<(Pair, String)> {
-    let statuses: Vec<_> = world
-        .nodes
-        .iter()
-        .map(|node| node.daemon.try_status())
-        .collect();
+    let statuses: Vec<_> = world.nodes.iter().map(|node| node.daemon.try_status()).collect();
     let kind = |from: usize, to: usize| {
         let name = format!("n{}", to + 1);
         let peers = &statuses[from].as_ref()?.overlays.first()?.peers;
-        let peer = peers
-            .iter()
-            .find(|peer| peer.name.as_ref() == Some(&name))?;
+        let peer = peers.iter().find(|peer| peer.name.as_ref() == Some(&name))?;
         Some(peer.path.as_ref()?.kind.clone())
     };
     let mut wrong = Vec::new();
@@ -122,33 +106,20 @@ fn complaint(report: &PingReport, up_at: SystemTime) -> Option<String> {
     }
     let lost = report.missing_after_first();
     if !lost.is_empty() {
-        return Some(format!(
-            "pings {lost:?} of {} lost after the first answer",
-            report.sent
-        ));
+        return Some(format!("pings {lost:?} of {} lost after the first answer", report.sent));
     }
     (report.duplicates > 0).then(|| format!("{} answers came twice", report.duplicates))
 }
 
 #[test]
 fn bare_masquerade_gateways_work_at_once_by_whatever_path() {
-    let world = World::new(&[
-        Nat::BareMasquerade,
-        Nat::BareMasquerade,
-        Nat::PortRestricted,
-    ]);
+    let world = World::new(&[Nat::BareMasquerade, Nat::BareMasquerade, Nat::PortRestricted]);
     let up_at = SystemTime::now();
     let pings = world.ping_everyone();
     std::thread::sleep(DIRECT_MAX);
     for ((one, other), ping) in world.pairs().zip(pings) {
         let kind = world.nodes[one].daemon.path_to(&format!("n{}", other + 1));
         eprintln!("n{} and n{}: {kind}", one + 1, other + 1);
-        assert_eq!(
-            complaint(&ping.finish(), up_at),
-            None,
-            "n{} and n{}",
-            one + 1,
-            other + 1
-        );
+        assert_eq!(complaint(&ping.finish(), up_at), None, "n{} and n{}", one + 1, other + 1);
     }
 }

@@ -1,8 +1,5 @@
 //! What an outsider on the underlay sees and can do: nothing inner, and nothing.
-#![allow(
-    clippy::unwrap_used,
-    reason = "a test that cannot go on fails where it stands"
-)]
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails where it stands")]
 
 mod lab;
 
@@ -10,10 +7,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use lab::frame::{drop_udp_checksum, udp_payload};
-use lab::{
-    Capture, Daemon, Iperf, Join, Nat, PacketSocket, Ping, World, inner_address, new_key, poll_for,
-    wait_for,
-};
+use lab::{Capture, Daemon, Iperf, Join, Nat, PacketSocket, Ping, World, inner_address, new_key, poll_for, wait_for};
 
 const MEETING: Duration = Duration::from_secs(15);
 
@@ -62,10 +56,7 @@ fn nothing_inner_is_seen(nat: Nat, kind: &str) {
     ];
     for (what, secret) in secrets {
         assert!(contains(&inside, secret), "{what}: not even there inside");
-        assert!(
-            !contains(&outside, secret),
-            "{what} is seen on the underlay ({kind})"
-        );
+        assert!(!contains(&outside, secret), "{what} is seen on the underlay ({kind})");
     }
     let sealed: usize = outside.iter().map(Vec::len).sum();
     assert!(sealed > 4_000_000, "captured only {sealed} bytes outside");
@@ -89,18 +80,13 @@ fn a_node_with_another_key_gets_nowhere_and_says_so() {
     let site = world.lab.site("s3", Nat::Open);
     let host = world.lab.host(&site, "h3");
     let guest = world.lab.guest(&host, "g3", inner_address(3));
-    let join = Join::new("lan", &new_key(), "n3")
-        .supernode(&world.supernode.address)
-        .bridge("br0");
+    let join = Join::new("lan", &new_key(), "n3").supernode(&world.supernode.address).bridge("br0");
     let stranger = Daemon::start(&world.lab, &host, &join);
     wait_for("the warning", MEETING, || {
         let said = stranger.process().stderr();
         said.contains("alone in lan").then_some(())
     });
-    for (from, to) in [
-        (&guest, &world.nodes[0].guest),
-        (&world.nodes[0].guest, &guest),
-    ] {
+    for (from, to) in [(&guest, &world.nodes[0].guest), (&world.nodes[0].guest, &guest)] {
         assert_eq!(Ping::count(&from.space, to.address, 3).replies.len(), 0);
     }
     assert!(stranger.status().overlays[0].peers.is_empty());
@@ -134,11 +120,7 @@ impl Tapped {
         drop_udp_checksum(&mut packet);
         // As if from the first site's router: the second one's NAT takes it for an answer.
         let injector = PacketSocket::open(&one.site.router, "wan0");
-        Tapped {
-            world,
-            packet,
-            injector,
-        }
+        Tapped { world, packet, injector }
     }
 
     fn counters(&self) -> BTreeMap<String, u64> {
@@ -156,8 +138,7 @@ impl Tapped {
         }
         let counted = || {
             let after = self.counters();
-            let grown =
-                |name: &&String| after[*name] >= before.get(*name).copied().unwrap_or(0) + SHOTS;
+            let grown = |name: &&String| after[*name] >= before.get(*name).copied().unwrap_or(0) + SHOTS;
             let names: Vec<String> = after.keys().filter(grown).cloned().collect();
             (!names.is_empty()).then_some(names)
         };
@@ -171,15 +152,8 @@ fn a_replayed_datagram_is_refused_and_counted() {
     let (one, other) = (&tapped.world.nodes[0].guest, &tapped.world.nodes[1].guest);
     let heard = Capture::start(&other.space, "eth0");
     let counters = tapped.shoot(|_, _| {});
-    assert!(
-        counters.iter().any(|name| name.contains("replay")),
-        "counted as {counters:?}"
-    );
-    let again = heard
-        .stop()
-        .iter()
-        .filter(|frame| frame.len() > 300)
-        .count();
+    assert!(counters.iter().any(|name| name.contains("replay")), "counted as {counters:?}");
+    let again = heard.stop().iter().filter(|frame| frame.len() > 300).count();
     assert_eq!(again, 0, "replayed frames reached the guest");
     let report = Ping::count(&one.space, other.address, 5);
     assert_eq!((report.replies.len(), report.duplicates), (5, 0));
@@ -196,16 +170,8 @@ fn a_forged_datagram_is_refused_and_counted_and_disturbs_nothing() {
         let place = packet.len() - 1 - usize::try_from(shot).unwrap();
         packet[place] ^= 1 << (shot % 8);
     });
-    assert!(
-        !counters.is_empty(),
-        "no counter took them: {:?}",
-        tapped.counters()
-    );
-    let forged = heard
-        .stop()
-        .iter()
-        .filter(|frame| frame.len() > 300)
-        .count();
+    assert!(!counters.is_empty(), "no counter took them: {:?}", tapped.counters());
+    let forged = heard.stop().iter().filter(|frame| frame.len() > 300).count();
     assert_eq!(forged, 0, "forged frames reached the guest");
     let report = ping.finish();
     assert_eq!((report.lost(), report.duplicates), (0, 0), "{report:?}");
@@ -217,13 +183,8 @@ fn junk_on_the_port_is_not_answered() {
     world.wait_paths("direct", MEETING);
     let site = world.lab.site("s3", Nat::Open);
     let outsider = world.lab.host(&site, "h3");
-    let socket = outsider
-        .space
-        .inside(|| std::net::UdpSocket::bind("0.0.0.0:0"))
-        .unwrap();
-    socket
-        .set_read_timeout(Some(Duration::from_millis(300)))
-        .unwrap();
+    let socket = outsider.space.inside(|| std::net::UdpSocket::bind("0.0.0.0:0")).unwrap();
+    socket.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
     let node = format!("{}:7777", world.nodes[0].host.address);
     for target in [node.as_str(), &world.supernode.address] {
         let mut sent = 0;

@@ -1,9 +1,6 @@
 //! What hangs on a TAP and how hosts stand to each other: shared LANs, ordinary KVM hosts,
 //! two overlays on the same hosts, a node that is a supernode too.
-#![allow(
-    clippy::unwrap_used,
-    reason = "a test that cannot go on fails where it stands"
-)]
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails where it stands")]
 
 mod lab;
 
@@ -11,8 +8,7 @@ use std::time::Duration;
 
 use lab::frame::marked;
 use lab::{
-    Daemon, Guest, Host, Join, Lab, Mac, Nat, PacketSocket, Ping, Supernode, World, inner_address,
-    new_key, wait_for,
+    Daemon, Guest, Host, Join, Lab, Mac, Nat, PacketSocket, Ping, Supernode, World, inner_address, new_key, wait_for,
 };
 
 const MEETING: Duration = Duration::from_secs(15);
@@ -22,10 +18,7 @@ const CROSSING: Duration = Duration::from_millis(300);
 
 /// How often a broadcast of one guest is heard by the other.
 fn heard(from: &Guest, to: &Guest, mark: u64) -> usize {
-    let (sender, receiver) = (
-        PacketSocket::open(&from.space, "eth0"),
-        PacketSocket::open(&to.space, "eth0"),
-    );
+    let (sender, receiver) = (PacketSocket::open(&from.space, "eth0"), PacketSocket::open(&to.space, "eth0"));
     let frame = marked(Mac::BROADCAST, Mac::foreign(1), mark);
     sender.send(&frame).unwrap();
     let frames = receiver.collect(CROSSING, |_| false);
@@ -36,16 +29,10 @@ fn heard(from: &Guest, to: &Guest, mark: u64) -> usize {
 #[track_caller]
 fn expect_pings(from: &Guest, to: &Guest) {
     let ping = Ping::start(&from.space, to.address, Duration::from_millis(100), &[]);
-    wait_for("a first answered ping", MEETING, || {
-        (!ping.so_far().replies.is_empty()).then_some(())
-    });
+    wait_for("a first answered ping", MEETING, || (!ping.so_far().replies.is_empty()).then_some(()));
     drop(ping);
     let report = Ping::count(&from.space, to.address, 5);
-    assert_eq!(
-        (report.replies.len(), report.duplicates),
-        (5, 0),
-        "{report:?}"
-    );
+    assert_eq!((report.replies.len(), report.duplicates), (5, 0), "{report:?}");
 }
 
 #[test]
@@ -56,20 +43,12 @@ fn two_nodes_behind_one_nat_hear_each_others_broadcasts_once() {
     let places = ["h1", "h2"].map(|name| (site.clone(), lab.host(&site, name)));
     let world = World::with_hosts(lab, server, places.into());
     world.wait_paths("direct", MEETING);
-    let [one, other] = &world.nodes[..] else {
-        panic!("two nodes")
-    };
+    let [one, other] = &world.nodes[..] else { panic!("two nodes") };
     assert_eq!(heard(&one.guest, &other.guest, 1), 1);
     assert_eq!(heard(&other.guest, &one.guest, 2), 1);
-    let remote = one.daemon.status().overlays[0].peers[0]
-        .path
-        .as_ref()
-        .and_then(|path| path.remote.clone());
+    let remote = one.daemon.status().overlays[0].peers[0].path.as_ref().and_then(|path| path.remote.clone());
     let lan = other.host.address.to_string();
-    assert!(
-        remote.is_some_and(|remote| remote.starts_with(&lan)),
-        "the path leads over the LAN"
-    );
+    assert!(remote.is_some_and(|remote| remote.starts_with(&lan)), "the path leads over the LAN");
 }
 
 #[test]
@@ -86,11 +65,7 @@ fn an_ordinary_kvm_host_whose_only_address_is_on_the_bridge_works() {
     expect_pings(&other.guest, &one.guest);
     assert_eq!(heard(&one.guest, &other.guest, 1), 1);
     let report = Ping::count(&one.host.space, world.server.address, 3);
-    assert_eq!(
-        report.replies.len(),
-        3,
-        "the host itself still reaches the internet"
-    );
+    assert_eq!(report.replies.len(), 3, "the host itself still reaches the internet");
 }
 
 #[test]
@@ -115,18 +90,8 @@ fn two_overlays_with_equal_addresses_on_the_same_hosts_never_meet() {
     // What red loses must not be answered by blue's machine of the same address.
     red.0[1].process().kill();
     std::thread::sleep(CROSSING);
-    assert_eq!(
-        Ping::count(&red.1[0].space, red.1[1].address, 3)
-            .replies
-            .len(),
-        0
-    );
-    assert_eq!(
-        Ping::count(&blue.1[0].space, blue.1[1].address, 3)
-            .replies
-            .len(),
-        3
-    );
+    assert_eq!(Ping::count(&red.1[0].space, red.1[1].address, 3).replies.len(), 0);
+    assert_eq!(Ping::count(&blue.1[0].space, blue.1[1].address, 3).replies.len(), 3);
 }
 
 /// One daemon per host and overlay: the second takes any free UDP port.
@@ -141,9 +106,7 @@ fn join_both(
     let pairs = [0, 1].map(|i| {
         let name = format!("{overlay}{}", i + 1);
         let guest = lab.guest_on(&hosts[i], bridge, &name, inner_address(i + 1));
-        let join = Join::new(overlay, &key, &hosts[i].name)
-            .supernode(&supernode.address)
-            .bridge(bridge);
+        let join = Join::new(overlay, &key, &hosts[i].name).supernode(&supernode.address).bridge(bridge);
         (Daemon::start(lab, &hosts[i], &join), guest)
     });
     let [(d1, g1), (d2, g2)] = pairs;
@@ -158,10 +121,7 @@ fn a_member_that_serves_is_a_supernode_for_the_others() {
     let open = lab.site("open", Nat::Open);
     let serving = lab.host(&open, "h1");
     let address = format!("{}:7777", serving.address);
-    for (i, nat) in [Nat::Open, Nat::Symmetric, Nat::Symmetric]
-        .into_iter()
-        .enumerate()
-    {
+    for (i, nat) in [Nat::Open, Nat::Symmetric, Nat::Symmetric].into_iter().enumerate() {
         let number = i + 1;
         let host = match i {
             0 => serving.clone(),

@@ -3,10 +3,7 @@
 //! Three nodes, each at a site of its own, a guest on each one's bridge, raw sockets on the
 //! guests' interfaces that send from MAC addresses of nobody. Two such worlds stand for all
 //! rows, one where all paths are direct and one where all are relayed; a row holds in both.
-#![allow(
-    clippy::unwrap_used,
-    reason = "a test that cannot go on fails where it stands"
-)]
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails where it stands")]
 
 mod lab;
 
@@ -42,11 +39,7 @@ impl Table {
     fn build(name: &'static str, nat: Nat) -> Mutex<Table> {
         let world = World::new(&[nat; 3]);
         world.wait_paths(name, MEETING);
-        let wires = world
-            .nodes
-            .iter()
-            .map(|node| PacketSocket::open(&node.guest.space, "eth0"))
-            .collect();
+        let wires = world.nodes.iter().map(|node| PacketSocket::open(&node.guest.space, "eth0")).collect();
         Mutex::new(Table { world, wires, name })
     }
 
@@ -71,29 +64,21 @@ impl Table {
 
     /// Makes a MAC known at a node, to everyone, untagged.
     fn introduce(&self, node: usize, mac: Mac) {
-        self.wires[node - 1]
-            .send(&marked(Mac::BROADCAST, mac, mark()))
-            .unwrap();
+        self.wires[node - 1].send(&marked(Mac::BROADCAST, mac, mark())).unwrap();
         std::thread::sleep(CROSSING / 2);
     }
 
     #[track_caller]
     fn check(&self, what: &str, from: usize, frame: &[u8], expected: Heard) {
         let heard = self.heard(from, frame);
-        assert_eq!(
-            heard, expected,
-            "{what} ({} paths), from node {from}",
-            self.name
-        );
+        assert_eq!(heard, expected, "{what} ({} paths), from node {from}", self.name);
     }
 }
 
 /// Runs a row in both worlds, one row at a time.
 fn row(check: impl Fn(&Table)) {
-    static DIRECT: LazyLock<Option<Mutex<Table>>> =
-        LazyLock::new(|| Table::new("direct", Nat::PortRestricted));
-    static RELAYED: LazyLock<Option<Mutex<Table>>> =
-        LazyLock::new(|| Table::new("relayed", Nat::Symmetric));
+    static DIRECT: LazyLock<Option<Mutex<Table>>> = LazyLock::new(|| Table::new("direct", Nat::PortRestricted));
+    static RELAYED: LazyLock<Option<Mutex<Table>>> = LazyLock::new(|| Table::new("relayed", Nat::Symmetric));
     for table in [&DIRECT, &RELAYED] {
         let Some(table) = &**table else {
             panic!("the world of this table could not be built; an earlier row says why");
@@ -183,12 +168,7 @@ fn profinet_spanning_tree_and_lldp_pass() {
         let bridges = Mac([0x01, 0x80, 0xc2, 0, 0, 0]);
         // IEEE 802.3 with a length, then the LLC header of spanning tree.
         let lead = body(&[0x42, 0x42, 0x03]);
-        let frame = ethernet(
-            bridges,
-            new_mac(),
-            u16::try_from(lead.len()).unwrap(),
-            &lead,
-        );
+        let frame = ethernet(bridges, new_mac(), u16::try_from(lead.len()).unwrap(), &lead);
         table.check("a BPDU", 1, &frame, [0, 1, 1]);
         let nearest = Mac([0x01, 0x80, 0xc2, 0, 0, 0x0e]);
         let frame = ethernet(nearest, new_mac(), 0x88cc, &body(&[]));
@@ -240,10 +220,8 @@ fn a_priority_tagged_frame_finds_a_mac_that_was_learned_untagged() {
 #[test]
 fn a_vm_that_moves_with_an_announcement_is_found_at_its_new_place_at_once() {
     row(|table| {
-        let announcements: [fn(Mac) -> Vec<u8>; 2] = [
-            |mac| frame::gratuitous_arp(mac, Ipv4Addr::new(10, 77, 5, mac.0[5])),
-            frame::rarp,
-        ];
+        let announcements: [fn(Mac) -> Vec<u8>; 2] =
+            [|mac| frame::gratuitous_arp(mac, Ipv4Addr::new(10, 77, 5, mac.0[5])), frame::rarp];
         for announce in announcements {
             let vm = new_mac();
             table.introduce(2, vm);

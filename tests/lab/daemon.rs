@@ -32,16 +32,10 @@ pub fn program() -> PathBuf {
 /// `cargo run --example` builds only the example: has cargo bring the program up to date.
 fn build_beside_example() -> PathBuf {
     let exe = std::env::current_exe().unwrap_or_default();
-    let Some(profile_dir) = exe.ancestors().nth(2) else {
-        fail("an example lies in target/PROFILE/examples")
-    };
+    let Some(profile_dir) = exe.ancestors().nth(2) else { fail("an example lies in target/PROFILE/examples") };
     let program = profile_dir.join("longwire");
     if let (Some(cargo), Some(target)) = (std::env::var_os("CARGO"), profile_dir.parent()) {
-        let profile = match profile_dir
-            .file_name()
-            .unwrap_or_default()
-            .to_string_lossy()
-        {
+        let profile = match profile_dir.file_name().unwrap_or_default().to_string_lossy() {
             name if name == "debug" => "dev".to_owned(),
             name => name.into_owned(),
         };
@@ -55,14 +49,7 @@ fn build_beside_example() -> PathBuf {
             }
         }
         let status = build
-            .args([
-                "build",
-                "--quiet",
-                "--bin",
-                "longwire",
-                "--profile",
-                &profile,
-            ])
+            .args(["build", "--quiet", "--bin", "longwire", "--profile", &profile])
             .arg("--target-dir")
             .arg(target)
             .status();
@@ -71,10 +58,7 @@ fn build_beside_example() -> PathBuf {
         }
     }
     if !program.is_file() {
-        fail(format_args!(
-            "the program {} is missing: cargo build",
-            program.display()
-        ));
+        fail(format_args!("the program {} is missing: cargo build", program.display()));
     }
     program
 }
@@ -84,10 +68,7 @@ fn build_beside_example() -> PathBuf {
 pub fn new_key() -> String {
     let output = longwire(&["keygen"]);
     if !output.status.success() || output.stdout.is_empty() {
-        fail(format_args!(
-            "longwire keygen gave no key: {}",
-            String::from_utf8_lossy(&output.stderr)
-        ));
+        fail(format_args!("longwire keygen gave no key: {}", String::from_utf8_lossy(&output.stderr)));
     }
     String::from_utf8_lossy(&output.stdout).trim().to_owned()
 }
@@ -121,12 +102,8 @@ impl Supernode {
         words.extend(["--listen".into(), address.clone()]);
         words.extend(["--state".into(), text(&state)]);
         words.extend(more.iter().map(|word| (*word).to_owned()));
-        let node = Supernode {
-            process: host.space.spawn("supernode", &words),
-            space: host.space.clone(),
-            words,
-            address,
-        };
+        let node =
+            Supernode { process: host.space.spawn("supernode", &words), space: host.space.clone(), words, address };
         node.wait_ready();
         node
     }
@@ -147,10 +124,7 @@ impl Supernode {
     fn wait_ready(&self) {
         wait_for("the supernode opens its UDP port", PATIENCE, || {
             if !self.process.is_running() {
-                fail(format_args!(
-                    "the supernode ended: {}",
-                    self.process.stderr()
-                ));
+                fail(format_args!("the supernode ended: {}", self.process.stderr()));
             }
             self.space.open_ports("udp").contains(&PORT).then_some(())
         });
@@ -169,12 +143,7 @@ pub struct Join {
 impl Join {
     /// Joins `overlay` with this key line, as `node`.
     pub fn new(overlay: &str, key: &str, node: &str) -> Join {
-        Join {
-            overlay: overlay.into(),
-            key: key.into(),
-            node: node.into(),
-            words: Vec::new(),
-        }
+        Join { overlay: overlay.into(), key: key.into(), node: node.into(), words: Vec::new() }
     }
 
     /// `--supernode ADDRESS`.
@@ -258,10 +227,7 @@ impl Daemon {
         let value = self.try_ask("status")?;
         match serde_json::from_value(value.clone()) {
             Ok(status) => Some(status),
-            Err(e) => fail(format_args!(
-                "status --json of {} is not as agreed: {e}\n{value:#}",
-                self.node
-            )),
+            Err(e) => fail(format_args!("status --json of {} is not as agreed: {e}\n{value:#}", self.node)),
         }
     }
 
@@ -270,11 +236,7 @@ impl Daemon {
     pub fn status(&self) -> Status {
         wait_for("the daemon answers at its socket", PATIENCE, || {
             if !self.process.is_running() {
-                fail(format_args!(
-                    "the daemon {} ended: {}",
-                    self.node,
-                    self.process.stderr()
-                ));
+                fail(format_args!("the daemon {} ended: {}", self.node, self.process.stderr()));
             }
             self.try_status()
         })
@@ -327,12 +289,7 @@ fn text(path: &Path) -> String {
 
 fn write_secret(path: &Path, secret: &str) {
     use std::io::Write;
-    let file = std::fs::OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(path);
+    let file = std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path);
     let written = file.and_then(|mut file| writeln!(file, "{secret}"));
     if let Err(e) = written {
         fail(format_args!("{}: {e}", path.display()));

@@ -57,17 +57,11 @@ impl Impairment {
 
     /// A link that only takes its time.
     pub const fn delay(delay: Duration) -> Impairment {
-        Impairment {
-            delay,
-            ..Impairment::NONE
-        }
+        Impairment { delay, ..Impairment::NONE }
     }
 
     /// A link on which nothing passes.
-    pub const CUT: Impairment = Impairment {
-        cut: true,
-        ..Impairment::NONE
-    };
+    pub const CUT: Impairment = Impairment { cut: true, ..Impairment::NONE };
 }
 
 /// The handle of a running emulator.
@@ -78,12 +72,7 @@ pub(super) struct Emulator {
 
 impl Emulator {
     /// Joins two interfaces of a namespace until the lab ends.
-    pub(super) fn start(
-        shared: &Arc<Shared>,
-        space: &Space,
-        ends: [&str; 2],
-        impairment: Impairment,
-    ) -> Emulator {
+    pub(super) fn start(shared: &Arc<Shared>, space: &Space, ends: [&str; 2], impairment: Impairment) -> Emulator {
         let settings = Arc::new(Mutex::new(impairment));
         let link = Link {
             sockets: ends.map(|end| PacketSocket::open_as(space, end, Style::Offload)),
@@ -135,9 +124,8 @@ impl Link {
             let taken = self.take(0, &settings, &mut buffer) + self.take(1, &settings, &mut buffer);
             self.send_due();
             if taken == 0 {
-                let next = self.due.peek().map_or(NAP, |Reverse(flight)| {
-                    flight.due.saturating_duration_since(Instant::now())
-                });
+                let next =
+                    self.due.peek().map_or(NAP, |Reverse(flight)| flight.due.saturating_duration_since(Instant::now()));
                 let [one, other] = &self.sockets;
                 wait(&[one, other], next.min(NAP));
             }
@@ -167,12 +155,7 @@ impl Link {
         let copies = 1 + u8::from(self.chance.hits(settings.duplicate));
         for _ in 0..copies {
             self.accepted += 1;
-            self.due.push(Reverse(Flight {
-                due,
-                order: self.accepted,
-                to,
-                frame: frame.to_vec(),
-            }));
+            self.due.push(Reverse(Flight { due, order: self.accepted, to, frame: frame.to_vec() }));
         }
     }
 

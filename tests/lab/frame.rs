@@ -128,11 +128,7 @@ pub fn dhcp_discover(mac: Mac, transaction: u32) -> Vec<u8> {
     bootp.extend(b"PXEClient");
     bootp.push(255);
     bootp.resize(300, 0);
-    udp(
-        (mac, Ipv4Addr::UNSPECIFIED, 68),
-        (Mac::BROADCAST, Ipv4Addr::BROADCAST, 67),
-        &bootp,
-    )
+    udp((mac, Ipv4Addr::UNSPECIFIED, 68), (Mac::BROADCAST, Ipv4Addr::BROADCAST, 67), &bootp)
 }
 
 /// The UDP payload of an untagged IPv4 frame, with its ports.
@@ -154,10 +150,8 @@ pub fn drop_udp_checksum(frame: &mut [u8]) {
 }
 
 fn checksum(words: &[u8]) -> u16 {
-    let sum: u32 = words
-        .chunks(2)
-        .map(|pair| u32::from(u16::from_be_bytes([pair[0], *pair.get(1).unwrap_or(&0)])))
-        .sum();
+    let sum: u32 =
+        words.chunks(2).map(|pair| u32::from(u16::from_be_bytes([pair[0], *pair.get(1).unwrap_or(&0)]))).sum();
     let folded = (sum & 0xffff) + (sum >> 16);
     !((folded & 0xffff) + (folded >> 16)) as u16
 }

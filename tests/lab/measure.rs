@@ -50,9 +50,7 @@ impl Ping {
         words.push(format!("{:.3}", interval.as_secs_f64()));
         words.extend(more.iter().map(|word| (*word).to_owned()));
         words.push(to.to_string());
-        Ping {
-            process: space.spawn("ping", &words),
-        }
+        Ping { process: space.spawn("ping", &words) }
     }
 
     /// The answers so far.
@@ -118,9 +116,7 @@ impl PingReport {
 
     /// Which requests had no answer.
     pub fn missing(&self) -> Vec<u32> {
-        (1..=self.sent)
-            .filter(|sequence| self.replies.iter().all(|reply| reply.sequence != *sequence))
-            .collect()
+        (1..=self.sent).filter(|sequence| self.replies.iter().all(|reply| reply.sequence != *sequence)).collect()
     }
 
     /// Requests without an answer after the first one that had one.
@@ -133,11 +129,7 @@ impl PingReport {
 
     /// Shortest, middle and longest round trip in milliseconds.
     pub fn rtt_ms(&self) -> Option<(f64, f64, f64)> {
-        let mut rtts: Vec<f64> = self
-            .replies
-            .iter()
-            .map(|reply| reply.rtt.as_secs_f64() * 1000.0)
-            .collect();
+        let mut rtts: Vec<f64> = self.replies.iter().map(|reply| reply.rtt.as_secs_f64() * 1000.0).collect();
         rtts.sort_by(f64::total_cmp);
         Some((*rtts.first()?, rtts[rtts.len() / 2], *rtts.last()?))
     }
@@ -193,16 +185,9 @@ impl Iperf {
         let end = &json["end"];
         let got = ["sum_received", "sum"].map(|sum| end[sum]["bits_per_second"].as_f64());
         let Some(bits_per_second) = got[0].or(got[1]) else {
-            fail(format_args!(
-                "iperf3 from {} to {} has no result: {}",
-                from.name, to.name, json["error"]
-            ))
+            fail(format_args!("iperf3 from {} to {} has no result: {}", from.name, to.name, json["error"]))
         };
-        Iperf {
-            bits_per_second,
-            retransmits: end["sum_sent"]["retransmits"].as_u64().unwrap_or(0),
-            json,
-        }
+        Iperf { bits_per_second, retransmits: end["sum_sent"]["retransmits"].as_u64().unwrap_or(0), json }
     }
 }
 
@@ -239,8 +224,6 @@ impl Capture {
     /// Ends when nothing arrives any more; the frames in order.
     pub fn stop(self) -> Vec<Vec<u8>> {
         self.ending.store(true, Ordering::Relaxed);
-        self.thread
-            .join()
-            .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        self.thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     }
 }

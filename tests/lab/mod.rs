@@ -15,12 +15,7 @@
 //! program itself is killed, its keeper (see `process`) removes it.
 //!
 //! The lab panics with one sentence when something does not work: it serves tests.
-#![allow(
-    dead_code,
-    unused_imports,
-    unreachable_pub,
-    reason = "each test program uses a part of the lab"
-)]
+#![allow(dead_code, unused_imports, unreachable_pub, reason = "each test program uses a part of the lab")]
 
 mod privilege;
 
@@ -87,13 +82,7 @@ impl Lab {
         let shared = Shared::new(format!("lw-{}-{number}", std::process::id()));
         let inet = Space::new(&shared, "inet");
         inet.sysctl("ipv4/ip_forward", "1");
-        Lab {
-            shared,
-            inet,
-            supernodes: 0,
-            sites: 0,
-            guests: 0,
-        }
+        Lab { shared, inet, supernodes: 0, sites: 0, guests: 0 }
     }
 
     /// The router in the middle: every packet between sites passes it.

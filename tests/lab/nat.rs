@@ -70,11 +70,9 @@ impl Nat {
         match self {
             Nat::Open => String::new(),
             Nat::Firewall => firewall(),
-            Nat::FullCone
-            | Nat::Restricted
-            | Nat::PortRestricted
-            | Nat::Symmetric
-            | Nat::BareMasquerade => self.translation(wan, lan),
+            Nat::FullCone | Nat::Restricted | Nat::PortRestricted | Nat::Symmetric | Nat::BareMasquerade => {
+                self.translation(wan, lan)
+            }
         }
     }
 
@@ -88,20 +86,12 @@ impl Nat {
         };
         let admitted = match self {
             Nat::FullCone => "dnat to udp dport map @behind".to_owned(),
-            Nat::Restricted => {
-                "udp dport . ip saddr @written_to dnat to udp dport map @behind".to_owned()
+            Nat::Restricted => "udp dport . ip saddr @written_to dnat to udp dport map @behind".to_owned(),
+            Nat::Open | Nat::PortRestricted | Nat::Symmetric | Nat::BareMasquerade | Nat::Firewall => {
+                "return".to_owned()
             }
-            Nat::Open
-            | Nat::PortRestricted
-            | Nat::Symmetric
-            | Nat::BareMasquerade
-            | Nat::Firewall => "return".to_owned(),
         };
-        let unasked = if self == Nat::BareMasquerade {
-            "accept"
-        } else {
-            "drop"
-        };
+        let unasked = if self == Nat::BareMasquerade { "accept" } else { "drop" };
         gateway(wan, lan, &source, &admitted, unasked)
     }
 }

@@ -3,10 +3,7 @@
 //! The only file of the lab with `unsafe`: safe crates have neither the addresses nor the
 //! options of these sockets. The kernel takes the outer VLAN tag off an arriving frame and
 //! tells it beside the frame; [`PacketSocket::receive`] puts it back.
-#![allow(
-    unsafe_code,
-    reason = "AF_PACKET addresses, options and control messages exist only in libc"
-)]
+#![allow(unsafe_code, reason = "AF_PACKET addresses, options and control messages exist only in libc")]
 
 use std::io;
 use std::mem::size_of;
@@ -54,10 +51,7 @@ impl PacketSocket {
     pub(super) fn open_as(space: &Space, interface: &str, style: Style) -> PacketSocket {
         match space.inside(|| open(interface, style)) {
             Ok(socket) => PacketSocket { socket },
-            Err(e) => fail(format_args!(
-                "raw socket on {interface} of {}: {e}",
-                space.name()
-            )),
+            Err(e) => fail(format_args!("raw socket on {interface} of {}: {e}", space.name())),
         }
     }
 
@@ -101,10 +95,7 @@ impl PacketSocket {
     /// One datagram of the socket as it is, with the VLAN tag told beside it (TPID, TCI).
     pub(super) fn receive_now(&self, buffer: &mut [u8]) -> io::Result<(usize, Option<(u16, u16)>)> {
         let mut control = Control([0; 64]);
-        let mut vector = libc::iovec {
-            iov_base: buffer.as_mut_ptr().cast(),
-            iov_len: buffer.len(),
-        };
+        let mut vector = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
         // SAFETY: all zero is a valid `msghdr`: null pointers with length zero.
         let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
         message.msg_iov = &raw mut vector;
@@ -113,13 +104,7 @@ impl PacketSocket {
         message.msg_controllen = control.0.len() as _;
         // SAFETY: the message points to `buffer` and `control`, which outlive the call, with
         // their true lengths.
-        let len = unsafe {
-            libc::recvmsg(
-                self.socket.as_raw_fd(),
-                &raw mut message,
-                libc::MSG_DONTWAIT,
-            )
-        };
+        let len = unsafe { libc::recvmsg(self.socket.as_raw_fd(), &raw mut message, libc::MSG_DONTWAIT) };
         let len = usize::try_from(len).map_err(|_| io::Error::last_os_error())?;
         Ok((len, tag_of(&message)))
     }
@@ -133,14 +118,9 @@ impl AsFd for PacketSocket {
 
 /// Waits until one of the sockets has a frame, or the time is over.
 pub(super) fn wait(sockets: &[&PacketSocket], timeout: Duration) {
-    let mut fds: Vec<PollFd<'_>> = sockets
-        .iter()
-        .map(|socket| PollFd::new(*socket, PollFlags::IN))
-        .collect();
-    let timeout = Timespec {
-        tv_sec: timeout.as_secs().try_into().unwrap_or(i64::MAX),
-        tv_nsec: timeout.subsec_nanos().into(),
-    };
+    let mut fds: Vec<PollFd<'_>> = sockets.iter().map(|socket| PollFd::new(*socket, PollFlags::IN)).collect();
+    let timeout =
+        Timespec { tv_sec: timeout.as_secs().try_into().unwrap_or(i64::MAX), tv_nsec: timeout.subsec_nanos().into() };
     // An interrupted wait is a short one.
     poll(&mut fds, Some(&timeout)).ok();
 }
@@ -167,12 +147,8 @@ fn open(interface: &str, style: Style) -> io::Result<Socket> {
     }
     let index = libc::c_int::try_from(index).map_err(io::Error::other)?;
     bind(&socket, index)?;
-    let everything = libc::packet_mreq {
-        mr_ifindex: index,
-        mr_type: libc::PACKET_MR_PROMISC as _,
-        mr_alen: 0,
-        mr_address: [0; 8],
-    };
+    let everything =
+        libc::packet_mreq { mr_ifindex: index, mr_type: libc::PACKET_MR_PROMISC as _, mr_alen: 0, mr_address: [0; 8] };
     set(&socket, libc::PACKET_ADD_MEMBERSHIP, everything)?;
     Ok(socket)
 }
@@ -189,17 +165,9 @@ fn bind(socket: &Socket, index: libc::c_int) -> io::Result<()> {
     };
     // SAFETY: `address` is a whole `sockaddr_ll` and its size is given; the kernel copies it.
     let done = unsafe {
-        libc::bind(
-            socket.as_raw_fd(),
-            (&raw const address).cast(),
-            size_of::<libc::sockaddr_ll>() as libc::socklen_t,
-        )
+        libc::bind(socket.as_raw_fd(), (&raw const address).cast(), size_of::<libc::sockaddr_ll>() as libc::socklen_t)
     };
-    if done == 0 {
-        Ok(())
-    } else {
-        Err(io::Error::last_os_error())
-    }
+    if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 fn set<T>(socket: &Socket, name: libc::c_int, value: T) -> io::Result<()> {
@@ -209,19 +177,9 @@ fn set<T>(socket: &Socket, name: libc::c_int, value: T) -> io::Result<()> {
 fn set_at<T>(socket: &Socket, level: libc::c_int, name: libc::c_int, value: T) -> io::Result<()> {
     // SAFETY: `value` is a whole T and its size is given; the kernel copies it.
     let done = unsafe {
-        libc::setsockopt(
-            socket.as_raw_fd(),
-            level,
-            name,
-            (&raw const value).cast(),
-            size_of::<T>() as libc::socklen_t,
-        )
+        libc::setsockopt(socket.as_raw_fd(), level, name, (&raw const value).cast(), size_of::<T>() as libc::socklen_t)
     };
-    if done == 0 {
-        Ok(())
-    } else {
-        Err(io::Error::last_os_error())
-    }
+    if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 /// The VLAN tag that the kernel took off, from the control messages.
@@ -233,17 +191,9 @@ fn tag_of(message: &libc::msghdr) -> Option<(u16, u16)> {
     }
     // SAFETY: the kernel writes a whole `tpacket_auxdata` behind a header of this type; the read
     // asks for no alignment.
-    let data = unsafe {
-        libc::CMSG_DATA(header)
-            .cast::<libc::tpacket_auxdata>()
-            .read_unaligned()
-    };
+    let data = unsafe { libc::CMSG_DATA(header).cast::<libc::tpacket_auxdata>().read_unaligned() };
     let has = |bit: u32| data.tp_status & bit != 0;
-    let tpid = if has(libc::TP_STATUS_VLAN_TPID_VALID) {
-        data.tp_vlan_tpid
-    } else {
-        0x8100
-    };
+    let tpid = if has(libc::TP_STATUS_VLAN_TPID_VALID) { data.tp_vlan_tpid } else { 0x8100 };
     has(libc::TP_STATUS_VLAN_VALID).then_some((tpid, data.tp_vlan_tci))
 }
 

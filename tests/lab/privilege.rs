@@ -35,9 +35,7 @@ pub(super) fn ensure() {
     CHECKED.call_once(|| {
         for (tool, package) in TOOLS {
             if find(tool).is_none() {
-                fail(format_args!(
-                    "the lab needs `{tool}`, which is missing: apt-get install {package}"
-                ));
+                fail(format_args!("the lab needs `{tool}`, which is missing: apt-get install {package}"));
             }
         }
         check_tun();
@@ -57,18 +55,12 @@ fn search_path() -> String {
 }
 
 fn find(name: &str) -> Option<PathBuf> {
-    search_path()
-        .split(':')
-        .map(|dir| Path::new(dir).join(name))
-        .find(|file| file.is_file())
+    search_path().split(':').map(|dir| Path::new(dir).join(name)).find(|file| file.is_file())
 }
 
 fn check_tun() {
     let device = Path::new("/dev/net/tun");
-    let opened = std::fs::OpenOptions::new()
-        .read(true)
-        .write(true)
-        .open(device);
+    let opened = std::fs::OpenOptions::new().read(true).write(true).open(device);
     match opened {
         Ok(_) => {}
         Err(e) if !device.exists() => fail(format_args!(
@@ -85,17 +77,11 @@ fn start_again_as_root() {
     let advice = "the lab makes network namespaces and needs root: run it with sudo, \
                   or allow user namespaces (sysctl kernel.unprivileged_userns_clone=1 \
                   kernel.apparmor_restrict_unprivileged_userns=0)";
-    let allowed = tool("unshare")
-        .args(["-Urnm", "true"])
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .status();
+    let allowed = tool("unshare").args(["-Urnm", "true"]).stdout(Stdio::null()).stderr(Stdio::null()).status();
     if std::env::var_os(INSIDE).is_some() || !allowed.is_ok_and(|status| status.success()) {
         fail(advice);
     }
-    let Ok(exe) = std::env::current_exe() else {
-        fail(advice)
-    };
+    let Ok(exe) = std::env::current_exe() else { fail(advice) };
     // `ip netns` keeps its names under /run, which belongs to the real root: take a fresh one.
     let error = tool("unshare")
         .args(["-Urnm", "sh", "-c"])

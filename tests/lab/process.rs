@@ -206,10 +206,8 @@ impl Process {
         let stem = format!("{label}.{}", shared.next_number());
         let out = shared.dir().join(format!("{stem}.out"));
         let err = shared.dir().join(format!("{stem}.err"));
-        let create = |path: &Path| {
-            std::fs::File::create(path)
-                .unwrap_or_else(|e| fail(format_args!("{}: {e}", path.display())))
-        };
+        let create =
+            |path: &Path| std::fs::File::create(path).unwrap_or_else(|e| fail(format_args!("{}: {e}", path.display())));
         let child = command
             .stdin(Stdio::null())
             .stdout(create(&out))
@@ -223,14 +221,7 @@ impl Process {
         owned.tell_keeper(&format!("pid {pid}"));
         owned.children.push(Arc::clone(&child));
         owned.logs.push(err.clone());
-        Process {
-            label: label.to_owned(),
-            pid,
-            child,
-            out,
-            err,
-            shared: Arc::clone(shared),
-        }
+        Process { label: label.to_owned(), pid, child, out, err, shared: Arc::clone(shared) }
     }
 
     /// The process number; the command itself, as `ip netns exec` becomes it.
@@ -299,9 +290,7 @@ impl Process {
     fn forget(&self) {
         let mut owned = lock(&self.shared.owned);
         owned.tell_keeper(&format!("gone {}", self.pid));
-        owned
-            .children
-            .retain(|child| !Arc::ptr_eq(child, &self.child));
+        owned.children.retain(|child| !Arc::ptr_eq(child, &self.child));
     }
 }
 

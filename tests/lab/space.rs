@@ -23,20 +23,14 @@ impl Space {
     pub(super) fn new(shared: &Arc<Shared>, label: &str) -> Space {
         let name = format!("{}-{label}", shared.prefix());
         shared.own_space(&name);
-        let made = tool("ip")
-            .args(["netns", "add", &name])
-            .output()
-            .unwrap_or_else(|e| fail(format_args!("ip: {e}")));
+        let made = tool("ip").args(["netns", "add", &name]).output().unwrap_or_else(|e| fail(format_args!("ip: {e}")));
         if !made.status.success() {
             fail(format_args!(
                 "cannot make the network namespace {name} ({}): the lab needs root with CAP_SYS_ADMIN",
                 String::from_utf8_lossy(&made.stderr).trim()
             ));
         }
-        let space = Space {
-            name,
-            shared: Arc::clone(shared),
-        };
+        let space = Space { name, shared: Arc::clone(shared) };
         space.inside(|| {
             for scope in ["all", "default"] {
                 write_sysctl(&format!("ipv4/conf/{scope}/rp_filter"), "0").ok();
@@ -65,20 +59,14 @@ impl Space {
             .output()
             .unwrap_or_else(|e| fail(format_args!("ip: {e}")));
         if !output.status.success() {
-            fail(format_args!(
-                "ip -n {} {words}: {}",
-                self.name,
-                String::from_utf8_lossy(&output.stderr).trim()
-            ));
+            fail(format_args!("ip -n {} {words}: {}", self.name, String::from_utf8_lossy(&output.stderr).trim()));
         }
         String::from_utf8_lossy(&output.stdout).into_owned()
     }
 
     /// Whether the link is there.
     pub fn has_link(&self, link: &str) -> bool {
-        let output = tool("ip")
-            .args(["-n", &self.name, "link", "show", "dev", link])
-            .output();
+        let output = tool("ip").args(["-n", &self.name, "link", "show", "dev", link]).output();
         output.is_ok_and(|output| output.status.success())
     }
 
@@ -96,15 +84,9 @@ impl Space {
         if let Some(mut input) = child.stdin.take() {
             input.write_all(rules.as_bytes()).ok();
         }
-        let output = child
-            .wait_with_output()
-            .unwrap_or_else(|e| fail(format_args!("nft: {e}")));
+        let output = child.wait_with_output().unwrap_or_else(|e| fail(format_args!("nft: {e}")));
         if !output.status.success() {
-            fail(format_args!(
-                "nft in {}: {}",
-                self.name,
-                String::from_utf8_lossy(&output.stderr).trim()
-            ));
+            fail(format_args!("nft in {}: {}", self.name, String::from_utf8_lossy(&output.stderr).trim()));
         }
     }
 
@@ -123,15 +105,12 @@ impl Space {
         let path = format!("/run/netns/{}", self.name);
         std::thread::scope(|scope| {
             let thread = scope.spawn(|| {
-                let file = std::fs::File::open(&path)
-                    .unwrap_or_else(|e| fail(format_args!("{path}: {e}")));
+                let file = std::fs::File::open(&path).unwrap_or_else(|e| fail(format_args!("{path}: {e}")));
                 move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network))
                     .unwrap_or_else(|e| fail(format_args!("{path}: setns: {e}")));
                 work()
             });
-            thread
-                .join()
-                .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+            thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
         })
     }
 
@@ -153,9 +132,8 @@ impl Space {
 
     /// The local ports that a protocol has open here (`udp`: bound, `tcp`: listening).
     pub fn open_ports(&self, protocol: &str) -> Vec<u16> {
-        let table = self.inside(|| {
-            std::fs::read_to_string(format!("/proc/thread-self/net/{protocol}")).unwrap_or_default()
-        });
+        let table =
+            self.inside(|| std::fs::read_to_string(format!("/proc/thread-self/net/{protocol}")).unwrap_or_default());
         table
             .lines()
             .skip(1)

@@ -48,21 +48,15 @@ impl Site {
     pub fn impair(&self, impairment: Impairment) {
         match &self.emulator {
             Some(emulator) => emulator.set(impairment),
-            None => fail(format_args!(
-                "site {} has a plain link: make it with Lab::emulated_site",
-                self.name
-            )),
+            None => fail(format_args!("site {} has a plain link: make it with Lab::emulated_site", self.name)),
         }
     }
 
     /// The router forgets its rules and notes and starts anew (flows that go on are kept).
     pub fn reload_rules(&self) {
         let [a, b, c] = self.lan;
-        let rules = self
-            .nat
-            .rules(&self.outside.to_string(), &format!("{a}.{b}.{c}.0/24"));
-        self.router
-            .nft(&format!("table ip site\ndelete table ip site\n{rules}"));
+        let rules = self.nat.rules(&self.outside.to_string(), &format!("{a}.{b}.{c}.0/24"));
+        self.router.nft(&format!("table ip site\ndelete table ip site\n{rules}"));
     }
 }
 
@@ -121,8 +115,7 @@ impl Guest {
     /// Unplugs it and plugs it into another host's bridge; it keeps MAC and address and says nothing.
     pub fn move_to(&self, from: &Host, to: &Host, bridge: &str) {
         let port = &self.port;
-        from.space
-            .ip(&format!("link set {port} netns {}", to.space.name()));
+        from.space.ip(&format!("link set {port} netns {}", to.space.name()));
         to.space.ip(&format!("link set {port} master {bridge} up"));
     }
 
@@ -135,10 +128,7 @@ impl Guest {
 impl Lab {
     /// A host with two public addresses, nothing in front of it.
     pub fn supernode_host(&mut self, name: &str) -> Host {
-        assert!(
-            self.supernodes < SUPERNODES_MAX,
-            "the lab has {SUPERNODES_MAX} supernode hosts at most"
-        );
+        assert!(self.supernodes < SUPERNODES_MAX, "the lab has {SUPERNODES_MAX} supernode hosts at most");
         let base = self.supernodes * 8;
         self.supernodes += 1;
         let [router, first, second] = [1, 2, 3].map(|last| Ipv4Addr::new(203, 0, 113, base + last));
@@ -149,13 +139,7 @@ impl Lab {
         space.ip(&format!("addr add {first}/29 dev eth0"));
         space.ip(&format!("addr add {second}/29 dev eth0"));
         space.ip(&format!("route add default via {router}"));
-        Host {
-            name: name.to_owned(),
-            space,
-            address: first,
-            second: Some(second),
-            uplink: "eth0",
-        }
+        Host { name: name.to_owned(), space, address: first, second: Some(second), uplink: "eth0" }
     }
 
     /// A site with a plain link.
@@ -169,10 +153,7 @@ impl Lab {
     }
 
     fn make_site(&mut self, name: &str, nat: Nat, impairment: Option<Impairment>) -> Site {
-        assert!(
-            self.sites < SITES_MAX,
-            "the lab has {SITES_MAX} sites at most"
-        );
+        assert!(self.sites < SITES_MAX, "the lab has {SITES_MAX} sites at most");
         self.sites += 1;
         let number = self.sites;
         let router = Space::new(&self.shared, &format!("{name}-router"));
@@ -184,30 +165,23 @@ impl Lab {
             wire(&self.inet, &inet_link, &between, "inet");
             // One frame is one packet: the emulator must not lose 40 at once.
             router.ip("link set wan0 gso_max_segs 1");
-            self.inet
-                .ip(&format!("link set {inet_link} gso_max_segs 1"));
+            self.inet.ip(&format!("link set {inet_link} gso_max_segs 1"));
             Emulator::start(&self.shared, &between, ["site", "inet"], impairment)
         });
         if emulator.is_none() {
             wire(&router, "wan0", &self.inet, &inet_link);
         }
         let outside = Ipv4Addr::new(198, 18, number, 2);
-        self.inet
-            .ip(&format!("addr add 198.18.{number}.1/24 dev {inet_link}"));
+        self.inet.ip(&format!("addr add 198.18.{number}.1/24 dev {inet_link}"));
         router.ip(&format!("addr add {outside}/24 dev wan0"));
         router.ip(&format!("route add default via 198.18.{number}.1"));
-        let lan = if nat.translates() {
-            [10, number, 0]
-        } else {
-            [198, 19, number]
-        };
+        let lan = if nat.translates() { [10, number, 0] } else { [198, 19, number] };
         let [a, b, c] = lan;
         router.ip("link add lan0 type bridge forward_delay 0 mcast_snooping 0");
         router.ip("link set lan0 up");
         router.ip(&format!("addr add {a}.{b}.{c}.1/24 dev lan0"));
         if !nat.translates() {
-            self.inet
-                .ip(&format!("route add {a}.{b}.{c}.0/24 via {outside}"));
+            self.inet.ip(&format!("route add {a}.{b}.{c}.0/24 via {outside}"));
         }
         let site = Site {
             name: name.to_owned(),
@@ -242,21 +216,13 @@ impl Lab {
         wire(&space, "eth0", &site.router, &port);
         site.router.ip(&format!("link set {port} master lan0"));
         let uplink = if bridged { "br0" } else { "eth0" };
-        let host = Host {
-            name: name.to_owned(),
-            space,
-            address,
-            second: None,
-            uplink,
-        };
+        let host = Host { name: name.to_owned(), space, address, second: None, uplink };
         if bridged {
             host.bridge("br0");
             host.space.ip("link set eth0 master br0");
         }
-        host.space
-            .ip(&format!("addr add {address}/24 dev {uplink}"));
-        host.space
-            .ip(&format!("route add default via {a}.{b}.{c}.1"));
+        host.space.ip(&format!("addr add {address}/24 dev {uplink}"));
+        host.space.ip(&format!("route add default via {a}.{b}.{c}.1"));
         host
     }
 
@@ -280,13 +246,7 @@ impl Lab {
         // A lost ARP request is asked again after 0.1 s, not 1 s: figures of the first ping
         // are then those of the overlay.
         space.sysctl("ipv4/neigh/eth0/retrans_time_ms", "100");
-        Guest {
-            name: name.to_owned(),
-            space,
-            address,
-            mac,
-            port,
-        }
+        Guest { name: name.to_owned(), space, address, mac, port }
     }
 }
 
@@ -296,10 +256,7 @@ impl Lab {
 /// their bridges up to a second late that the cable is in: so one end has a large index.
 pub(super) fn wire(one: &Space, one_end: &str, other: &Space, other_end: &str) {
     let index = FIRST_INDEX + one.shared().next_number();
-    one.ip(&format!(
-        "link add {one_end} index {index} type veth peer name {other_end} netns {}",
-        other.name()
-    ));
+    one.ip(&format!("link add {one_end} index {index} type veth peer name {other_end} netns {}", other.name()));
     one.ip(&format!("link set {one_end} up"));
     other.ip(&format!("link set {other_end} up"));
     for (space, end) in [(one, one_end), (other, other_end)] {

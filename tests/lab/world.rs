@@ -64,24 +64,11 @@ impl World {
             .zip(guests)
             .enumerate()
             .map(|(i, ((site, host), guest))| {
-                let join = Join::new(OVERLAY, &key, &format!("n{}", i + 1))
-                    .supernode(&supernode.address)
-                    .bridge("br0");
-                Node {
-                    daemon: Daemon::start(&lab, &host, &join),
-                    guest,
-                    host,
-                    site,
-                }
+                let join = Join::new(OVERLAY, &key, &format!("n{}", i + 1)).supernode(&supernode.address).bridge("br0");
+                Node { daemon: Daemon::start(&lab, &host, &join), guest, host, site }
             })
             .collect();
-        World {
-            nodes,
-            supernode,
-            server,
-            key,
-            lab,
-        }
+        World { nodes, supernode, server, key, lab }
     }
 
     /// Lets every guest ping every other one until all paths, seen from both ends, are of this
@@ -108,9 +95,7 @@ impl World {
                     ping.so_far().replies.len()
                 );
             }
-            fail(format_args!(
-                "not all paths are {kind} and alive within {timeout:?}"
-            ));
+            fail(format_args!("not all paths are {kind} and alive within {timeout:?}"));
         }
         start.elapsed()
     }
