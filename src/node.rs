@@ -92,8 +92,10 @@ impl Node {
 
     /// The deadline of the last [`Output::Wait`] has come.
     pub fn handle_timeout(&mut self, now: Time) {
-        self.control.handle_timeout(now);
-        self.settle(now);
+        while self.deadline().at <= now {
+            self.control.handle_timeout(now);
+            self.settle(now);
+        }
     }
 
     /// Tells the other members that this node leaves, as its last act.

@@ -266,13 +266,13 @@ impl Paths {
         self.relays.iter().min_by_key(|(_, way)| key(way)).map(|(leg, way)| Path::Relayed(*leg, way.relay))
     }
 
-    /// Addresses that carried, best first: what is worth knowing after a restart.
+    /// Addresses that carried, in this run or an earlier one, best first.
     pub fn worth_remembering(&self) -> Vec<SocketAddr> {
-        self.candidates
-            .to_probe(4)
-            .into_iter()
-            .filter(|addr| self.candidates.get(*addr).is_some_and(|s| s.answers > 0))
-            .collect()
+        let carried = |addr: &SocketAddr| {
+            let state = self.candidates.get(*addr);
+            state.is_some_and(|state| state.answers > 0 || state.kind == CandidateKind::Configured)
+        };
+        self.candidates.to_probe(usize::MAX).into_iter().filter(carried).take(4).collect()
     }
 }
 

@@ -204,7 +204,6 @@ impl Peer {
             Some(attempt) if attempt.tries < limit => self.send_attempt(fx),
             Some(_) => {
                 self.drop_attempt(fx);
-                fx.commands.push_back(Command::DropPending { port: self.port });
                 let rest = fx.jittered(ATTEMPT_REST);
                 fx.timers.set(Timer::Handshake(self.port), fx.now + rest);
             }

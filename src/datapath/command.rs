@@ -41,11 +41,6 @@ pub enum Command {
         /// The path.
         path: Option<Path>,
     },
-    /// Throw away what waits for keys.
-    DropPending {
-        /// Of this port.
-        port: PortId,
-    },
     /// A peer fell silent: its MACs are forgotten, and nothing is flooded to it before new keys come.
     Silence {
         /// Its port.

@@ -128,7 +128,7 @@ impl Datapath {
         let stats = &mut self.stats[port.overlay.0];
         let (Some(path), true) = (port.path, port.sending(now).is_some()) else {
             self.notices.push_back(Notice::NeedKeys { port: id });
-            return if !port.hold(frame) {
+            return if !port.hold(now, frame) {
                 stats.dropped(DropReason::QueueFull)
             };
         };

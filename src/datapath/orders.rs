@@ -77,11 +77,6 @@ impl Datapath {
             Command::ClosePort { port } => self.close_port(port),
             Command::Install { port, keys, confirmed } => self.install(now, port, &keys, confirmed),
             Command::UsePath { port, path } => self.use_path(now, port, path),
-            Command::DropPending { port } => {
-                if let Some(port) = self.ports.get_mut(&port) {
-                    port.take_held();
-                }
-            }
             Command::Silence { port } => self.silence(port),
             Command::CountDrop { reason } => self.node_stats.dropped(reason),
             Command::SendSession { port, path, message, hops } => {
@@ -115,7 +110,7 @@ impl Datapath {
     /// No flood reaches the peer, and nobody looks for its MACs there, until it has new keys.
     fn silence(&mut self, id: PortId) {
         let Some(port) = self.ports.get_mut(&id) else { return };
-        port.take_held();
+        port.drop_held();
         port.use_path(None);
         let epochs = [port.current.take(), port.previous.take(), port.next.take()];
         let switch = &mut self.switches[port.overlay.0];
@@ -168,7 +163,7 @@ impl Datapath {
     fn flush_pending(&mut self, now: Time, id: PortId) {
         let Some(port) = self.ports.get_mut(&id) else { return };
         if port.path.is_some() && port.sending(now).is_some() {
-            for frame in port.take_held() {
+            for frame in port.take_held(now) {
                 self.send(now, id, &frame);
             }
         }

@@ -18,6 +18,8 @@ pub(super) const KEY_LIFE: Duration = Duration::from_secs(180);
 const PENDING_FRAMES: usize = 64;
 /// Their bytes.
 const PENDING_BYTES: usize = 128 * 1024;
+/// They are not delivered later than this: whoever sent them has sent them again by then.
+const PENDING_LIFE: Duration = Duration::from_secs(3);
 
 /// A leg of ours at a supernode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -96,7 +98,7 @@ pub(super) struct Port {
     pub(super) watched: bool,
     /// A path other than the one in use that was reported already.
     pub(super) noted: Option<Path>,
-    pending: VecDeque<Vec<u8>>,
+    pending: VecDeque<(Time, Vec<u8>)>,
     pending_bytes: usize,
 }
 
@@ -143,20 +145,30 @@ impl Port {
         std::mem::replace(&mut self.previous, current)
     }
 
-    /// Keeps a frame until there are keys; `false` if there is no room.
-    pub(super) fn hold(&mut self, frame: &[u8]) -> bool {
+    /// Keeps a frame until there are keys; what waited too long makes room. `false` if there is none.
+    pub(super) fn hold(&mut self, now: Time, frame: &[u8]) -> bool {
+        while self.pending.front().is_some_and(|(since, _)| now.since(*since) >= PENDING_LIFE) {
+            self.pending_bytes -= self.pending.pop_front().map_or(0, |(_, old)| old.len());
+        }
         if self.pending.len() >= PENDING_FRAMES || self.pending_bytes + frame.len() > PENDING_BYTES {
             return false;
         }
         self.pending_bytes += frame.len();
-        self.pending.push_back(frame.to_vec());
+        self.pending.push_back((now, frame.to_vec()));
         true
     }
 
-    /// The frames that waited, oldest first.
-    pub(super) fn take_held(&mut self) -> VecDeque<Vec<u8>> {
+    /// The frames that waited and are not too old, oldest first.
+    pub(super) fn take_held(&mut self, now: Time) -> impl Iterator<Item = Vec<u8>> + use<> {
         self.pending_bytes = 0;
-        std::mem::take(&mut self.pending)
+        let held = std::mem::take(&mut self.pending).into_iter();
+        held.filter(move |(since, _)| now.since(*since) < PENDING_LIFE).map(|(_, frame)| frame)
+    }
+
+    /// Nobody waits for these frames any more.
+    pub(super) fn drop_held(&mut self) {
+        self.pending_bytes = 0;
+        self.pending.clear();
     }
 
     /// Something genuine came by `path`; says whether the control room should hear of that path.

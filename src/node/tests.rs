@@ -159,10 +159,9 @@ impl Wire {
     }
 
     fn paths(&mut self, number: usize) -> Vec<PathKind> {
-        match self.nodes[number].handle_request(self.now, &Request::Status) {
-            Response::Status(status) => status.overlays[0].peers.iter().map(|peer| peer.path.kind).collect(),
-            other => panic!("not a status: {other:?}"),
-        }
+        let response = self.nodes[number].handle_request(self.now, &Request::Status);
+        let Response::Status(status) = response else { panic!("not a status: {response:?}") };
+        status.overlays[0].peers.iter().map(|peer| peer.path.kind).collect()
     }
 }
 
