@@ -73,6 +73,7 @@ impl World {
             outputs += 1;
         };
         self.hosts[id.0].node = Some(node);
+        self.hosts[id.0].reason = deadline.reason;
         self.set_deadline(id, deadline.at);
         outputs
     }
@@ -117,7 +118,8 @@ impl World {
         self.feed(id, |node, now| node.handle_timeout(now));
         let deadline = self.hosts[id.0].deadline;
         if deadline <= self.now {
-            self.laws.broken(self.now, &format!("{id:?} has a deadline that is not later than its timeout"));
+            let reason = self.hosts[id.0].reason;
+            self.laws.broken(self.now, &format!("{id:?} has a deadline that is not later than its timeout: {reason}"));
             self.set_deadline(id, self.now + Duration::from_millis(1));
         }
     }

@@ -113,6 +113,8 @@ pub(super) struct Host {
     /// How often it was started: what belongs to an earlier process is void.
     pub(super) boot: u64,
     pub(super) deadline: Time,
+    /// What the deadline is for.
+    pub(super) reason: &'static str,
     /// When the earliest alarm in the heap rings.
     pub(super) alarm: Option<Time>,
     /// Whether a read of the queues is in the heap.
@@ -135,6 +137,7 @@ impl Host {
             asleep: false,
             boot: 0,
             deadline: Time::NEVER,
+            reason: "",
             alarm: None,
             reading: false,
             datagrams: Vec::new(),
