@@ -17,3 +17,5 @@ pub mod wire;
 pub mod keys;
 
 pub mod time;
+
+pub mod io;
