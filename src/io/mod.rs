@@ -7,11 +7,21 @@
 //!
 //! `unsafe` stands only here, each block with its reason.
 
+pub mod tap;
+
 pub mod udp;
 
 pub mod clock;
 
 pub mod quic;
+
+pub mod addresses;
+pub mod netlink;
+
+pub mod state;
+pub mod status;
+
+mod events;
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};

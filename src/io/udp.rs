@@ -17,11 +17,10 @@ use thiserror::Error;
 
 use super::quic::Inbox;
 use super::{Severity, sort};
+use crate::config::DEFAULT_PORT;
 use crate::datapath::buf::{Datagrams, Origin, Target, Transmits};
 use crate::wire::Kind;
 
-/// The port of a supernode, and of a node if it is free.
-pub const DEFAULT_PORT: u16 = 7777;
 /// Asked of the kernel in both directions: 30 ms of a 1 Gb/s link while the loop is elsewhere.
 const SOCKET_BUFFER: usize = 4 << 20;
 /// The longest GRO buffer there is.
