@@ -34,22 +34,21 @@ pub async fn list(handle: &Handle, taps: &BTreeSet<String>) -> Result<Vec<IpAddr
     Ok(found.into_iter().collect())
 }
 
-/// Tells the loop every change, as long as the loop lives. Runs on the background runtime.
-pub async fn watch(taps: BTreeSet<String>, inputs: mpsc::Sender<Input>) {
+/// Tells the loop every change from `known` on, as long as the loop lives. Runs on the background runtime.
+pub async fn watch(taps: BTreeSet<String>, mut known: Vec<IpAddr>, inputs: mpsc::Sender<Input>) {
     let groups = [MulticastGroup::Link, MulticastGroup::Ipv4Ifaddr, MulticastGroup::Ipv6Ifaddr];
     let (connection, handle, mut changes) = match new_multicast_connection(&groups) {
         Ok(connected) => connected,
         Err(error) => return warn!(%error, "changes of this host's addresses go unnoticed"),
     };
     tokio::spawn(connection);
-    let mut known = None;
     loop {
         match list(&handle, &taps).await {
-            Ok(found) if known.as_ref() != Some(&found) => {
+            Ok(found) if known != found => {
                 if inputs.send(Input::Addresses(found.clone())).await.is_err() {
                     return;
                 }
-                known = Some(found);
+                known = found;
             }
             Ok(_) => {}
             Err(error) => warn!(%error, "this host's addresses cannot be read"),

@@ -67,16 +67,15 @@ impl Timer {
         Ok(())
     }
 
-    /// Ready once the timer has fired; it is unarmed then.
-    pub fn poll_fired(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    /// Ready once the timer has fired, with the time it was armed for; it is unarmed then.
+    pub fn poll_fired(&mut self, cx: &mut Context<'_>) -> Poll<Time> {
         loop {
             let Poll::Ready(Ok(_)) = self.fd.poll_read_ready(cx) else {
                 return Poll::Pending;
             };
             let read = self.fd.try_io(Interest::READABLE, |fd| Ok(rustix::io::read(fd, &mut [0; 8])?));
             if read.is_ok() {
-                self.armed = Time::NEVER;
-                return Poll::Ready(());
+                return Poll::Ready(std::mem::replace(&mut self.armed, Time::NEVER));
             }
         }
     }

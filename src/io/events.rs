@@ -2,13 +2,14 @@
 //!
 //! What strangers can set off is limited in number.
 
+use std::time::Duration;
+
 use tracing::{debug, info, warn};
 
 use crate::datapath::buf::OverlayIndex;
 use crate::keys::NodeId;
 use crate::node::Event;
 use crate::time::Time;
-use std::time::Duration;
 
 /// Lines about strangers' registrations per [`WINDOW`].
 const STRANGERS: u32 = 10;
@@ -17,7 +18,7 @@ const WINDOW: Duration = Duration::from_secs(60);
 
 /// Writes events to the log.
 #[derive(Debug)]
-pub struct EventLog {
+pub(super) struct EventLog {
     overlays: Vec<String>,
     taps: Vec<String>,
     window: Time,
@@ -26,7 +27,7 @@ pub struct EventLog {
 
 impl EventLog {
     /// For a node with these overlays and their TAPs.
-    pub fn new(overlays: Vec<String>, taps: Vec<String>) -> Self {
+    pub(super) fn new(overlays: Vec<String>, taps: Vec<String>) -> Self {
         Self { overlays, taps, window: Time::START, strangers: 0 }
     }
 
@@ -35,7 +36,7 @@ impl EventLog {
     }
 
     /// One line for `event`.
-    pub fn log(&mut self, now: Time, event: &Event) {
+    pub(super) fn log(&mut self, now: Time, event: &Event) {
         match event {
             Event::Registered { overlay, supernode, seen_as } => {
                 info!(overlay = self.name(*overlay), supernode, %seen_as, "registered");

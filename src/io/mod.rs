@@ -7,6 +7,9 @@
 //!
 //! `unsafe` stands only here, each block with its reason.
 
+pub mod daemon;
+pub mod driver;
+
 pub mod tap;
 
 pub mod udp;

@@ -201,6 +201,7 @@ pub(super) async fn host_addresses(handle: &Handle) -> Result<Vec<(u32, IpAddr)>
     dump.try_collect().await.map_err(|error| explain("listing addresses", &error))
 }
 
+#[allow(clippy::wildcard_enum_match_arm, reason = "the kernel has many attributes and we want few")]
 fn usable(message: &AddressMessage) -> Option<(u32, IpAddr)> {
     let doubtful = AddressHeaderFlags::Tentative | AddressHeaderFlags::Dadfailed | AddressHeaderFlags::Deprecated;
     if message.header.flags.intersects(doubtful) {
@@ -220,6 +221,7 @@ fn usable(message: &AddressMessage) -> Option<(u32, IpAddr)> {
     (!local).then_some((message.header.index, ip))
 }
 
+#[allow(clippy::wildcard_enum_match_arm, reason = "the kernel has many attributes and we want few")]
 fn view(message: LinkMessage) -> Link {
     let running = LinkFlags::Up | LinkFlags::Running;
     let mut link = Link {
@@ -240,6 +242,7 @@ fn view(message: LinkMessage) -> Link {
     link
 }
 
+#[allow(clippy::wildcard_enum_match_arm, reason = "the kernel has many attributes and we want few")]
 fn bridge_settings(infos: &[LinkInfo]) -> Option<BridgeSettings> {
     if !infos.iter().any(|info| matches!(info, LinkInfo::Kind(InfoKind::Bridge))) {
         return None;

@@ -113,8 +113,8 @@ impl AsyncUdpSocket for SharedSocket {
                     // Longer than we ever announced: not from a QUIC that means us.
                     Poll::Ready(Some(received)) if received.bytes.len() > buf.len() => {}
                     Poll::Ready(Some(received)) => break received,
-                    Poll::Ready(None) if filled == 0 => return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
-                    Poll::Pending if filled == 0 => return Poll::Pending,
+                    // No more once the loop has ended, and nothing to complain about.
+                    Poll::Ready(None) | Poll::Pending if filled == 0 => return Poll::Pending,
                     Poll::Ready(None) | Poll::Pending => return Poll::Ready(Ok(filled)),
                 }
             };
