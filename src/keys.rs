@@ -282,6 +282,11 @@ impl fmt::Debug for Identity {
     }
 }
 
+/// Signs `message` as the node.
+pub fn sign(node: &Identity, message: &[u8]) -> [u8; 64] {
+    node.signing.sign(message).to_bytes()
+}
+
 /// Whether `signature` over `message` is by the holder of `key`; strict (RFC 8032 5.1.7, no weak keys).
 pub fn verify(key: &[u8; 32], message: &[u8], signature: &[u8; 64]) -> bool {
     VerifyingKey::from_bytes(key).is_ok_and(|key| key.verify_strict(message, &Signature::from_bytes(signature)).is_ok())

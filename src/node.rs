@@ -21,53 +21,152 @@ pub use seam::{
 use std::collections::VecDeque;
 use std::net::IpAddr;
 
+use crate::control::Control;
 use crate::control::report::{Request, Response};
+use crate::datapath::Datapath;
 use crate::datapath::buf::{Datagrams, Deliveries, Frames, OverlayIndex, Transmits};
 use crate::time::{Time, WallTime};
 
+/// Spare batches kept for reuse.
+const SPARES: usize = 4;
+
 /// One member of its overlays, and a supernode if asked to be one.
 pub struct Node {
+    datapath: Datapath,
+    control: Control,
     outputs: VecDeque<Output>,
+    spare_transmits: Vec<Transmits>,
+    spare_deliveries: Vec<Deliveries>,
 }
 
 impl Node {
     /// A node that has done nothing yet. `seed` is all the chance it will ever have.
-    pub fn new(_settings: Settings, _seed: [u8; 32], _now: Time, _wall: WallTime) -> Self {
-        Self { outputs: VecDeque::new() }
+    pub fn new(settings: Settings, seed: [u8; 32], now: Time, wall: WallTime) -> Self {
+        let mut rng = <rand_chacha::ChaCha20Rng as rand_chacha::rand_core::SeedableRng>::from_seed(seed);
+        let datapath = Datapath::new(&settings.overlays, &mut rng);
+        let mut control_seed = [0; 32];
+        rand_chacha::rand_core::RngCore::fill_bytes(&mut rng, &mut control_seed);
+        let control = Control::new(settings, control_seed, now, wall);
+        let mut node = Self {
+            datapath,
+            control,
+            outputs: VecDeque::new(),
+            spare_transmits: Vec::new(),
+            spare_deliveries: Vec::new(),
+        };
+        node.settle(now);
+        node
     }
 
     /// Frames that came out of the TAP of `overlay`.
-    pub fn handle_frames(&mut self, _now: Time, _overlay: OverlayIndex, _frames: &Frames) {}
+    pub fn handle_frames(&mut self, now: Time, overlay: OverlayIndex, frames: &Frames) {
+        self.datapath.handle_frames(now, overlay, frames);
+        self.settle(now);
+    }
 
     /// Datagrams that came to the underlay socket. They are opened in place. What belongs to QUIC
     /// (protocol.md section 1) may be left in; it is ignored.
-    pub fn handle_datagrams(&mut self, _now: Time, _datagrams: &mut Datagrams) {}
+    pub fn handle_datagrams(&mut self, now: Time, datagrams: &mut Datagrams) {
+        self.datapath.handle_datagrams(now, datagrams);
+        self.settle(now);
+    }
 
     /// Something happened to a control link.
-    pub fn handle_link(&mut self, _now: Time, _event: LinkEvent) {}
+    pub fn handle_link(&mut self, now: Time, event: LinkEvent) {
+        self.control.handle_link(now, event);
+        self.settle(now);
+    }
 
     /// The host's own addresses and the port of the underlay socket, at the start and when they change.
-    pub fn handle_addresses(&mut self, _now: Time, _port: u16, _addresses: Vec<IpAddr>) {}
+    pub fn handle_addresses(&mut self, now: Time, port: u16, addresses: Vec<IpAddr>) {
+        self.control.handle_addresses(now, port, addresses);
+        self.settle(now);
+    }
 
     /// A question or order from this machine.
-    pub fn handle_request(&mut self, _now: Time, _request: &Request) -> Response {
-        Response::Done
+    pub fn handle_request(&mut self, now: Time, request: &Request) -> Response {
+        let response = self.control.handle_request(now, &mut self.datapath, request);
+        self.settle(now);
+        response
     }
 
     /// The deadline of the last [`Output::Wait`] has come.
-    pub fn handle_timeout(&mut self, _now: Time) {}
+    pub fn handle_timeout(&mut self, now: Time) {
+        while self.deadline().at <= now {
+            self.control.handle_timeout(now);
+            self.settle(now);
+        }
+    }
 
     /// Tells the other members that this node leaves, as its last act.
-    pub fn handle_leave(&mut self, _now: Time) {}
+    pub fn handle_leave(&mut self, now: Time) {
+        self.control.handle_leave(now);
+        self.settle(now);
+    }
+
+    /// Carries notices to the control room and orders to the corridor until both are silent.
+    fn settle(&mut self, now: Time) {
+        loop {
+            if let Some(command) = self.control.fx.commands.pop_front() {
+                self.datapath.handle_command(now, command);
+            } else if let Some(notice) = self.datapath.poll_notice() {
+                self.control.handle_notice(now, notice);
+            } else {
+                break;
+            }
+        }
+        if self.datapath.has_batches() {
+            let spare =
+                (self.spare_transmits.pop().unwrap_or_default(), self.spare_deliveries.pop().unwrap_or_default());
+            let (transmits, deliveries) = self.datapath.take_batches(spare);
+            self.queue_batches(transmits, deliveries);
+        }
+        self.outputs.extend(self.control.fx.links.drain(..).map(Output::Link));
+        self.outputs.extend(self.control.fx.events.drain(..).map(Output::Event));
+        self.outputs.extend(self.control.take_memory().map(Output::Remember));
+    }
+
+    fn queue_batches(&mut self, transmits: Transmits, deliveries: Deliveries) {
+        if transmits.is_empty() {
+            self.recycle_transmits(transmits);
+        } else {
+            self.outputs.push_back(Output::Transmit(transmits));
+        }
+        if deliveries.is_empty() {
+            self.recycle_deliveries(deliveries);
+        } else {
+            self.outputs.push_back(Output::Deliver(deliveries));
+        }
+    }
 
     /// What to do next. Pops a queue; decides nothing.
     pub fn poll_output(&mut self) -> Output {
-        self.outputs.pop_front().unwrap_or(Output::Wait(Deadline { at: Time::NEVER, reason: "nothing to do" }))
+        self.outputs.pop_front().unwrap_or_else(|| Output::Wait(self.deadline()))
+    }
+
+    fn deadline(&self) -> Deadline {
+        match self.control.fx.timers.next() {
+            Some((at, timer)) => Deadline { at, reason: timer.reason() },
+            None => Deadline { at: Time::NEVER, reason: "nothing to do" },
+        }
     }
 
     /// Takes back a drained batch, so that its memory is used again.
-    pub fn recycle_transmits(&mut self, _batch: Transmits) {}
+    pub fn recycle_transmits(&mut self, mut batch: Transmits) {
+        batch.clear();
+        if self.spare_transmits.len() < SPARES {
+            self.spare_transmits.push(batch);
+        }
+    }
 
     /// Takes back a drained batch, so that its memory is used again.
-    pub fn recycle_deliveries(&mut self, _batch: Deliveries) {}
+    pub fn recycle_deliveries(&mut self, mut batch: Deliveries) {
+        batch.clear();
+        if self.spare_deliveries.len() < SPARES {
+            self.spare_deliveries.push(batch);
+        }
+    }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,3 +1,399 @@
 //! The control room: who the peers are, how they are reached, when to do what.
+//!
+//! Notices of the corridor, events of control links, deadlines and requests come in; everything that
+//! follows is written into [`Effects`], which the node drains. One thing at a time, in this order:
+//! `supernode` and `registration` bring members together, `peer` makes keys, `punch` finds a direct
+//! way, `path` chooses, `liveness` watches, `report` tells.
+
+pub mod effects;
+
+pub mod timers;
+
+pub mod overlay;
+
+pub mod supernode;
+
+pub mod registration;
+
+mod membership;
+
+pub mod peer;
+
+pub mod handshake;
+
+pub mod candidate;
+
+pub mod punch;
+
+pub mod path;
+
+pub mod liveness;
 
 pub mod report;
+
+mod reporting;
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use rand_chacha::rand_core::RngCore;
+
+use crate::datapath::buf::OverlayIndex;
+use crate::datapath::fdb::PortId;
+use crate::datapath::stats::DropReason;
+use crate::datapath::{Command, Notice, Path};
+use crate::keys::NodeId;
+use crate::node::{Event, HandshakeKind, LinkEvent, LinkId, Memory, RememberedPeer, Settings};
+use crate::time::{Time, WallTime};
+use crate::wire::handshake::{Envelope, split_mac1};
+use crate::wire::session::{CandidateKind, Message};
+
+use effects::Effects;
+use overlay::Overlay;
+use peer::{Me, Peer};
+use registration::Home;
+use supernode::Supernode;
+use timers::Timer;
+
+/// Nobody seen for this long after the start is worth a word.
+const ALONE_AFTER: Duration = Duration::from_secs(10);
+/// Most peers of one overlay: as many as a supernode takes members.
+const PEERS_MAX: usize = supernode::MEMBERS_MAX;
+/// Events that loop traffic may cause: one in this time.
+const LOOP_EVENT_GAP: Duration = Duration::from_secs(60);
+
+/// Everything about a node that is not a frame's business.
+pub struct Control {
+    me: Me,
+    name: String,
+    overlays: Vec<Overlay>,
+    peers: BTreeMap<PortId, Peer>,
+    by_id: BTreeMap<(OverlayIndex, NodeId), PortId>,
+    homes: Vec<Home>,
+    serving: Option<Supernode>,
+    host: (u16, Vec<IpAddr>),
+    memory: Memory,
+    remembered: Option<Memory>,
+    last_loop_event: Option<Time>,
+    /// What is to be done.
+    pub fx: Effects,
+}
+
+impl Control {
+    /// With everything of `settings` known and nothing done yet.
+    pub fn new(settings: Settings, seed: [u8; 32], now: Time, wall: WallTime) -> Self {
+        let mut fx = Effects::new(seed, now, wall);
+        let me = Me {
+            boot: fx.rng.next_u64(),
+            has_aes: settings.has_aes,
+            stand_in: settings.handshake == HandshakeKind::StandIn,
+            candidates: Vec::new(),
+            identity: settings.identity,
+        };
+        let overlays = settings.overlays.iter().map(|overlay| Overlay::new(overlay, &me.identity)).collect::<Vec<_>>();
+        let home = |(place, supernode): (usize, &crate::node::SupernodeSettings)| {
+            let remembered = settings.memory.supernodes.get(&supernode.address);
+            Home::new(place, supernode, remembered.and_then(|text| text.parse().ok()))
+        };
+        let homes = settings.supernodes.iter().enumerate().map(home).collect::<Vec<_>>();
+        for place in 0..homes.len() {
+            fx.timers.set(Timer::Link(place), now);
+        }
+        for overlay in 0..overlays.len() {
+            fx.timers.set(Timer::Alone(OverlayIndex(overlay)), now + ALONE_AFTER);
+        }
+        let mut control = Self {
+            me,
+            name: settings.name,
+            overlays,
+            peers: BTreeMap::new(),
+            by_id: BTreeMap::new(),
+            homes,
+            serving: settings.serve.map(Supernode::new),
+            host: (0, Vec::new()),
+            memory: settings.memory,
+            remembered: None,
+            last_loop_event: None,
+            fx,
+        };
+        control.recall();
+        control
+    }
+
+    /// Members known from an earlier run are tried where they were: it works with every supernode dead.
+    fn recall(&mut self) {
+        for overlay in (0..self.overlays.len()).map(OverlayIndex) {
+            let id = self.overlays[overlay.0].id().to_string();
+            for known in self.memory.peers.get(&id).cloned().unwrap_or_default() {
+                let Ok(node) = known.id.parse::<NodeId>() else { continue };
+                let Some(port) = self.peer_for(overlay, node) else { continue };
+                let Some(peer) = self.peers.get_mut(&port) else { continue };
+                peer.name = known.name;
+                for addr in known.addresses {
+                    peer.paths.candidates.add(CandidateKind::Configured, addr);
+                }
+                self.fx.timers.set(Timer::Handshake(port), self.fx.now);
+            }
+        }
+    }
+
+    /// The port of a member, made if it is new. `None` for ourselves, or if there is no room.
+    fn peer_for(&mut self, overlay: OverlayIndex, node: NodeId) -> Option<PortId> {
+        if let Some(port) = self.by_id.get(&(overlay, node)) {
+            return Some(*port);
+        }
+        if node == self.me.identity.id() || self.by_id.range((overlay, NodeId([0; 32]))..).count_up_to(PEERS_MAX) {
+            return None;
+        }
+        let port = self.fx.new_port();
+        self.peers.insert(port, Peer::new(port, overlay, node));
+        self.by_id.insert((overlay, node), port);
+        self.fx.commands.push_back(Command::OpenPort { port, overlay });
+        Some(port)
+    }
+
+    fn forget_peer(&mut self, port: PortId) {
+        let Some(mut peer) = self.peers.remove(&port) else { return };
+        peer.cancel_timers(&mut self.fx);
+        self.fx.timers.cancel(Timer::Handshake(port));
+        self.by_id.remove(&(peer.overlay, peer.id));
+        self.fx.commands.push_back(Command::ClosePort { port });
+    }
+
+    /// A notice of the corridor.
+    pub fn handle_notice(&mut self, now: Time, notice: Notice) {
+        self.fx.now = now;
+        match notice {
+            Notice::NeedKeys { port } => self.on_need_keys(port),
+            Notice::Handshake { path, packet } => self.on_handshake(path, &packet),
+            Notice::Session { port, path, message } => self.on_session_message(port, path, &message),
+            Notice::Heard { port, path } => self.with(port, |peer, fx| peer.check(fx, path)),
+            Notice::Confirmed { port, path } => self.with(port, |peer, fx| peer.on_confirmed(fx, path)),
+            Notice::Active { port } => {
+                self.with(port, Peer::on_active);
+                for home in &self.homes {
+                    home.on_busy(&mut self.fx);
+                }
+            }
+            Notice::Measured { port, activity } => self.with(port, |peer, fx| peer.on_measured(fx, &activity)),
+            Notice::Retired { index } => {
+                self.fx.indices.remove(&index);
+            }
+            Notice::UnderlayLoop { overlay } => {
+                if self.last_loop_event.is_none_or(|at| now.since(at) >= LOOP_EVENT_GAP) {
+                    self.last_loop_event = Some(now);
+                    self.fx.events.push_back(Event::UnderlayLoop { overlay });
+                }
+            }
+        }
+    }
+
+    fn with(&mut self, port: PortId, act: impl FnOnce(&mut Peer, &mut Effects)) {
+        if let Some(peer) = self.peers.get_mut(&port) {
+            act(peer, &mut self.fx);
+        }
+    }
+
+    fn on_need_keys(&mut self, port: PortId) {
+        let Some(peer) = self.peers.get_mut(&port) else { return };
+        let overlay = &self.overlays[peer.overlay.0];
+        peer.on_need_keys(&mut self.fx, &self.me, overlay.local(&self.me.identity), &overlay.certificate);
+    }
+
+    /// INIT or RESP. Whoever does not hold an overlay's key ends at the first check.
+    fn on_handshake(&mut self, path: Path, packet: &[u8]) {
+        let fits = |overlay: &Overlay| handshake::is_for_us(overlay.local(&self.me.identity), packet);
+        let Some(index) = self.overlays.iter().position(fits).map(OverlayIndex) else {
+            return self.fx.dropped(DropReason::HandshakeBadMac);
+        };
+        let (Ok(envelope), Some((_, mac1))) = (Envelope::parse(packet), split_mac1(packet)) else {
+            return self.fx.dropped(DropReason::Malformed);
+        };
+        match envelope.receiver {
+            Some(receiver) => {
+                let peer = self.fx.indices.get(&receiver).and_then(|port| self.peers.get_mut(port));
+                match peer.filter(|peer| peer.overlay == index) {
+                    Some(peer) => peer.on_resp(&mut self.fx, &envelope, path),
+                    None => self.fx.dropped(DropReason::HandshakeUnexpected),
+                }
+            }
+            None => self.on_init(index, &envelope, mac1.try_into().unwrap_or_default(), path),
+        }
+    }
+
+    fn on_init(&mut self, index: OverlayIndex, envelope: &Envelope<'_>, mac1: [u8; 16], path: Path) {
+        let fx = &mut self.fx;
+        if let Some(peer) = fx.answered.get(&mac1).and_then(|port| self.peers.get(port)) {
+            return peer.answer_again(fx, path);
+        }
+        let local = self.overlays[index.0].local(&self.me.identity);
+        let responder = match handshake::respond(local, envelope, self.me.stand_in, &mut fx.rng) {
+            Ok(responder) => responder,
+            Err(handshake::HandshakeError::NotAMember) => return fx.dropped(DropReason::NotAMember),
+            Err(_) => return fx.dropped(DropReason::HandshakeForged),
+        };
+        let Some(port) = self.peer_for(index, responder.payload.certificate.node) else {
+            return self.fx.dropped(DropReason::NotAMember);
+        };
+        let Some(peer) = self.peers.get_mut(&port) else { return };
+        let overlay = &self.overlays[index.0];
+        let local = overlay.local(&self.me.identity);
+        peer.on_init(&mut self.fx, (&self.me, local), &overlay.certificate, responder, (mac1, path));
+    }
+
+    fn on_session_message(&mut self, port: PortId, path: Path, bytes: &[u8]) {
+        let Ok(message) = Message::parse(bytes) else { return self.fx.dropped(DropReason::Malformed) };
+        let Some(peer) = self.peers.get_mut(&port) else { return };
+        let fx = &mut self.fx;
+        match message {
+            Message::Probe { token } => peer.on_probe(fx, token, path),
+            Message::Answer { token, .. } => peer.on_answer(fx, token, path),
+            Message::Candidates { wants_answer, list, .. } => {
+                peer.on_candidates(fx, &self.me, path, (&list, wants_answer));
+            }
+            Message::Close => {
+                peer.on_gone(fx, "it left");
+                self.forget_peer(port);
+                self.fx.timers.set_earlier(Timer::Remember, now_soon(self.fx.now));
+            }
+            Message::Confirm => {}
+        }
+    }
+
+    /// Deadlines that are not after `now`.
+    pub fn handle_timeout(&mut self, now: Time) {
+        self.fx.now = now;
+        while let Some(timer) = self.fx.timers.pop_due(now) {
+            self.on_timer(timer);
+        }
+    }
+
+    fn on_timer(&mut self, timer: Timer) {
+        match timer {
+            Timer::Link(place) => self.homes[place].on_link_timer(&mut self.fx),
+            Timer::Ping(place) => self.on_ping_timer(place),
+            Timer::Handshake(port) => self.on_handshake_timer(port, Peer::on_handshake_timer),
+            Timer::Rekey(port) => self.on_handshake_timer(port, Peer::begin_handshake),
+            Timer::Liveness(port) => self.with(port, Peer::on_liveness_timer),
+            Timer::Keepalive(port) => self.with(port, Peer::on_keepalive_timer),
+            Timer::Punch(port) => {
+                if let Some(peer) = self.peers.get_mut(&port) {
+                    peer.on_punch_timer(&mut self.fx, &self.me);
+                }
+            }
+            Timer::Alone(overlay) => {
+                let is_up = |peer: &Peer| peer.overlay == overlay && peer.session.is_some();
+                if !self.peers.values().any(is_up) {
+                    self.fx.events.push_back(Event::Alone { overlay });
+                }
+            }
+            Timer::Remember => self.remember(),
+        }
+    }
+
+    fn on_handshake_timer(
+        &mut self,
+        port: PortId,
+        act: impl FnOnce(&mut Peer, &mut Effects, &Me, handshake::Local<'_>, &crate::wire::certificate::Certificate),
+    ) {
+        let Some(peer) = self.peers.get_mut(&port) else { return };
+        let overlay = &self.overlays[peer.overlay.0];
+        act(peer, &mut self.fx, &self.me, overlay.local(&self.me.identity), &overlay.certificate);
+    }
+
+    /// The host's own addresses changed.
+    pub fn handle_addresses(&mut self, now: Time, port: u16, addresses: Vec<IpAddr>) {
+        self.fx.now = now;
+        if self.host == (port, addresses.clone()) {
+            return;
+        }
+        self.host = (port, addresses);
+        self.on_own_addresses();
+    }
+
+    /// We leave: every peer and every supernode is told.
+    pub fn handle_leave(&mut self, now: Time) {
+        self.fx.now = now;
+        for peer in self.peers.values().filter(|peer| peer.session.is_some()) {
+            if let Some(path) = peer.paths.current() {
+                self.fx.send(peer.port, path, &Message::Close);
+            }
+        }
+        for home in &self.homes {
+            for (overlay, _) in home.legs() {
+                let overlay = self.overlays[overlay.0].id();
+                self.fx.tell(LinkId::Dialled(home.place), &crate::wire::message::Message::Leave { overlay });
+            }
+            self.fx.links.push_back(crate::node::LinkCommand::Close { link: LinkId::Dialled(home.place) });
+        }
+    }
+
+    fn remember(&mut self) {
+        let mut memory = Memory { supernodes: self.memory.supernodes.clone(), ..Memory::default() };
+        for home in &self.homes {
+            if let Some(pin) = home.pin {
+                memory.supernodes.insert(home.address.clone(), pin.to_string());
+            }
+        }
+        for peer in self.peers.values() {
+            let addresses = peer.addresses();
+            if !addresses.is_empty() {
+                let id = self.overlays[peer.overlay.0].id().to_string();
+                let known = RememberedPeer { id: peer.id.to_string(), name: peer.name.clone(), addresses };
+                memory.peers.entry(id).or_default().push(known);
+            }
+        }
+        if memory != self.memory {
+            self.memory = memory.clone();
+            self.remembered = Some(memory);
+        }
+    }
+
+    /// What should survive, if it changed.
+    pub fn take_memory(&mut self) -> Option<Memory> {
+        self.remembered.take()
+    }
+
+    /// Something happened to a control link.
+    pub fn handle_link(&mut self, now: Time, event: LinkEvent) {
+        self.fx.now = now;
+        match event {
+            LinkEvent::Up { link: LinkId::Dialled(place), remote, exporter, fingerprint } => {
+                self.on_home_up(place, (remote, exporter), fingerprint);
+            }
+            LinkEvent::Message { link: LinkId::Dialled(place), message, .. } => self.on_home_message(place, &message),
+            LinkEvent::Down { link: LinkId::Dialled(place), reason } => self.on_home_down(place, reason),
+            LinkEvent::Up { link: LinkId::Accepted(link), remote, exporter, .. } => {
+                if let Some(supernode) = &mut self.serving {
+                    supernode.on_up(link, remote, exporter);
+                }
+            }
+            LinkEvent::Message { link: LinkId::Accepted(link), remote, message } => {
+                if let Some(supernode) = &mut self.serving {
+                    supernode.on_message(&mut self.fx, link, remote, &message);
+                }
+            }
+            LinkEvent::Down { link: LinkId::Accepted(link), .. } => {
+                if let Some(supernode) = &mut self.serving {
+                    supernode.on_down(&mut self.fx, link);
+                }
+            }
+        }
+    }
+}
+
+fn now_soon(now: Time) -> Time {
+    now + Duration::from_secs(2)
+}
+
+/// Whether an iterator has at least so many items, without counting the rest.
+trait CountUpTo {
+    fn count_up_to(self, limit: usize) -> bool;
+}
+
+impl<I: Iterator> CountUpTo for I {
+    fn count_up_to(mut self, limit: usize) -> bool {
+        limit == 0 || self.nth(limit - 1).is_some()
+    }
+}

@@ -206,7 +206,18 @@ fn node_settings(settings: Settings, identity: Identity, local: SocketAddr, memo
         serve: settings.serve,
         memory,
         handshake: HandshakeKind::Noise,
+        has_aes: has_aes(),
     }
+}
+
+/// Whether this processor has AES instructions.
+fn has_aes() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    return std::arch::is_x86_feature_detected!("aes") && std::arch::is_x86_feature_detected!("pclmulqdq");
+    #[cfg(target_arch = "aarch64")]
+    return std::arch::is_aarch64_feature_detected!("aes");
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+    false
 }
 
 /// A node that is a supernode registers at itself as at any other.

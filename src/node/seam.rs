@@ -26,6 +26,8 @@ pub struct Settings {
     pub memory: Memory,
     /// How keys are agreed on.
     pub handshake: HandshakeKind,
+    /// Whether the processor has AES instructions: then AES-256-GCM is proposed.
+    pub has_aes: bool,
 }
 
 /// One overlay of a node.

@@ -3,6 +3,18 @@
 //! Parsing never panics and never allocates more than the input is long. Nothing here does I/O,
 //! keeps state or reads a clock.
 
+pub mod data;
+
+pub mod handshake;
+
+pub mod session;
+
+pub mod relay;
+
+pub mod certificate;
+
+pub mod message;
+
 mod codec;
 
 pub use codec::{DecodeError, Reader, Writer};

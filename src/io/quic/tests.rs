@@ -1,10 +1,9 @@
 use std::net::{Ipv4Addr, SocketAddr};
-use std::time::Instant;
-
 use tokio::runtime::Runtime;
 
 use super::*;
 use crate::datapath::buf::Datagrams;
+use crate::io::clock;
 use crate::io::udp::Listen;
 use crate::keys::Fingerprint;
 
@@ -86,9 +85,9 @@ fn the_first_answer_to_a_stranger_is_a_retry() {
     let mut node = Host::new(13, false);
     node.dial_to(port, None);
     // Not fed to the node: what is looked at is the very first answer.
-    let end = Instant::now() + Duration::from_secs(5);
+    let end = clock::now() + Duration::from_secs(5);
     let mut answer = Vec::new();
-    while answer.is_empty() && Instant::now() < end {
+    while answer.is_empty() && clock::now() < end {
         supernode.pump();
         let mut room = vec![0; 2000];
         if let Ok(socket) = node.underlay.second_handle()
@@ -154,8 +153,8 @@ impl Host {
 
     /// The next event here, while `other` goes on as well.
     fn next(&mut self, other: &mut Self) -> LinkEvent {
-        let end = Instant::now() + Duration::from_secs(20);
-        while Instant::now() < end {
+        let end = clock::now() + Duration::from_secs(20);
+        while clock::now() < end {
             self.pump();
             other.pump();
             if let Ok(Input::Link(input)) = self.inputs.try_recv()

@@ -1,6 +1,7 @@
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::*;
+use crate::io::clock;
 use crate::io::quic::inbox;
 
 #[test]
@@ -103,9 +104,9 @@ fn runs(batch: &Transmits, most: usize) -> Vec<(usize, usize)> {
 
 /// First byte and sender of at least `count` datagrams that are not QUIC's.
 fn receive_until(socket: &Underlay, inbox: &Inbox, count: usize) -> Vec<(u8, SocketAddr)> {
-    let (mut got, end) = (Vec::new(), Instant::now() + Duration::from_secs(5));
+    let (mut got, end) = (Vec::new(), clock::now() + Duration::from_secs(5));
     let mut datagrams = Datagrams::default();
-    while got.len() < count && Instant::now() < end {
+    while got.len() < count && clock::now() < end {
         datagrams.clear();
         socket.receive(&mut datagrams, inbox).expect("receive");
         for (bytes, origin) in datagrams.iter() {

@@ -1,0 +1,161 @@
+//! Candidates: the addresses at which a peer may be heard, and what became of each.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use crate::time::Time;
+use crate::wire::session::CandidateKind;
+
+/// Most addresses kept for one peer: its own list and as many that it was heard from.
+const CAPACITY: usize = 32;
+
+/// One address of a peer.
+#[derive(Clone, Debug)]
+pub struct CandidateState {
+    /// Where it was learned from.
+    pub kind: CandidateKind,
+    /// Probes sent to it.
+    pub probes: u32,
+    /// Answers that came back.
+    pub answers: u32,
+    /// When the last probe was sent.
+    pub sent: Option<Time>,
+    /// When the last answer came.
+    pub answered: Option<Time>,
+    /// Round trip of the last answer.
+    pub rtt: Option<Duration>,
+    /// The other side has answered on it, and it has not fallen silent since.
+    pub proven: bool,
+}
+
+/// The candidates of one peer.
+#[derive(Clone, Debug, Default)]
+pub struct Candidates(BTreeMap<SocketAddr, CandidateState>);
+
+impl Candidates {
+    /// Learns of an address; one that is known keeps its history. Addresses that cannot be a peer's are refused.
+    pub fn add(&mut self, kind: CandidateKind, addr: SocketAddr) {
+        if !is_usable(addr) || self.0.contains_key(&addr) {
+            return;
+        }
+        if self.0.len() >= CAPACITY {
+            let oldest = self.0.iter().filter(|(_, state)| !state.proven).min_by_key(|(_, state)| state.sent);
+            let Some(oldest) = oldest.map(|(addr, _)| *addr) else { return };
+            self.0.remove(&oldest);
+        }
+        let state =
+            CandidateState { kind, probes: 0, answers: 0, sent: None, answered: None, rtt: None, proven: false };
+        self.0.insert(addr, state);
+    }
+
+    /// What is known of an address.
+    pub fn get(&self, addr: SocketAddr) -> Option<&CandidateState> {
+        self.0.get(&addr)
+    }
+
+    /// A probe goes to `addr`.
+    pub fn on_probe(&mut self, now: Time, addr: SocketAddr) {
+        if let Some(state) = self.0.get_mut(&addr) {
+            state.probes += 1;
+            state.sent = Some(now);
+        }
+    }
+
+    /// The peer answered on `addr`; `true` if this is news.
+    pub fn on_answer(&mut self, now: Time, addr: SocketAddr, rtt: Duration) -> bool {
+        let Some(state) = self.0.get_mut(&addr) else { return false };
+        state.answers += 1;
+        state.answered = Some(now);
+        state.rtt = Some(rtt);
+        !std::mem::replace(&mut state.proven, true)
+    }
+
+    /// `addr` fell silent.
+    pub fn on_silence(&mut self, addr: SocketAddr) {
+        if let Some(state) = self.0.get_mut(&addr) {
+            state.proven = false;
+        }
+    }
+
+    /// The peer restarted or the network changed: nothing is proven any more.
+    pub fn forget_proofs(&mut self) {
+        for state in self.0.values_mut() {
+            state.proven = false;
+        }
+    }
+
+    /// All of them, in the order of their addresses.
+    pub fn iter(&self) -> impl Iterator<Item = (SocketAddr, &CandidateState)> {
+        self.0.iter().map(|(addr, state)| (*addr, state))
+    }
+
+    /// At most `limit` addresses worth a probe, the likeliest first.
+    pub fn to_probe(&self, limit: usize) -> Vec<SocketAddr> {
+        let mut list = self.0.iter().map(|(addr, state)| (rank(state), *addr)).collect::<Vec<_>>();
+        list.sort_unstable();
+        list.into_iter().take(limit).map(|(_, addr)| addr).collect()
+    }
+}
+
+/// Lower is likelier: heard from before seen by others before told by itself.
+fn rank(state: &CandidateState) -> (bool, bool, u8) {
+    let kind = match state.kind {
+        CandidateKind::PeerReflexive => 0,
+        CandidateKind::Reflexive => 1,
+        CandidateKind::Host => 2,
+        CandidateKind::Configured => 3,
+    };
+    (!state.proven, state.answers == 0, kind)
+}
+
+/// Whether packets to `addr` could reach another host: no wildcard, loopback, broadcast or group.
+pub fn is_usable(addr: SocketAddr) -> bool {
+    let ip = addr.ip();
+    let is_link_local = match ip {
+        IpAddr::V4(ip) => ip.is_broadcast() || ip.is_link_local(),
+        IpAddr::V6(ip) => ip.is_unicast_link_local(),
+    };
+    addr.port() != 0 && !ip.is_unspecified() && !ip.is_loopback() && !ip.is_multicast() && !is_link_local
+}
+
+/// Whether `ip` means something outside its own site, so that a NAT lies before it.
+pub fn is_global(ip: IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(ip) => !ip.is_private() && !ip.is_link_local() && !ip.is_loopback(),
+        IpAddr::V6(ip) => !ip.is_unique_local() && !ip.is_unicast_link_local() && !ip.is_loopback(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn addr(text: &str) -> SocketAddr {
+        text.parse().expect("an address")
+    }
+
+    #[test]
+    fn what_cannot_be_a_peer_is_refused() {
+        for text in
+            ["127.0.0.1:7777", "0.0.0.0:7777", "255.255.255.255:7777", "224.0.0.1:7777", "10.0.0.1:0", "[::1]:1"]
+        {
+            assert!(!is_usable(addr(text)), "{text}");
+        }
+        assert!(is_usable(addr("10.0.0.1:7777")));
+    }
+
+    #[test]
+    fn the_table_is_bounded_and_keeps_what_is_proven() {
+        let mut table = Candidates::default();
+        let proven = addr("198.51.100.1:7777");
+        table.add(CandidateKind::Host, proven);
+        table.on_answer(Time::START, proven, Duration::ZERO);
+        for port in 1..200 {
+            table.add(CandidateKind::PeerReflexive, addr(&format!("198.51.100.2:{port}")));
+        }
+        assert_eq!(table.iter().count(), CAPACITY);
+        assert!(table.get(proven).is_some_and(|state| state.proven));
+        assert_eq!(table.to_probe(3).first(), Some(&proven));
+    }
+}

@@ -1,0 +1,115 @@
+//! What the control room wants done: orders, link commands, events, deadlines.
+//!
+//! One value that every part of the control room writes into and the node drains. It also holds the
+//! present time and the node's only source of chance, so that no part has its own.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use rand_chacha::ChaCha20Rng;
+use rand_chacha::rand_core::{RngCore, SeedableRng};
+
+use super::timers::Timers;
+use crate::datapath::fdb::PortId;
+use crate::datapath::stats::DropReason;
+use crate::datapath::{Command, LegId, Path};
+use crate::node::{Event, LinkCommand, LinkId};
+use crate::time::{Time, WallTime};
+use crate::wire::{message, session};
+
+/// Everything that goes out of the control room.
+pub struct Effects {
+    /// The present time of the call in progress.
+    pub now: Time,
+    /// All deadlines.
+    pub timers: Timers,
+    /// Orders for the corridor.
+    pub commands: VecDeque<Command>,
+    /// For control links.
+    pub links: VecDeque<LinkCommand>,
+    /// For the user.
+    pub events: VecDeque<Event>,
+    /// The node's chance.
+    pub rng: ChaCha20Rng,
+    /// Receiver indices in use, and whose they are.
+    pub indices: BTreeMap<u32, PortId>,
+    /// Outer MACs of the INITs answered last, and whose they are: a retransmission costs no Diffie-Hellman.
+    pub answered: BTreeMap<[u8; 16], PortId>,
+    start: (Time, WallTime),
+    last_timestamp: WallTime,
+    next_port: u32,
+    next_leg: u32,
+}
+
+impl Effects {
+    /// With nothing to do yet.
+    pub fn new(seed: [u8; 32], now: Time, wall: WallTime) -> Self {
+        Self {
+            now,
+            timers: Timers::default(),
+            commands: VecDeque::new(),
+            links: VecDeque::new(),
+            events: VecDeque::new(),
+            rng: ChaCha20Rng::from_seed(seed),
+            indices: BTreeMap::new(),
+            answered: BTreeMap::new(),
+            start: (now, wall),
+            last_timestamp: wall,
+            next_port: 1,
+            next_leg: 1,
+        }
+    }
+
+    /// A port id that was never used.
+    pub fn new_port(&mut self) -> PortId {
+        let port = PortId(self.next_port);
+        self.next_port += 1;
+        port
+    }
+
+    /// A leg id that was never used.
+    pub fn new_leg(&mut self) -> LegId {
+        let leg = LegId(self.next_leg);
+        self.next_leg += 1;
+        leg
+    }
+
+    /// A receiver index that is not in use.
+    pub fn new_index(&mut self, port: PortId) -> u32 {
+        loop {
+            let index = self.rng.next_u32();
+            if let std::collections::btree_map::Entry::Vacant(free) = self.indices.entry(index) {
+                free.insert(port);
+                return index;
+            }
+        }
+    }
+
+    /// A TAI64N label later than every one before, whatever the wall clock does.
+    pub fn timestamp(&mut self) -> [u8; 12] {
+        let now = self.start.1 + self.now.since(self.start.0);
+        self.last_timestamp = now.max(self.last_timestamp + Duration::from_nanos(1));
+        self.last_timestamp.tai64n()
+    }
+
+    /// `base` and up to a quarter more.
+    pub fn jittered(&mut self, base: Duration) -> Duration {
+        let quarter = u64::try_from(base.as_nanos() / 4).unwrap_or(u64::MAX).max(1);
+        base + Duration::from_nanos(self.rng.next_u64() % quarter)
+    }
+
+    /// A packet ends in the control room.
+    pub fn dropped(&mut self, reason: DropReason) {
+        self.commands.push_back(Command::CountDrop { reason });
+    }
+
+    /// Seals `message` to `port` and sends it on `path`.
+    pub fn send(&mut self, port: PortId, path: Path, message: &session::Message) {
+        self.commands.push_back(Command::SendSession { port, path, message: message.bytes(), hops: None });
+    }
+
+    /// Sends a message on a control link.
+    pub fn tell(&mut self, link: LinkId, message: &message::Message) {
+        self.links.push_back(LinkCommand::Send { link, message: message.bytes() });
+    }
+}

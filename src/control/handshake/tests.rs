@@ -1,0 +1,97 @@
+use super::*;
+use crate::keys::OverlayKey;
+use crate::wire::certificate::Certificate;
+
+struct Member {
+    identity: Identity,
+    secrets: OverlaySecrets,
+    rng: ChaCha20Rng,
+}
+
+fn member(number: u8, key: u8) -> Member {
+    Member {
+        identity: Identity::from_secret(&[number; 32]),
+        secrets: OverlaySecrets::derive("lab", &OverlayKey::from_bytes([key; 32])),
+        rng: ChaCha20Rng::from_seed([number; 32]),
+    }
+}
+
+impl Member {
+    fn local(&self) -> Local<'_> {
+        Local { identity: &self.identity, secrets: &self.secrets }
+    }
+
+    fn payload(&self) -> Payload {
+        let certificate = Certificate::issue(&self.secrets, &self.identity);
+        Payload { boot: 1, timestamp: [0; 12], has_aes: true, certificate }
+    }
+
+    fn init(&mut self, remote: NodeId, suite: Suite) -> (Initiator, Vec<u8>) {
+        let mut rng = self.rng.clone();
+        let made = initiate(self.local(), remote, (suite, 11), &self.payload(), &mut rng).expect("valid keys");
+        self.rng = rng;
+        made
+    }
+
+    fn read(&mut self, packet: &[u8], stand_in: bool) -> Result<Responder, HandshakeError> {
+        let envelope = Envelope::parse(packet).map_err(HandshakeError::Payload)?;
+        let mut rng = self.rng.clone();
+        respond(self.local(), &envelope, stand_in, &mut rng)
+    }
+}
+
+#[test]
+fn two_members_agree_on_mirrored_keys() {
+    for suite in [Suite::ChaChaPoly, Suite::AesGcm, Suite::StandIn] {
+        let (mut a, mut b) = (member(1, 9), member(2, 9));
+        let (initiator, init) = a.init(b.identity.id(), suite);
+        assert!(is_for_us(b.local(), &init));
+        let responder = b.read(&init, suite == Suite::StandIn).expect("genuine");
+        assert_eq!(responder.payload.certificate.node, a.identity.id());
+        let (resp, b_keys) = responder.answer(b.local(), 22, &b.payload()).expect("valid keys");
+        assert!(is_for_us(a.local(), &resp));
+        let envelope = Envelope::parse(&resp).expect("own packet");
+        assert_eq!(envelope.receiver, Some(11));
+        let (payload, a_keys) = initiator.finish(&envelope).expect("genuine");
+        assert_eq!(payload.certificate.node, b.identity.id());
+        assert_eq!((a_keys.send, a_keys.receive), (b_keys.receive, b_keys.send));
+        assert_ne!(a_keys.send, a_keys.receive);
+        assert_eq!((a_keys.local_index, a_keys.remote_index), (b_keys.remote_index, b_keys.local_index));
+    }
+}
+
+#[test]
+fn another_key_does_not_pass_the_gate_nor_the_handshake() {
+    let (mut a, mut stranger) = (member(1, 9), member(2, 8));
+    let (_, init) = a.init(stranger.identity.id(), Suite::AesGcm);
+    assert!(!is_for_us(stranger.local(), &init));
+    assert!(stranger.read(&init, false).is_err());
+}
+
+#[test]
+fn the_daemon_refuses_the_stand_in() {
+    let (mut a, mut b) = (member(1, 9), member(2, 9));
+    let (_, init) = a.init(b.identity.id(), Suite::StandIn);
+    assert_eq!(b.read(&init, false).err(), Some(HandshakeError::Suite));
+}
+
+#[test]
+fn no_byte_of_init_can_change() {
+    let (mut a, b) = (member(1, 9), member(2, 9));
+    let (_, init) = a.init(b.identity.id(), Suite::AesGcm);
+    for place in 0..init.len() - 16 {
+        let mut bent = init.clone();
+        bent[place] ^= 1;
+        assert!(!is_for_us(b.local(), &bent), "byte {place}");
+    }
+}
+
+#[test]
+fn a_member_cannot_show_anothers_certificate() {
+    let (mut a, mut b, c) = (member(1, 9), member(2, 9), member(3, 9));
+    let payload = c.payload();
+    let (_, init) =
+        initiate(a.local(), b.identity.id(), (Suite::AesGcm, 1), &payload, &mut a.rng.clone()).expect("valid keys");
+    assert_eq!(b.read(&init, false).err(), Some(HandshakeError::NotAMember));
+    a.rng.next_u64();
+}

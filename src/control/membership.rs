@@ -1,0 +1,227 @@
+//! What the supernodes tell, turned into peers: who is a member, by which legs, at which addresses.
+
+use std::net::SocketAddr;
+
+use super::registration::{Registration, Standing};
+use super::timers::Timer;
+use super::{Control, Peer, now_soon};
+use crate::datapath::buf::OverlayIndex;
+use crate::datapath::fdb::PortId;
+use crate::datapath::stats::DropReason;
+use crate::datapath::{Command, LegId, Path};
+use crate::keys::{Fingerprint, OverlayId};
+use crate::node::Event;
+use crate::wire::certificate::Certificate;
+use crate::wire::message::{DIRECTORY_CANDIDATES_MAX, Directory, Member, Message, registration};
+use crate::wire::relay::RelayId;
+use crate::wire::session::{CANDIDATES_MAX, Candidate, CandidateKind};
+
+impl Control {
+    pub(super) fn on_home_up(
+        &mut self,
+        place: usize,
+        (remote, exporter): (SocketAddr, [u8; 32]),
+        shown: Option<Fingerprint>,
+    ) {
+        self.homes[place].on_up(&mut self.fx, remote, exporter, shown);
+        for overlay in (0..self.overlays.len()).map(OverlayIndex) {
+            self.register(place, overlay);
+        }
+    }
+
+    fn register(&mut self, place: usize, index: OverlayIndex) {
+        let overlay = &self.overlays[index.0];
+        let signed = registration(self.homes[place].exporter(), overlay.id());
+        let message = Message::Register {
+            certificate: overlay.certificate.bytes().to_vec(),
+            signature: crate::keys::sign(&self.me.identity, &signed),
+            directory: self.directory(index),
+        };
+        self.homes[place].register(&mut self.fx, index, &message);
+    }
+
+    /// What we tell the other members, sealed.
+    fn directory(&mut self, index: OverlayIndex) -> Vec<u8> {
+        let own = self.me.candidates.iter().filter(|candidate| candidate.kind == CandidateKind::Host);
+        let candidates = own.take(DIRECTORY_CANDIDATES_MAX).copied().collect();
+        let entry = Directory { name: self.name.clone(), candidates };
+        self.overlays[index.0].seal_directory(&entry, &mut self.fx.rng)
+    }
+
+    fn overlay_index(&self, id: OverlayId) -> Option<OverlayIndex> {
+        self.overlays.iter().position(|overlay| overlay.id() == id).map(OverlayIndex)
+    }
+
+    pub(super) fn on_home_message(&mut self, place: usize, bytes: &[u8]) {
+        let Ok(message) = Message::parse(bytes) else { return self.fx.dropped(DropReason::Malformed) };
+        match message {
+            Some(Message::Welcome { overlay, key, seen, .. }) => {
+                let Some(overlay) = self.overlay_index(overlay) else { return };
+                if self.homes[place].on_welcome(&mut self.fx, overlay, key).is_some() {
+                    let supernode = self.homes[place].address.clone();
+                    self.fx.events.push_back(Event::Registered { overlay, supernode, seen_as: seen });
+                    self.on_seen(place, seen);
+                }
+            }
+            Some(Message::Refused { overlay, reason }) => {
+                let Some(overlay) = self.overlay_index(overlay) else { return };
+                self.homes[place].on_refused(&mut self.fx, overlay);
+                let supernode = self.homes[place].address.clone();
+                self.fx.events.push_back(Event::Refused { overlay, supernode, reason: reason.text() });
+            }
+            Some(Message::Pong { nonce, seen }) => {
+                if self.homes[place].on_pong(&self.fx, nonce, seen) {
+                    self.on_own_addresses();
+                }
+            }
+            Some(Message::Roster { overlay, reset, members }) => {
+                let Some(overlay) = self.overlay_index(overlay) else { return };
+                if reset {
+                    self.forget_members(place, overlay);
+                }
+                for member in members {
+                    self.on_member(place, overlay, &member);
+                }
+            }
+            Some(Message::Gone { overlay, relays }) => {
+                let Some(overlay) = self.overlay_index(overlay) else { return };
+                for relay in relays {
+                    self.on_member_gone(place, overlay, relay);
+                }
+            }
+            Some(Message::Register { .. } | Message::Ping { .. } | Message::Update { .. } | Message::Leave { .. })
+            | None => {}
+        }
+    }
+
+    fn on_seen(&mut self, place: usize, seen: SocketAddr) {
+        if self.homes[place].on_seen(seen) {
+            self.on_own_addresses();
+        }
+    }
+
+    /// Where we can be heard may have changed: members and supernodes are told, direct paths sought anew.
+    pub(super) fn on_own_addresses(&mut self) {
+        let (port, addresses) = &self.host;
+        let host = addresses.iter().map(|ip| (CandidateKind::Host, SocketAddr::new(*ip, *port)));
+        let seen = self.homes.iter().filter_map(|home| home.seen).map(|seen| (CandidateKind::Reflexive, seen));
+        let mut list = Vec::new();
+        for (kind, addr) in host.take(CANDIDATES_MAX - 4).chain(seen) {
+            let is_new = !list.iter().any(|known: &Candidate| known.addr == addr);
+            if super::candidate::is_usable(addr) && is_new && list.len() < CANDIDATES_MAX {
+                list.push(Candidate { kind, addr });
+            }
+        }
+        if list == self.me.candidates {
+            return;
+        }
+        let host_changed = list.iter().any(|c| c.kind == CandidateKind::Host && !self.me.candidates.contains(c));
+        self.me.candidates = list;
+        for peer in self.peers.values_mut() {
+            peer.punch_anew(&mut self.fx);
+        }
+        if host_changed {
+            self.update_directories();
+        }
+    }
+
+    fn update_directories(&mut self) {
+        for place in 0..self.homes.len() {
+            for (overlay, _) in self.homes[place].legs() {
+                let message =
+                    Message::Update { overlay: self.overlays[overlay.0].id(), directory: self.directory(overlay) };
+                self.fx.tell(crate::node::LinkId::Dialled(place), &message);
+            }
+        }
+    }
+
+    /// One member, new or changed.
+    fn on_member(&mut self, place: usize, overlay: OverlayIndex, member: &Member) {
+        let Some(leg) = self.homes[place].leg(overlay) else { return };
+        let certificate = Certificate::parse(&member.certificate);
+        let Some(certificate) = certificate.ok().filter(|c| c.overlay == self.overlays[overlay.0].id()) else {
+            return self.fx.dropped(DropReason::NotAMember);
+        };
+        let Some(port) = self.peer_for(overlay, certificate.node) else { return };
+        let entry = self.overlays[overlay.0].open_directory(certificate.node, &member.directory);
+        let Some(remote) = self.homes[place].remote else { return };
+        if let Some(registration) = self.homes[place].registrations.get_mut(&overlay) {
+            registration.members.insert(member.relay, port);
+        }
+        let Some(peer) = self.peers.get_mut(&port) else { return };
+        if let Ok(entry) = entry {
+            peer.name = Some(entry.name).filter(|name| !name.is_empty());
+            for candidate in entry.candidates {
+                peer.paths.candidates.add(candidate.kind, candidate.addr);
+            }
+        }
+        // A supernode that is a member itself registers over loopback: it is where we reach it.
+        let seen = if member.seen.ip().is_loopback() { remote } else { member.seen };
+        peer.paths.candidates.add(CandidateKind::Reflexive, seen);
+        peer.paths.add_relay(leg, member.relay);
+        peer.choose(&mut self.fx, "the supernode can carry it");
+        peer.want_session(&mut self.fx, &self.me);
+    }
+
+    /// A roster begins anew: what the supernode told before holds no more.
+    fn forget_members(&mut self, place: usize, overlay: OverlayIndex) {
+        let Some(leg) = self.homes[place].leg(overlay) else { return };
+        let Some(registration) = self.homes[place].registrations.get_mut(&overlay) else { return };
+        let members = std::mem::take(&mut registration.members);
+        for port in members.into_values() {
+            self.drop_relay(port, leg);
+        }
+    }
+
+    fn on_member_gone(&mut self, place: usize, overlay: OverlayIndex, relay: RelayId) {
+        let Some(leg) = self.homes[place].leg(overlay) else { return };
+        let Some(registration) = self.homes[place].registrations.get_mut(&overlay) else { return };
+        let Some(port) = registration.members.remove(&relay) else { return };
+        let is_current = |path: Path| path == Path::Relayed(leg, relay);
+        if self.peers.get(&port).is_some_and(|peer| peer.paths.relays().any(is_current)) {
+            self.drop_relay(port, leg);
+        }
+    }
+
+    /// One way to a peer is closed. A peer that was never up and has no other way is no peer.
+    fn drop_relay(&mut self, port: PortId, leg: LegId) {
+        let Some(peer) = self.peers.get_mut(&port) else { return };
+        let before = peer.paths.current();
+        peer.paths.drop_relay(leg);
+        if before.is_some() && peer.paths.current().is_none() {
+            self.fx.commands.push_back(Command::UsePath { port, path: None });
+            peer.choose(&mut self.fx, "the supernode before is gone");
+        }
+        let is_lost = peer.session.is_none() && peer.paths.relays().next().is_none() && peer.addresses().is_empty();
+        if is_lost {
+            self.forget_peer(port);
+        }
+    }
+
+    pub(super) fn on_home_down(&mut self, place: usize, reason: String) {
+        let registrations = self.homes[place].on_down(&mut self.fx, reason);
+        for (_, Registration { standing, members }) in registrations {
+            let Standing::Registered(leg) = standing else { continue };
+            for port in members.into_values() {
+                self.drop_relay(port, leg);
+            }
+        }
+        self.fx.timers.set_earlier(Timer::Remember, now_soon(self.fx.now));
+    }
+
+    pub(super) fn on_ping_timer(&mut self, place: usize) {
+        let legs = self.homes[place].legs();
+        let relays = |peer: &Peer| match peer.paths.current() {
+            Some(Path::Relayed(leg, _)) => legs.iter().any(|(_, own)| *own == leg),
+            Some(Path::Direct(_)) | None => false,
+        };
+        let is_busy =
+            self.peers.values().any(|peer| relays(peer) && self.fx.timers.when(Timer::Liveness(peer.port)).is_some());
+        if self.homes[place].on_ping_timer(&mut self.fx, is_busy) {
+            return self.on_home_down(place, "it does not answer".into());
+        }
+        for overlay in self.homes[place].to_retry(self.fx.now) {
+            self.register(place, overlay);
+        }
+    }
+}

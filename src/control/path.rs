@@ -1,0 +1,290 @@
+//! Paths: which of the ways to a peer its frames take, and whether it still carries.
+//!
+//! A relayed path is usable as soon as both ends have legs; a direct one only after an answer came
+//! back on it. Sans-IO and without timers: `peer` sends what is asked for and sets the deadlines.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use super::candidate::Candidates;
+use crate::datapath::{LegId, Path};
+use crate::time::Time;
+use crate::wire::relay::RelayId;
+use crate::wire::session::CandidateKind;
+
+/// A path is not left for one that is merely a little better before this time has passed.
+const HOLD: Duration = Duration::from_secs(10);
+/// A proof is worth this long without traffic: the keepalive and its patience.
+const PROOF_LIFE: Duration = Duration::from_secs(30);
+/// Better by at least this much...
+const BETTER_BY: Duration = Duration::from_millis(5);
+/// Silence while sending that makes a path suspect, at least.
+const SILENCE_MIN: Duration = Duration::from_millis(500);
+/// Probes to a suspect path before it is dead.
+const SUSPECT_PROBES: u32 = 3;
+/// Time between them, at least.
+const SUSPECT_GAP: Duration = Duration::from_millis(250);
+/// A relay that failed is not taken again before this, if there is another.
+const RELAY_REST: Duration = Duration::from_secs(10);
+/// Probes in flight to one peer that are remembered.
+const OUTSTANDING_MAX: usize = 128;
+
+/// One way through a supernode.
+#[derive(Clone, Copy, Debug)]
+struct RelayWay {
+    relay: RelayId,
+    rtt: Option<Duration>,
+    failed: Option<Time>,
+}
+
+/// What the path in use deserves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Health {
+    /// Nothing to do before this much time has passed.
+    Good(Duration),
+    /// Send a probe on it and look again after this time.
+    Probe(Duration),
+    /// It is dead.
+    Dead,
+}
+
+/// A change of the path in use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Change {
+    /// The new one.
+    pub path: Option<Path>,
+    /// Why, in words.
+    pub reason: &'static str,
+}
+
+/// All ways to one peer.
+#[derive(Clone, Debug, Default)]
+pub struct Paths {
+    /// Addresses it may be heard at.
+    pub candidates: Candidates,
+    relays: BTreeMap<LegId, RelayWay>,
+    current: Option<Path>,
+    since: Time,
+    why: &'static str,
+    outstanding: BTreeMap<u64, (Path, Time)>,
+    suspect: Option<(Time, u32)>,
+}
+
+impl Paths {
+    /// The path in use.
+    pub const fn current(&self) -> Option<Path> {
+        self.current
+    }
+
+    /// Why it is in use, in words.
+    pub const fn why(&self) -> &'static str {
+        self.why
+    }
+
+    /// Round trip of a path.
+    pub fn rtt(&self, path: Path) -> Option<Duration> {
+        match path {
+            Path::Direct(addr) => self.candidates.get(addr)?.rtt,
+            Path::Relayed(leg, _) => self.relays.get(&leg)?.rtt,
+        }
+    }
+
+    /// Round trip of the path in use.
+    pub fn current_rtt(&self) -> Option<Duration> {
+        self.current.and_then(|path| self.rtt(path))
+    }
+
+    /// The peer can be reached through the supernode of `leg`.
+    pub fn add_relay(&mut self, leg: LegId, relay: RelayId) {
+        if self.relays.get(&leg).is_none_or(|way| way.relay != relay) {
+            self.relays.insert(leg, RelayWay { relay, rtt: None, failed: None });
+            if self.current.is_some_and(|path| matches!(path, Path::Relayed(old, _) if old == leg)) {
+                self.current = None;
+            }
+        }
+    }
+
+    /// It no longer can.
+    pub fn drop_relay(&mut self, leg: LegId) {
+        self.relays.remove(&leg);
+        if matches!(self.current, Some(Path::Relayed(old, _)) if old == leg) {
+            self.current = None;
+        }
+    }
+
+    /// Ways through supernodes, in the order of legs.
+    pub fn relays(&self) -> impl Iterator<Item = Path> {
+        self.relays.iter().map(|(leg, way)| Path::Relayed(*leg, way.relay))
+    }
+
+    /// A probe with `token` goes out on `path`.
+    pub fn on_probe(&mut self, now: Time, token: u64, path: Path) {
+        if self.outstanding.len() >= OUTSTANDING_MAX {
+            let oldest = self.outstanding.iter().min_by_key(|(_, (_, sent))| *sent).map(|(token, _)| *token);
+            self.outstanding.remove(&oldest.unwrap_or_default());
+        }
+        self.outstanding.insert(token, (path, now));
+        if let Path::Direct(addr) = path {
+            self.candidates.on_probe(now, addr);
+        }
+    }
+
+    /// An answer came. Gives the path it proves.
+    pub fn on_answer(&mut self, now: Time, token: u64) -> Option<Path> {
+        let (path, sent) = self.outstanding.remove(&token)?;
+        self.prove(now, path, now.since(sent));
+        self.outstanding.retain(|_, (other, at)| *other != path || *at > sent);
+        if self.current == Some(path) {
+            self.suspect = None;
+        }
+        Some(path)
+    }
+
+    /// A round trip on `path` was seen.
+    pub fn prove(&mut self, now: Time, path: Path, rtt: Duration) {
+        match path {
+            Path::Direct(addr) => {
+                self.candidates.add(CandidateKind::PeerReflexive, addr);
+                self.candidates.on_answer(now, addr, rtt);
+            }
+            Path::Relayed(leg, _) => {
+                if let Some(way) = self.relays.get_mut(&leg) {
+                    way.rtt = Some(rtt);
+                    way.failed = None;
+                }
+            }
+        }
+    }
+
+    /// Whether an answer on the path in use is awaited.
+    pub fn is_waiting(&self) -> bool {
+        self.suspect.is_some() || self.outstanding.values().any(|(path, _)| Some(*path) == self.current)
+    }
+
+    /// Whether the path in use still carries. `unanswered_since`: since when packets have gone out on it
+    /// with nothing coming back.
+    pub fn health(&mut self, now: Time, unanswered_since: Option<Time>) -> Health {
+        let Some(current) = self.current else { return Health::Good(SILENCE_MIN) };
+        let rtt = self.current_rtt().unwrap_or_default();
+        let gap = SUSPECT_GAP.max(rtt / 2);
+        if let Some((next, probes)) = self.suspect {
+            if now < next {
+                return Health::Probe(next.since(now)).without_probe();
+            }
+            if probes >= SUSPECT_PROBES {
+                self.suspect = None;
+                return Health::Dead;
+            }
+            self.suspect = Some((now + gap, probes + 1));
+            return Health::Probe(gap);
+        }
+        let patience = SILENCE_MIN.max(rtt * 3);
+        let probe_since = self.outstanding.values().filter(|(path, _)| *path == current).map(|(_, sent)| *sent).min();
+        let silence = [unanswered_since, probe_since].into_iter().flatten().min().map(|since| now.since(since));
+        match silence {
+            Some(silence) if silence >= patience => {
+                self.suspect = Some((now + gap, 1));
+                Health::Probe(gap)
+            }
+            Some(silence) => Health::Good(patience - silence),
+            None => Health::Good(patience),
+        }
+    }
+
+    /// The path in use carries nothing any more; another takes its place.
+    pub fn on_dead(&mut self, now: Time) -> Option<Change> {
+        let dead = self.current?;
+        self.outstanding.retain(|_, (path, _)| *path != dead);
+        match dead {
+            Path::Direct(addr) => self.candidates.on_silence(addr),
+            Path::Relayed(leg, _) => {
+                if let Some(way) = self.relays.get_mut(&leg) {
+                    way.failed = Some(now);
+                }
+            }
+        }
+        self.current = self.best(now).filter(|best| *best == dead);
+        self.choose(now, "the path before fell silent")
+    }
+
+    /// Everything must be proven anew.
+    pub fn reset(&mut self) {
+        self.candidates.forget_proofs();
+        self.outstanding.clear();
+        self.suspect = None;
+        self.current = None;
+    }
+
+    /// Takes the best way there is; gives it if that is a change.
+    pub fn choose(&mut self, now: Time, reason: &'static str) -> Option<Change> {
+        let best = self.best(now);
+        if best == self.current || !self.is_worth_it(now, best) {
+            return None;
+        }
+        self.current = best;
+        self.since = now;
+        self.suspect = None;
+        self.why = reason;
+        Some(Change { path: best, reason })
+    }
+
+    fn is_worth_it(&self, now: Time, best: Option<Path>) -> bool {
+        let (Some(current), Some(best)) = (self.current, best) else { return true };
+        match self.class(best).cmp(&self.class(current)) {
+            std::cmp::Ordering::Less => true,
+            std::cmp::Ordering::Greater => false,
+            std::cmp::Ordering::Equal => {
+                let (old, new) = (self.rtt(current).unwrap_or(Duration::MAX), self.rtt(best).unwrap_or(Duration::MAX));
+                now.since(self.since) >= HOLD && new < old / 10 * 9 && new + BETTER_BY < old
+            }
+        }
+    }
+
+    /// 0 on the same LAN, 1 direct, 2 relayed.
+    fn class(&self, path: Path) -> u8 {
+        match path {
+            Path::Direct(addr) => {
+                u8::from(self.candidates.get(addr).is_none_or(|state| state.kind != CandidateKind::Host))
+            }
+            Path::Relayed(..) => 2,
+        }
+    }
+
+    fn best(&self, now: Time) -> Option<Path> {
+        let fresh = |answered: Option<Time>| answered.is_some_and(|at| now.since(at) < PROOF_LIFE);
+        let direct = self.candidates.iter().filter(|(addr, state)| {
+            state.proven && (fresh(state.answered) || self.current == Some(Path::Direct(*addr)))
+        });
+        let direct = direct.map(|(addr, _)| Path::Direct(addr)).min_by_key(|path| (self.class(*path), self.rtt(*path)));
+        direct.or_else(|| self.best_relay(now))
+    }
+
+    fn best_relay(&self, now: Time) -> Option<Path> {
+        let rests = |way: &RelayWay| way.failed.is_some_and(|at| now.since(at) < RELAY_REST);
+        let key = |way: &RelayWay| (rests(way), way.rtt.unwrap_or(Duration::MAX));
+        self.relays.iter().min_by_key(|(_, way)| key(way)).map(|(leg, way)| Path::Relayed(*leg, way.relay))
+    }
+
+    /// Addresses that carried, in this run or an earlier one, best first.
+    pub fn worth_remembering(&self) -> Vec<SocketAddr> {
+        let carried = |addr: &SocketAddr| {
+            let state = self.candidates.get(*addr);
+            state.is_some_and(|state| state.answers > 0 || state.kind == CandidateKind::Configured)
+        };
+        self.candidates.to_probe(usize::MAX).into_iter().filter(carried).take(4).collect()
+    }
+}
+
+impl Health {
+    /// Waits on, without another probe.
+    const fn without_probe(self) -> Self {
+        match self {
+            Self::Probe(wait) | Self::Good(wait) => Self::Good(wait),
+            Self::Dead => Self::Dead,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

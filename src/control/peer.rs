@@ -1,0 +1,384 @@
+//! Peers: the cold half. Who a member is, how far the handshake with it is, which session stands.
+//!
+//! Keys come from `handshake`, ways from `path`, direct ways from `punch`, and whether they still carry is
+//! `liveness`; the hot half is a port of the corridor. In order: INIT, RESP, session, rekey; or silence.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use super::effects::Effects;
+use super::handshake::{self, Initiator, Local, Responder};
+use super::path::{Change, Paths};
+use super::punch::Punch;
+use super::report::PeerState;
+use super::timers::Timer;
+use crate::datapath::buf::OverlayIndex;
+use crate::datapath::fdb::PortId;
+use crate::datapath::stats::DropReason;
+use crate::datapath::{Command, Path};
+use crate::keys::{Identity, NodeId};
+use crate::node::Event;
+use crate::time::Time;
+use crate::wire::certificate::Certificate;
+use crate::wire::handshake::{Envelope, Payload, Suite};
+use crate::wire::session::{Candidate, Message};
+
+/// New keys are made after this time, by the side that initiated (WireGuard's rekey-after-time).
+const REKEY_AFTER: Duration = Duration::from_secs(120);
+/// The other side does it if the first has not.
+const REKEY_FALLBACK: Duration = Duration::from_secs(140);
+/// First retransmission of INIT; doubles up to [`RETRY_MAX`].
+const RETRY_FIRST: Duration = Duration::from_millis(300);
+const RETRY_MAX: Duration = Duration::from_secs(5);
+/// INITs of one attempt: about 20 s.
+const TRIES: u32 = 8;
+/// The same towards a peer that is gone.
+const TRIES_GONE: u32 = 3;
+/// Between attempts.
+const ATTEMPT_REST: Duration = Duration::from_secs(30);
+/// The side with the greater id lets the other go first.
+const COURTESY: Duration = Duration::from_millis(300);
+/// The path in use is probed this often without traffic: NAT mappings live 30 s and more (RFC 4787 REQ-5).
+pub(super) const KEEPALIVE: Duration = Duration::from_secs(16);
+/// Direct addresses an INIT is sent to when no supernode can carry it.
+const INIT_FAN_OUT: usize = 8;
+
+/// Who we are, as far as peers are concerned.
+pub struct Me {
+    /// Our keys.
+    pub identity: Identity,
+    /// Drawn at this start.
+    pub boot: u64,
+    /// Whether our processor has AES instructions.
+    pub has_aes: bool,
+    /// Large simulations only.
+    pub stand_in: bool,
+    /// Addresses at which we may be heard.
+    pub candidates: Vec<Candidate>,
+}
+
+impl Me {
+    fn payload(&self, fx: &mut Effects, certificate: &Certificate) -> Payload {
+        let (boot, has_aes) = (self.boot, self.has_aes);
+        Payload { boot, timestamp: fx.timestamp(), has_aes, certificate: certificate.clone() }
+    }
+}
+
+/// An INIT on its way.
+struct Attempt {
+    initiator: Initiator,
+    packet: Vec<u8>,
+    tries: u32,
+    sent: Time,
+}
+
+/// A RESP that may have to be sent again.
+struct Answered {
+    mac1: [u8; 16],
+    packet: Vec<u8>,
+    path: Path,
+    boot: u64,
+}
+
+/// Keys that both sides have.
+#[derive(Clone, Copy, Debug)]
+pub struct Session {
+    /// The peer's boot it was made with.
+    pub boot: u64,
+}
+
+/// Another member.
+pub struct Peer {
+    /// Its hot half.
+    pub port: PortId,
+    /// Where we know it from.
+    pub overlay: OverlayIndex,
+    /// Who it is.
+    pub id: NodeId,
+    /// Its name, if it told.
+    pub name: Option<String>,
+    /// Whether it answers.
+    pub state: PeerState,
+    /// How it can be reached.
+    pub paths: Paths,
+    /// How far the search for a direct path is.
+    pub punch: Punch,
+    /// The session that stands.
+    pub session: Option<Session>,
+    /// When anything genuine came from it, as far as was measured.
+    pub heard: Time,
+    pub(super) liveness_due: bool,
+    pub(super) probed: Time,
+    has_aes: bool,
+    attempt: Option<Attempt>,
+    answered: Option<Answered>,
+    newest: [u8; 12],
+}
+
+impl Peer {
+    /// A member we know of and have no keys with.
+    pub fn new(port: PortId, overlay: OverlayIndex, id: NodeId) -> Self {
+        Self {
+            port,
+            overlay,
+            id,
+            name: None,
+            state: PeerState::Connecting,
+            paths: Paths::default(),
+            punch: Punch::default(),
+            session: None,
+            heard: Time::START,
+            liveness_due: false,
+            probed: Time::START,
+            has_aes: true,
+            attempt: None,
+            answered: None,
+            newest: [0; 12],
+        }
+    }
+
+    /// Makes keys soon: at once if our id is the smaller one, else after the peer had its chance.
+    pub fn want_session(&mut self, fx: &mut Effects, me: &Me) {
+        if self.session.is_some() {
+            return;
+        }
+        if self.attempt.is_some() {
+            return self.send_attempt(fx);
+        }
+        let wait = if me.identity.id() < self.id { Duration::ZERO } else { COURTESY };
+        fx.timers.set_earlier(Timer::Handshake(self.port), fx.now + wait);
+    }
+
+    /// A frame waits for keys or a path.
+    pub fn on_need_keys(&mut self, fx: &mut Effects, me: &Me, local: Local<'_>, certificate: &Certificate) {
+        if self.state != PeerState::Gone && fx.timers.when(Timer::Handshake(self.port)).is_none() {
+            self.begin_handshake(fx, me, local, certificate);
+        }
+    }
+
+    /// Starts an attempt, unless one is on its way.
+    pub fn begin_handshake(&mut self, fx: &mut Effects, me: &Me, local: Local<'_>, certificate: &Certificate) {
+        if self.attempt.is_some() {
+            return;
+        }
+        let suite = match (me.stand_in, me.has_aes && self.has_aes) {
+            (true, _) => Suite::StandIn,
+            (false, true) => Suite::AesGcm,
+            (false, false) => Suite::ChaChaPoly,
+        };
+        let index = fx.new_index(self.port);
+        let payload = me.payload(fx, certificate);
+        let made = handshake::initiate(local, self.id, (suite, index), &payload, &mut fx.rng);
+        let Some((initiator, packet)) = made else {
+            fx.indices.remove(&index);
+            return;
+        };
+        self.attempt = Some(Attempt { initiator, packet, tries: 0, sent: fx.now });
+        self.send_attempt(fx);
+    }
+
+    fn send_attempt(&mut self, fx: &mut Effects) {
+        let Some(attempt) = self.attempt.as_mut() else { return };
+        let mut ways = Vec::new();
+        match self.paths.current() {
+            Some(path) if attempt.tries < 2 => ways.push(path),
+            _ => ways.extend(self.paths.relays()),
+        }
+        if ways.is_empty() || attempt.tries >= 2 {
+            ways.extend(self.paths.candidates.to_probe(INIT_FAN_OUT).into_iter().map(Path::Direct));
+        }
+        for path in ways {
+            fx.commands.push_back(Command::SendPlain { path, packet: attempt.packet.clone() });
+        }
+        let wait = RETRY_FIRST * 2_u32.pow(attempt.tries.min(8));
+        attempt.tries += 1;
+        attempt.sent = fx.now;
+        let wait = fx.jittered(wait.min(RETRY_MAX));
+        fx.timers.set(Timer::Handshake(self.port), fx.now + wait);
+    }
+
+    /// [`Timer::Handshake`]: again, or enough for now.
+    pub fn on_handshake_timer(&mut self, fx: &mut Effects, me: &Me, local: Local<'_>, certificate: &Certificate) {
+        let limit = if self.state == PeerState::Gone { TRIES_GONE } else { TRIES };
+        match &self.attempt {
+            Some(attempt) if attempt.tries < limit => self.send_attempt(fx),
+            Some(_) => {
+                self.drop_attempt(fx);
+                let rest = fx.jittered(ATTEMPT_REST);
+                fx.timers.set(Timer::Handshake(self.port), fx.now + rest);
+            }
+            None => self.begin_handshake(fx, me, local, certificate),
+        }
+    }
+
+    fn drop_attempt(&mut self, fx: &mut Effects) {
+        if let Some(attempt) = self.attempt.take() {
+            fx.indices.remove(&attempt.initiator.local_index);
+        }
+        fx.timers.cancel(Timer::Handshake(self.port));
+    }
+
+    /// A RESP to our INIT, by `path`.
+    pub fn on_resp(&mut self, fx: &mut Effects, envelope: &Envelope<'_>, path: Path) {
+        let answers = |attempt: &Attempt| Some(attempt.initiator.local_index) == envelope.receiver;
+        if !self.attempt.as_ref().is_some_and(answers) {
+            return fx.dropped(DropReason::HandshakeUnexpected);
+        }
+        let Some(attempt) = self.attempt.take() else { return };
+        fx.timers.cancel(Timer::Handshake(self.port));
+        let index = attempt.initiator.local_index;
+        match attempt.initiator.finish(envelope) {
+            Ok((payload, keys)) => {
+                self.has_aes = payload.has_aes;
+                fx.commands.push_back(Command::Install { port: self.port, keys, confirmed: true });
+                fx.send(self.port, path, &Message::Confirm);
+                fx.timers.set(Timer::Rekey(self.port), fx.now + REKEY_AFTER);
+                let rtt = fx.now.since(attempt.sent);
+                self.on_session(fx, payload.boot, path, rtt);
+            }
+            Err(_) => {
+                fx.indices.remove(&index);
+                fx.dropped(DropReason::HandshakeForged);
+                fx.timers.set(Timer::Handshake(self.port), fx.now + RETRY_FIRST);
+            }
+        }
+    }
+
+    /// The INIT answered last came again, by `path`: so does the answer.
+    pub fn answer_again(&self, fx: &mut Effects, path: Path) {
+        if let Some(answered) = &self.answered {
+            fx.commands.push_back(Command::SendPlain { path, packet: answered.packet.clone() });
+        }
+    }
+
+    /// A believable INIT by `path`; `mac1` is its outer MAC.
+    pub fn on_init(
+        &mut self,
+        fx: &mut Effects,
+        (me, local): (&Me, Local<'_>),
+        certificate: &Certificate,
+        responder: Responder,
+        (mac1, path): ([u8; 16], Path),
+    ) {
+        if responder.payload.timestamp <= self.newest {
+            return fx.dropped(DropReason::HandshakeReplayed);
+        }
+        let stays_initiator =
+            self.attempt.as_ref().is_some_and(|attempt| attempt.tries < 2) && me.identity.id() < self.id;
+        if stays_initiator {
+            return;
+        }
+        self.drop_attempt(fx);
+        let (boot, timestamp) = (responder.payload.boot, responder.payload.timestamp);
+        self.has_aes = responder.payload.has_aes;
+        let index = fx.new_index(self.port);
+        let payload = me.payload(fx, certificate);
+        let Some((packet, keys)) = responder.answer(local, index, &payload) else {
+            fx.indices.remove(&index);
+            return;
+        };
+        self.newest = timestamp;
+        fx.commands.push_back(Command::Install { port: self.port, keys, confirmed: false });
+        fx.commands.push_back(Command::SendPlain { path, packet: packet.clone() });
+        fx.answered.insert(mac1, self.port);
+        if let Some(old) = self.answered.replace(Answered { mac1, packet, path, boot }) {
+            fx.answered.remove(&old.mac1);
+        }
+    }
+
+    /// The peer has shown, by `path`, that it has the keys of our RESP.
+    pub fn on_confirmed(&mut self, fx: &mut Effects, path: Path) {
+        let Some(answered) = &self.answered else { return };
+        let (boot, way) = (answered.boot, answered.path);
+        let path = if way.is_direct() && way != path { path } else { way };
+        fx.timers.set(Timer::Rekey(self.port), fx.now + REKEY_FALLBACK);
+        self.on_session(fx, boot, path, Duration::from_millis(100));
+    }
+
+    /// Both sides have keys. `path` has carried a round trip.
+    fn on_session(&mut self, fx: &mut Effects, boot: u64, path: Path, rtt: Duration) {
+        let is_restart = self.session.is_some_and(|session| session.boot != boot);
+        let is_new = self.session.is_none() || is_restart;
+        self.session = Some(Session { boot });
+        self.heard = fx.now;
+        if is_restart {
+            self.paths.reset();
+        }
+        if let Path::Relayed(leg, relay) = path {
+            self.paths.add_relay(leg, relay);
+        }
+        if is_new || self.paths.current().is_none() {
+            self.paths.prove(fx.now, path, rtt);
+            self.choose(fx, if is_restart { "the peer restarted" } else { "the handshake came this way" });
+        }
+        if self.state != PeerState::Up {
+            self.state = PeerState::Up;
+            fx.events.push_back(Event::PeerUp { overlay: self.overlay, peer: self.id, name: self.name.clone() });
+        }
+        if is_new {
+            self.punch = Punch::default();
+            let wait = fx.jittered(KEEPALIVE);
+            fx.timers.set(Timer::Keepalive(self.port), fx.now + wait);
+            fx.timers.set(Timer::Punch(self.port), fx.now);
+        }
+    }
+
+    /// Takes the best path there is.
+    pub fn choose(&mut self, fx: &mut Effects, reason: &'static str) {
+        if let Some(change) = self.paths.choose(fx.now, reason) {
+            self.on_change(fx, change);
+        }
+    }
+
+    pub(super) fn on_change(&mut self, fx: &mut Effects, change: Change) {
+        fx.commands.push_back(Command::UsePath { port: self.port, path: change.path });
+        fx.events.push_back(Event::PathChanged {
+            overlay: self.overlay,
+            peer: self.id,
+            name: self.name.clone(),
+            path: change.path.map_or_else(|| "none".into(), describe),
+            reason: change.reason,
+        });
+        fx.timers.set_earlier(Timer::Remember, fx.now + Duration::from_secs(2));
+    }
+
+    /// It left, or was not heard for too long: no keys, no path, no MACs.
+    pub fn on_gone(&mut self, fx: &mut Effects, reason: &'static str) {
+        let was_up = self.state == PeerState::Up;
+        self.state = PeerState::Gone;
+        self.session = None;
+        self.paths.reset();
+        self.cancel_timers(fx);
+        fx.commands.push_back(Command::Silence { port: self.port });
+        let rest = fx.jittered(ATTEMPT_REST);
+        fx.timers.set(Timer::Handshake(self.port), fx.now + rest);
+        if was_up {
+            let (overlay, peer, name) = (self.overlay, self.id, self.name.clone());
+            fx.events.push_back(Event::PeerGone { overlay, peer, name, reason });
+        }
+    }
+
+    /// Nothing of it shall come up again.
+    pub fn cancel_timers(&mut self, fx: &mut Effects) {
+        self.drop_attempt(fx);
+        if let Some(answered) = self.answered.take() {
+            fx.answered.remove(&answered.mac1);
+        }
+        for timer in [Timer::Rekey, Timer::Liveness, Timer::Keepalive, Timer::Punch] {
+            fx.timers.cancel(timer(self.port));
+        }
+    }
+
+    /// Where it was heard, for the next start.
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        self.paths.worth_remembering()
+    }
+}
+
+/// A path in words.
+pub fn describe(path: Path) -> String {
+    match path {
+        Path::Direct(addr) => format!("direct {addr}"),
+        Path::Relayed(leg, _) => format!("relayed leg {}", leg.0),
+    }
+}

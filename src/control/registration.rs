@@ -1,0 +1,249 @@
+//! Our side of a control link: dialling a supernode, registering every overlay, hearing the roster.
+//!
+//! It knows the supernode's link; what the roster means for peers is decided in `control`.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use rand_chacha::rand_core::RngCore;
+
+use super::effects::Effects;
+use super::report::LinkState;
+use super::timers::Timer;
+use crate::datapath::buf::OverlayIndex;
+use crate::datapath::fdb::PortId;
+use crate::datapath::{Command, LegId};
+use crate::keys::Fingerprint;
+use crate::node::{Event, LinkCommand, LinkId, SupernodeSettings};
+use crate::time::Time;
+use crate::wire::message::Message;
+use crate::wire::relay::RelayId;
+
+/// Waits between dials; the last one repeats.
+const REDIAL: [Duration; 5] = [
+    Duration::from_millis(100),
+    Duration::from_millis(300),
+    Duration::from_millis(700),
+    Duration::from_millis(1500),
+    Duration::from_secs(3),
+];
+/// A dial that has not come to an end by then is given up.
+const DIAL_PATIENCE: Duration = Duration::from_secs(10);
+/// A quiet link is asked this often...
+const PING_IDLE: Duration = Duration::from_secs(5);
+/// ...one that relays for us this often...
+const PING_BUSY: Duration = Duration::from_secs(1);
+/// ...and is dead when a ping was not answered for this long.
+const PING_PATIENCE: Duration = Duration::from_secs(3);
+/// A refused registration is tried again after this time.
+const REFUSED_REST: Duration = Duration::from_secs(60);
+
+/// Where an overlay stands at a supernode.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// REGISTER is on its way.
+    Asked,
+    /// We have this leg.
+    Registered(LegId),
+    /// It said no, then.
+    Refused(Time),
+}
+
+/// One overlay at one supernode.
+#[derive(Debug)]
+pub struct Registration {
+    /// Where it stands.
+    pub standing: Standing,
+    /// Members it told us of, by their legs.
+    pub members: BTreeMap<RelayId, PortId>,
+}
+
+/// One supernode of ours.
+#[derive(Debug)]
+pub struct Home {
+    /// Its place in the settings.
+    pub place: usize,
+    /// `host:port`.
+    pub address: String,
+    /// The key it must show.
+    pub pin: Option<Fingerprint>,
+    /// Of the link.
+    pub state: LinkState,
+    /// Round trip of the link.
+    pub rtt: Option<Duration>,
+    /// Its address, while the link stands.
+    pub remote: Option<SocketAddr>,
+    /// Where it sees us.
+    pub seen: Option<SocketAddr>,
+    /// By overlay.
+    pub registrations: BTreeMap<OverlayIndex, Registration>,
+    exporter: [u8; 32],
+    failures: usize,
+    ping: Option<(u64, Time)>,
+}
+
+impl Home {
+    /// Not dialled yet.
+    pub fn new(place: usize, settings: &SupernodeSettings, remembered: Option<Fingerprint>) -> Self {
+        Self {
+            place,
+            address: settings.address.clone(),
+            pin: settings.pin.or(remembered),
+            state: LinkState::Connecting,
+            rtt: None,
+            remote: None,
+            seen: None,
+            registrations: BTreeMap::new(),
+            exporter: [0; 32],
+            failures: 0,
+            ping: None,
+        }
+    }
+
+    const fn link(&self) -> LinkId {
+        LinkId::Dialled(self.place)
+    }
+
+    /// [`Timer::Link`]: dial, or give a dial up.
+    pub fn on_link_timer(&mut self, fx: &mut Effects) {
+        if self.state == LinkState::Connecting && self.failures > 0 {
+            fx.links.push_back(LinkCommand::Close { link: self.link() });
+        }
+        self.state = LinkState::Connecting;
+        self.failures += 1;
+        let (link, address, pin) = (self.link(), self.address.clone(), self.pin);
+        fx.links.push_back(LinkCommand::Dial { link, address, pin });
+        fx.timers.set(Timer::Link(self.place), fx.now + DIAL_PATIENCE);
+    }
+
+    /// The link stands. Gives the exporter that registrations sign.
+    pub fn on_up(&mut self, fx: &mut Effects, remote: SocketAddr, exporter: [u8; 32], shown: Option<Fingerprint>) {
+        self.remote = Some(remote);
+        self.exporter = exporter;
+        self.ping = None;
+        fx.timers.cancel(Timer::Link(self.place));
+        fx.timers.set(Timer::Ping(self.place), fx.now);
+        if let (None, Some(fingerprint)) = (self.pin, shown) {
+            self.pin = Some(fingerprint);
+            let supernode = self.address.clone();
+            fx.events.push_back(Event::SupernodeTrusted { supernode, fingerprint });
+            fx.timers.set_earlier(Timer::Remember, fx.now);
+        }
+    }
+
+    /// What a registration's signature covers besides the overlay.
+    pub const fn exporter(&self) -> &[u8; 32] {
+        &self.exporter
+    }
+
+    /// REGISTER for `overlay` goes out.
+    pub fn register(&mut self, fx: &mut Effects, overlay: OverlayIndex, message: &Message) {
+        self.registrations.insert(overlay, Registration { standing: Standing::Asked, members: BTreeMap::new() });
+        fx.tell(self.link(), message);
+    }
+
+    /// WELCOME: we have a leg.
+    pub fn on_welcome(
+        &mut self,
+        fx: &mut Effects,
+        overlay: OverlayIndex,
+        key: crate::wire::relay::LegKey,
+    ) -> Option<LegId> {
+        let supernode = self.remote?;
+        let registration = self.registrations.get_mut(&overlay)?;
+        let leg = fx.new_leg();
+        if let Standing::Registered(old) = std::mem::replace(&mut registration.standing, Standing::Registered(leg)) {
+            fx.commands.push_back(Command::DropLeg { leg: old });
+        }
+        fx.commands.push_back(Command::SetLeg { leg, supernode, key });
+        self.state = LinkState::Up;
+        self.failures = 0;
+        Some(leg)
+    }
+
+    /// The leg of `overlay`, if there is one.
+    pub fn leg(&self, overlay: OverlayIndex) -> Option<LegId> {
+        match self.registrations.get(&overlay)?.standing {
+            Standing::Registered(leg) => Some(leg),
+            Standing::Asked | Standing::Refused(_) => None,
+        }
+    }
+
+    /// All legs at this supernode.
+    pub fn legs(&self) -> Vec<(OverlayIndex, LegId)> {
+        self.registrations.keys().filter_map(|overlay| Some((*overlay, self.leg(*overlay)?))).collect()
+    }
+
+    /// REFUSED: the reason was told; later we ask again.
+    pub fn on_refused(&mut self, fx: &mut Effects, overlay: OverlayIndex) {
+        if let Some(registration) = self.registrations.get_mut(&overlay) {
+            registration.standing = Standing::Refused(fx.now);
+        }
+        if self.legs().is_empty() {
+            self.state = LinkState::Down;
+        }
+    }
+
+    /// Overlays whose refusal is old enough to ask again.
+    pub fn to_retry(&self, now: Time) -> Vec<OverlayIndex> {
+        let rested = |standing| matches!(standing, Standing::Refused(at) if now.since(at) >= REFUSED_REST);
+        self.registrations.iter().filter(|(_, r)| rested(r.standing)).map(|(overlay, _)| *overlay).collect()
+    }
+
+    /// PONG. `true` if we are seen somewhere else than before.
+    pub fn on_pong(&mut self, fx: &Effects, nonce: u64, seen: SocketAddr) -> bool {
+        if let Some((_, sent)) = self.ping.take_if(|(expected, _)| *expected == nonce) {
+            self.rtt = Some(fx.now.since(sent));
+        }
+        self.on_seen(seen)
+    }
+
+    /// Where the supernode sees us. `true` if that is news.
+    pub fn on_seen(&mut self, seen: SocketAddr) -> bool {
+        self.seen.replace(seen) != Some(seen)
+    }
+
+    /// [`Timer::Ping`]. `true` if the supernode is dead.
+    pub fn on_ping_timer(&mut self, fx: &mut Effects, is_busy: bool) -> bool {
+        if self.ping.is_some_and(|(_, sent)| fx.now.since(sent) >= PING_PATIENCE) {
+            fx.links.push_back(LinkCommand::Close { link: self.link() });
+            return true;
+        }
+        if self.ping.is_none() {
+            let nonce = fx.rng.next_u64();
+            self.ping = Some((nonce, fx.now));
+            fx.tell(self.link(), &Message::Ping { nonce });
+        }
+        let wait = if is_busy || self.rtt.is_none() { PING_BUSY } else { PING_IDLE };
+        let asked = self.ping.map_or(fx.now, |(_, sent)| sent);
+        let next = (fx.now + wait).min((asked + PING_PATIENCE).max(fx.now + Duration::from_millis(1)));
+        fx.timers.set(Timer::Ping(self.place), next);
+        false
+    }
+
+    /// It relays for us now: look more often.
+    pub fn on_busy(&self, fx: &mut Effects) {
+        if self.state == LinkState::Up {
+            fx.timers.set_earlier(Timer::Ping(self.place), fx.now + PING_BUSY);
+        }
+    }
+
+    /// The link is gone. Gives what was registered; a new dial follows.
+    pub fn on_down(&mut self, fx: &mut Effects, reason: String) -> Vec<(OverlayIndex, Registration)> {
+        if self.state == LinkState::Up || self.failures == 1 {
+            fx.events.push_back(Event::SupernodeLost { supernode: self.address.clone(), reason });
+        }
+        for (_, leg) in self.legs() {
+            fx.commands.push_back(Command::DropLeg { leg });
+        }
+        self.state = LinkState::Down;
+        self.remote = None;
+        self.rtt = None;
+        self.ping = None;
+        fx.timers.cancel(Timer::Ping(self.place));
+        let rest = fx.jittered(REDIAL[self.failures.min(REDIAL.len() - 1)]);
+        fx.timers.set(Timer::Link(self.place), fx.now + rest);
+        std::mem::take(&mut self.registrations).into_iter().collect()
+    }
+}

@@ -1,0 +1,267 @@
+//! The supernode's side of control links: who is a member of what, and where.
+//!
+//! It verifies members by the overlay id alone, tells members of each other, hands out relay legs,
+//! and keeps nothing that would let it read or join (DESIGN: "introduces, reflects, relays, reads nothing").
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+
+use rand_chacha::rand_core::RngCore;
+
+use super::effects::Effects;
+use super::report::{ServedOverlay, Serving};
+use crate::datapath::Command;
+use crate::keys::{NodeId, OverlayId, verify};
+use crate::node::{Event, LinkId, ServeSettings};
+use crate::wire::certificate::Certificate;
+use crate::wire::message::{Member, Message, ROSTER_MAX, Refusal, registration};
+use crate::wire::relay::{LegKey, RelayId};
+
+/// Most members of one overlay.
+pub const MEMBERS_MAX: usize = 4096;
+/// Most overlays.
+pub const OVERLAYS_MAX: usize = 4096;
+/// Most registrations from one address: a big site behind one NAT.
+pub const PER_ADDRESS_MAX: usize = 1024;
+/// Most overlays of one link.
+const PER_LINK_MAX: usize = 64;
+
+/// A control link that some node dialled.
+#[derive(Debug)]
+struct ServedLink {
+    remote: SocketAddr,
+    exporter: [u8; 32],
+    registered: BTreeMap<OverlayId, RelayId>,
+}
+
+#[derive(Debug)]
+struct Registered {
+    node: NodeId,
+    link: u64,
+    /// The address its registration was counted for.
+    counted: IpAddr,
+    told: Member,
+}
+
+/// The members of one overlay.
+#[derive(Debug, Default)]
+struct Served {
+    members: BTreeMap<RelayId, Registered>,
+    by_node: BTreeMap<NodeId, RelayId>,
+}
+
+/// What a supernode knows. All of it is told again by the members after a restart.
+#[derive(Debug, Default)]
+pub struct Supernode {
+    settings: ServeSettings,
+    links: BTreeMap<u64, ServedLink>,
+    overlays: BTreeMap<OverlayId, Served>,
+    overlay_of: BTreeMap<RelayId, OverlayId>,
+    per_address: BTreeMap<IpAddr, usize>,
+}
+
+impl Supernode {
+    /// With nobody registered.
+    pub fn new(settings: ServeSettings) -> Self {
+        Self { settings, ..Self::default() }
+    }
+
+    /// A node dialled us.
+    pub fn on_up(&mut self, link: u64, remote: SocketAddr, exporter: [u8; 32]) {
+        self.links.insert(link, ServedLink { remote, exporter, registered: BTreeMap::new() });
+    }
+
+    /// A node is gone.
+    pub fn on_down(&mut self, fx: &mut Effects, link: u64) {
+        let Some(link) = self.links.remove(&link) else { return };
+        for (overlay, relay) in link.registered {
+            self.remove(fx, overlay, relay);
+        }
+    }
+
+    /// A node said something.
+    pub fn on_message(&mut self, fx: &mut Effects, link: u64, remote: SocketAddr, bytes: &[u8]) {
+        self.follow(fx, link, remote);
+        let Ok(Some(message)) = Message::parse(bytes) else { return };
+        match message {
+            Message::Register { certificate, signature, directory } => {
+                self.on_register(fx, link, remote, (&certificate, &signature, directory));
+            }
+            Message::Ping { nonce } => fx.tell(LinkId::Accepted(link), &Message::Pong { nonce, seen: remote }),
+            Message::Update { overlay, directory } => self.on_update(fx, link, overlay, directory),
+            Message::Leave { overlay } => {
+                let registered = self.links.get_mut(&link).and_then(|link| link.registered.remove(&overlay));
+                if let Some(relay) = registered {
+                    self.remove(fx, overlay, relay);
+                }
+            }
+            Message::Welcome { .. }
+            | Message::Refused { .. }
+            | Message::Pong { .. }
+            | Message::Roster { .. }
+            | Message::Gone { .. } => {}
+        }
+    }
+
+    /// QUIC has validated another address of a node: its legs move with it.
+    fn follow(&mut self, fx: &mut Effects, id: u64, remote: SocketAddr) {
+        let Some(link) = self.links.get_mut(&id).filter(|link| link.remote != remote) else { return };
+        link.remote = remote;
+        let registered = link.registered.clone();
+        for (overlay, relay) in registered {
+            fx.commands.push_back(Command::MoveChannel { relay, addr: remote });
+            if let Some(member) = self.overlays.get_mut(&overlay).and_then(|served| served.members.get_mut(&relay)) {
+                member.told.seen = remote;
+            }
+            self.announce(fx, overlay, relay);
+        }
+    }
+
+    fn on_register(
+        &mut self,
+        fx: &mut Effects,
+        link: u64,
+        remote: SocketAddr,
+        (certificate, signature, directory): (&[u8], &[u8; 64], Vec<u8>),
+    ) {
+        match self.admit(link, remote, certificate, signature) {
+            Ok(certificate) => self.add(fx, (link, remote), &certificate, directory),
+            Err((overlay, reason)) => {
+                fx.events.push_back(Event::MemberRefused { from: remote, reason: reason.text() });
+                let overlay = overlay.unwrap_or(OverlayId([0; 32]));
+                fx.tell(LinkId::Accepted(link), &Message::Refused { overlay, reason });
+            }
+        }
+    }
+
+    fn admit(
+        &self,
+        link: u64,
+        remote: SocketAddr,
+        certificate: &[u8],
+        signature: &[u8; 64],
+    ) -> Result<Certificate, (Option<OverlayId>, Refusal)> {
+        let certificate = Certificate::parse(certificate).map_err(|_| (None, Refusal::Certificate))?;
+        let overlay = certificate.overlay;
+        let refused = |reason| (Some(overlay), reason);
+        let link = self.links.get(&link).ok_or(refused(Refusal::Full))?;
+        if self.settings.allow.as_ref().is_some_and(|allow| !allow.contains(&overlay)) {
+            return Err(refused(Refusal::NotAllowed));
+        }
+        if !verify(&certificate.signing_key, &registration(&link.exporter, overlay), signature) {
+            return Err(refused(Refusal::Signature));
+        }
+        let members = self.overlays.get(&overlay).map(|served| served.members.len());
+        let from_address = self.per_address.get(&remote.ip()).copied().unwrap_or_default();
+        let is_full = members.map_or(self.overlays.len() >= OVERLAYS_MAX, |members| members >= MEMBERS_MAX)
+            || from_address >= PER_ADDRESS_MAX
+            || link.registered.len() >= PER_LINK_MAX;
+        if is_full { Err(refused(Refusal::Full)) } else { Ok(certificate) }
+    }
+
+    /// The same node key replaces its older registration at once: it restarted.
+    fn add(
+        &mut self,
+        fx: &mut Effects,
+        (link, remote): (u64, SocketAddr),
+        certificate: &Certificate,
+        directory: Vec<u8>,
+    ) {
+        let overlay = certificate.overlay;
+        let old = self.overlays.get(&overlay).and_then(|served| served.by_node.get(&certificate.node).copied());
+        if let Some(old) = old {
+            self.remove(fx, overlay, old);
+        }
+        let relay = self.new_relay_id(fx);
+        let mut key = LegKey([0; 16]);
+        fx.rng.fill_bytes(&mut key.0);
+        fx.commands.push_back(Command::SetChannel { relay, overlay, addr: remote, key });
+        fx.tell(LinkId::Accepted(link), &Message::Welcome { overlay, relay, key, seen: remote });
+        let told = Member { relay, seen: remote, certificate: certificate.bytes().to_vec(), directory };
+        let served = self.overlays.entry(overlay).or_default();
+        served.members.insert(relay, Registered { node: certificate.node, link, counted: remote.ip(), told });
+        served.by_node.insert(certificate.node, relay);
+        self.overlay_of.insert(relay, overlay);
+        *self.per_address.entry(remote.ip()).or_default() += 1;
+        if let Some(link) = self.links.get_mut(&link) {
+            link.registered.insert(overlay, relay);
+        }
+        fx.events.push_back(Event::MemberJoined { overlay, member: certificate.node, from: remote });
+        self.tell_roster(fx, overlay, relay, link);
+        self.announce(fx, overlay, relay);
+    }
+
+    fn new_relay_id(&self, fx: &mut Effects) -> RelayId {
+        loop {
+            let relay = RelayId(fx.rng.next_u32());
+            if !self.overlay_of.contains_key(&relay) {
+                return relay;
+            }
+        }
+    }
+
+    /// Everybody else, to a new member.
+    fn tell_roster(&self, fx: &mut Effects, overlay: OverlayId, to: RelayId, link: u64) {
+        let Some(served) = self.overlays.get(&overlay) else { return };
+        let others = served.members.iter().filter(|(relay, _)| **relay != to).map(|(_, member)| member.told.clone());
+        let others = others.collect::<Vec<_>>();
+        let mut reset = true;
+        for members in others.chunks(ROSTER_MAX) {
+            let message = Message::Roster { overlay, reset, members: members.to_vec() };
+            fx.tell(LinkId::Accepted(link), &message);
+            reset = false;
+        }
+    }
+
+    /// A new or changed member, to everybody else.
+    fn announce(&self, fx: &mut Effects, overlay: OverlayId, relay: RelayId) {
+        let Some(served) = self.overlays.get(&overlay) else { return };
+        let Some(member) = served.members.get(&relay) else { return };
+        let message = Message::Roster { overlay, reset: false, members: vec![member.told.clone()] };
+        for other in served.members.values().filter(|other| other.node != member.node) {
+            fx.tell(LinkId::Accepted(other.link), &message);
+        }
+    }
+
+    fn on_update(&mut self, fx: &mut Effects, link: u64, overlay: OverlayId, directory: Vec<u8>) {
+        let Some(relay) = self.links.get(&link).and_then(|link| link.registered.get(&overlay)).copied() else { return };
+        if let Some(member) = self.overlays.get_mut(&overlay).and_then(|served| served.members.get_mut(&relay)) {
+            member.told.directory = directory;
+            self.announce(fx, overlay, relay);
+        }
+    }
+
+    fn remove(&mut self, fx: &mut Effects, overlay: OverlayId, relay: RelayId) {
+        let Some(served) = self.overlays.get_mut(&overlay) else { return };
+        let Some(gone) = served.members.remove(&relay) else { return };
+        served.by_node.remove(&gone.node);
+        self.overlay_of.remove(&relay);
+        if let Some(link) = self.links.get_mut(&gone.link) {
+            link.registered.remove(&overlay);
+        }
+        if let Some(count) = self.per_address.get_mut(&gone.counted) {
+            *count = count.saturating_sub(1);
+            if *count == 0 {
+                self.per_address.remove(&gone.counted);
+            }
+        }
+        fx.commands.push_back(Command::DropChannel { relay });
+        fx.events.push_back(Event::MemberLeft { overlay, member: gone.node });
+        let message = Message::Gone { overlay, relays: vec![relay] };
+        for other in served.members.values() {
+            fx.tell(LinkId::Accepted(other.link), &message);
+        }
+        if served.members.is_empty() {
+            self.overlays.remove(&overlay);
+        }
+    }
+
+    /// What it does for others.
+    pub fn report(&self, counters: BTreeMap<String, u64>) -> Serving {
+        let overlay = |(id, served): (&OverlayId, &Served)| ServedOverlay {
+            id: id.to_string(),
+            members: served.members.values().map(|member| (member.node.to_string(), member.told.seen)).collect(),
+        };
+        Serving { overlays: self.overlays.iter().map(overlay).collect(), counters }
+    }
+}

@@ -1,0 +1,181 @@
+//! What the control room tells the corridor, and what the corridor tells the control room.
+
+use std::net::SocketAddr;
+
+use super::buf::OverlayIndex;
+use super::fdb::PortId;
+use super::port::{Activity, LegId, Path};
+use super::seal::SessionKeys;
+use super::stats::DropReason;
+use crate::keys::OverlayId;
+use crate::wire::relay::{LegKey, RelayId};
+
+/// From the control room.
+#[derive(Debug)]
+pub enum Command {
+    /// A peer is known: frames may be flooded to it.
+    OpenPort {
+        /// Never used before.
+        port: PortId,
+        /// Its overlay.
+        overlay: OverlayIndex,
+    },
+    /// A peer is gone: its MACs are forgotten.
+    ClosePort {
+        /// Which.
+        port: PortId,
+    },
+    /// New keys.
+    Install {
+        /// For this port.
+        port: PortId,
+        /// Both directions.
+        keys: SessionKeys,
+        /// The peer has them too (we initiated); otherwise they wait for the first packet that shows it.
+        confirmed: bool,
+    },
+    /// Frames take this path from now on; `None` holds them back.
+    UsePath {
+        /// Of this port.
+        port: PortId,
+        /// The path.
+        path: Option<Path>,
+    },
+    /// A peer fell silent: its MACs are forgotten, and nothing is flooded to it before new keys come.
+    Silence {
+        /// Its port.
+        port: PortId,
+    },
+    /// A packet ended in the control room.
+    CountDrop {
+        /// Why.
+        reason: DropReason,
+    },
+    /// Seal a message to a peer and send it on `path`, whichever path frames take.
+    SendSession {
+        /// To this port.
+        port: PortId,
+        /// This way.
+        path: Path,
+        /// Type and body (protocol.md section 5).
+        message: Vec<u8>,
+        /// A hop limit other than the system's.
+        hops: Option<u8>,
+    },
+    /// Send a handshake packet.
+    SendPlain {
+        /// This way.
+        path: Path,
+        /// INIT or RESP.
+        packet: Vec<u8>,
+    },
+    /// Report on a port with [`Notice::Measured`].
+    Measure {
+        /// Which.
+        port: PortId,
+    },
+    /// Tell us with [`Notice::Active`] when the next frame is sent.
+    Watch {
+        /// On this port.
+        port: PortId,
+    },
+    /// We have a leg at a supernode.
+    SetLeg {
+        /// Our number for it.
+        leg: LegId,
+        /// The supernode.
+        supernode: SocketAddr,
+        /// Shared with it.
+        key: LegKey,
+    },
+    /// A leg of ours is closed.
+    DropLeg {
+        /// Which.
+        leg: LegId,
+    },
+    /// A member has a leg here (we are its supernode).
+    SetChannel {
+        /// Its number.
+        relay: RelayId,
+        /// Its overlay.
+        overlay: OverlayId,
+        /// Its validated address.
+        addr: SocketAddr,
+        /// Shared with it.
+        key: LegKey,
+    },
+    /// A member's validated address changed.
+    MoveChannel {
+        /// Its number.
+        relay: RelayId,
+        /// The new one.
+        addr: SocketAddr,
+    },
+    /// A member's leg is closed.
+    DropChannel {
+        /// Its number.
+        relay: RelayId,
+    },
+}
+
+/// To the control room.
+#[derive(Debug)]
+pub enum Notice {
+    /// A frame waits for keys.
+    NeedKeys {
+        /// Of this port.
+        port: PortId,
+    },
+    /// INIT or RESP came.
+    Handshake {
+        /// This way.
+        path: Path,
+        /// The packet.
+        packet: Vec<u8>,
+    },
+    /// A genuine message came from a peer.
+    Session {
+        /// From this port.
+        port: PortId,
+        /// This way.
+        path: Path,
+        /// Type and body.
+        message: Vec<u8>,
+    },
+    /// Something genuine came by another path than the one in use.
+    Heard {
+        /// From this port.
+        port: PortId,
+        /// This way.
+        path: Path,
+    },
+    /// The peer has shown that it has the keys we wait with.
+    Confirmed {
+        /// This port.
+        port: PortId,
+        /// The way its first packet came.
+        path: Path,
+    },
+    /// Frames begin to flow.
+    Active {
+        /// To this port.
+        port: PortId,
+    },
+    /// The answer to [`Command::Measure`].
+    Measured {
+        /// Of this port.
+        port: PortId,
+        /// What happened on it.
+        activity: Activity,
+    },
+    /// A receiver index is free again.
+    Retired {
+        /// Which.
+        index: u32,
+    },
+    /// Our own sealed packets came out of a TAP.
+    UnderlayLoop {
+        /// Of this overlay.
+        overlay: OverlayIndex,
+    },
+}

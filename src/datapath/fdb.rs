@@ -1,0 +1,212 @@
+//! The forwarding database: which port each MAC address was last heard on, VLAN by VLAN.
+//!
+//! Learned from source addresses, aged out after [`AGEING`], bounded by [`CAPACITY`] and per port.
+//! One rule for every move, TAP or peer, from or to: an announced one is followed at once, an
+//! ordinary frame only when the owner has not been heard for [`QUIET`]. Too old is as if it were not
+//! there; its room is taken back when a new entry needs it, a few at a time, so that no frame pays
+//! for a scan. No port's new addresses ever displace another port's entries.
+//! Does no I/O and reads no clock.
+
+mod due;
+
+use std::time::Duration;
+
+use ahash::RandomState;
+use indexmap::IndexMap;
+
+use self::due::Due;
+use super::frame::Mac;
+use crate::time::Time;
+
+/// IEEE 802.1D's default; the Linux bridge uses the same.
+pub const AGEING: Duration = Duration::from_secs(300);
+/// Entries in all: about 8 MB when full, and more than hardware switches of a rack hold.
+pub const CAPACITY: usize = 65_536;
+/// Entries of one peer: a site of a thousand machines. 48 such peers fill the table; a member that
+/// makes up addresses fills no more than this.
+pub const PER_PORT: usize = 1_024;
+/// Entries of the TAP: the segment behind us is our own and may be large. This room is kept for it,
+/// so that members cannot make us deaf to our own machines and then take their addresses.
+pub const PER_TAP: usize = 16_384;
+/// An owner heard more recently keeps its address against frames that announce nothing: longer
+/// than a flow pauses, shorter than people wait for a machine that moved without a word.
+pub const QUIET: Duration = Duration::from_secs(5);
+
+/// A port of the switch. The numbers of peers' ports are never given again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PortId(pub u32);
+
+/// The port towards our own segment.
+pub const TAP: PortId = PortId(0);
+
+/// What became of a source address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Learned {
+    /// Not known before, known now.
+    New,
+    /// Known here, heard again.
+    Refreshed,
+    /// Was known at another port, is here now.
+    Moved,
+    /// Known at another port that was heard a moment ago: stays there.
+    Held,
+    /// No room: not known now, frames to it are flooded.
+    Full,
+    /// A group or nobody: never learned.
+    Group,
+}
+
+/// One address in one VLAN, ordered by VLAN first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+struct Key(u64);
+
+impl Key {
+    fn new(vlan: u16, Mac([a, b, c, d, e, f]): Mac) -> Self {
+        let [high, low] = vlan.to_be_bytes();
+        Self(u64::from_be_bytes([high, low, a, b, c, d, e, f]))
+    }
+
+    fn parts(self) -> (u16, Mac) {
+        let [high, low, mac @ ..] = self.0.to_be_bytes();
+        (u16::from_be_bytes([high, low]), Mac(mac))
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Slot {
+    port: PortId,
+    heard: Time,
+    /// When [`Due`] looks at it next; not later than it ages out.
+    due: Time,
+}
+
+impl Slot {
+    fn is_old(&self, now: Time) -> bool {
+        now.since(self.heard) >= AGEING
+    }
+}
+
+/// An entry as people see it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// The VLAN; 0 = untagged.
+    pub vlan: u16,
+    /// The address.
+    pub mac: Mac,
+    /// Where it is.
+    pub port: PortId,
+    /// Since it was last heard.
+    pub age: Duration,
+}
+
+/// The table.
+#[derive(Debug)]
+pub struct Fdb {
+    /// Hashed with a key of ours: strangers choose the addresses.
+    entries: IndexMap<Key, Slot, RandomState>,
+    due: Due,
+}
+
+impl Fdb {
+    /// An empty table, hashed with `seed`.
+    pub fn new(seed: [u64; 4]) -> Self {
+        let [a, b, c, d] = seed;
+        let hasher = RandomState::with_seeds(a, b, c, d);
+        Self { entries: IndexMap::with_hasher(hasher), due: Due::default() }
+    }
+
+    /// A frame from `mac` came in by `port`; `announced` if it says that the sender is there now.
+    pub fn learn(&mut self, now: Time, vlan: u16, mac: Mac, port: PortId, announced: bool) -> Learned {
+        if mac.is_group() || mac.is_zero() {
+            return Learned::Group;
+        }
+        let key = Key::new(vlan, mac);
+        let Some(slot) = self.entries.get_mut(&key) else {
+            return self.insert(now, key, port, Learned::New);
+        };
+        let known = !slot.is_old(now);
+        if slot.port == port {
+            slot.heard = slot.heard.max(now);
+            return if known { Learned::Refreshed } else { Learned::New };
+        }
+        if known && !announced && now.since(slot.heard) < QUIET {
+            return Learned::Held;
+        }
+        // It has left there, whether or not there is room for it here.
+        self.remove(key);
+        self.insert(now, key, port, if known { Learned::Moved } else { Learned::New })
+    }
+
+    /// Where frames to `mac` go; `None` if nobody knows: flood.
+    pub fn lookup(&self, now: Time, vlan: u16, mac: Mac) -> Option<PortId> {
+        let slot = self.entries.get(&Key::new(vlan, mac))?;
+        (!slot.is_old(now)).then_some(slot.port)
+    }
+
+    /// Forgets everything at `port`: its peer is gone.
+    pub fn flush_port(&mut self, port: PortId) {
+        for key in self.due.take_port(port) {
+            self.entries.swap_remove(&key);
+        }
+    }
+
+    /// How many entries are not too old. Counts them: for people, not per frame.
+    pub fn len(&self, now: Time) -> usize {
+        self.entries.values().filter(|slot| !slot.is_old(now)).count()
+    }
+
+    /// The entries that are not too old, by VLAN and address. For people, not per frame.
+    pub fn entries(&self, now: Time) -> impl Iterator<Item = Entry> + use<> {
+        let mut live: Vec<_> =
+            self.entries.iter().filter(|(_, slot)| !slot.is_old(now)).map(|(k, s)| (*k, *s)).collect();
+        live.sort_unstable_by_key(|(key, _)| *key);
+        live.into_iter().map(move |(key, slot)| {
+            let (vlan, mac) = key.parts();
+            Entry { vlan, mac, port: slot.port, age: now.since(slot.heard) }
+        })
+    }
+
+    fn insert(&mut self, now: Time, key: Key, port: PortId, learned: Learned) -> Learned {
+        if !self.has_room(now, port) {
+            return Learned::Full;
+        }
+        let slot = Slot { port, heard: now, due: now + AGEING };
+        self.due.insert(slot.due, port, key);
+        self.entries.insert(key, slot);
+        learned
+    }
+
+    fn remove(&mut self, key: Key) {
+        if let Some(slot) = self.entries.swap_remove(&key) {
+            self.due.remove(slot.due, slot.port, key);
+        }
+    }
+
+    /// Whether `port` may have one more entry, after taking back what is too old.
+    fn has_room(&mut self, now: Time, port: PortId) -> bool {
+        let mut steps = due::STEPS;
+        while let Some(first) = self.due.in_the_way(port) {
+            if steps == 0 || first.at > now {
+                return false;
+            }
+            steps -= 1;
+            self.look_at(now, first.key);
+        }
+        true
+    }
+
+    /// Its time has come: it goes, or its time is put off if it was heard since.
+    fn look_at(&mut self, now: Time, key: Key) {
+        let Some(slot) = self.entries.get_mut(&key) else { return };
+        if slot.is_old(now) {
+            return self.remove(key);
+        }
+        let put_off = slot.heard + AGEING;
+        self.due.remove(slot.due, slot.port, key);
+        self.due.insert(put_off, slot.port, key);
+        slot.due = put_off;
+    }
+}
+
+#[cfg(test)]
+mod tests;

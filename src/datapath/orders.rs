@@ -1,0 +1,193 @@
+//! Carrying out the control room's orders.
+
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+
+use rand_chacha::rand_core::RngCore;
+
+use super::buf::{Deliveries, OverlayIndex, Transmits};
+use super::fdb::{Entry, PortId};
+use super::limit::Bucket;
+use super::port::{Epoch, Path, Port};
+use super::relay::{Channels, Legs};
+use super::seal::SessionKeys;
+use super::stats::Stats;
+use super::switch::Switch;
+use super::{Activity, Command, Datapath, HANDSHAKE_BURST, HANDSHAKE_RATE, Notice, Target, relay_wire};
+use crate::node::OverlaySettings;
+use crate::time::Time;
+
+impl Datapath {
+    /// An empty corridor for these overlays.
+    pub fn new(overlays: &[OverlaySettings], rng: &mut impl RngCore) -> Self {
+        let mut seed = || std::array::from_fn(|_| rng.next_u64());
+        let hasher = |[a, b, c, d]: [u64; 4]| ahash::RandomState::with_seeds(a, b, c, d);
+        Self {
+            switches: overlays.iter().map(|overlay| Switch::new(seed(), overlay.mtu, overlay.stp)).collect(),
+            ports: BTreeMap::new(),
+            by_index: HashMap::with_hasher(hasher(seed())),
+            remote_indices: HashSet::with_hasher(hasher(seed())),
+            legs: Legs::default(),
+            channels: Channels::new(seed()),
+            handshake_limit: Bucket::new(HANDSHAKE_RATE, HANDSHAKE_BURST),
+            stats: overlays.iter().map(|_| Stats::default()).collect(),
+            node_stats: Stats::default(),
+            transmits: Transmits::default(),
+            deliveries: Deliveries::default(),
+            notices: VecDeque::new(),
+        }
+    }
+
+    /// The next notice for the control room.
+    pub fn poll_notice(&mut self) -> Option<Notice> {
+        self.notices.pop_front()
+    }
+
+    /// What is to be sent and delivered since the last call; `spare` batches take their places.
+    pub fn take_batches(&mut self, spare: (Transmits, Deliveries)) -> (Transmits, Deliveries) {
+        (std::mem::replace(&mut self.transmits, spare.0), std::mem::replace(&mut self.deliveries, spare.1))
+    }
+
+    /// Whether [`Datapath::take_batches`] would give anything.
+    pub fn has_batches(&self) -> bool {
+        !self.transmits.is_empty() || !self.deliveries.is_empty()
+    }
+
+    /// Counters of one overlay.
+    pub fn stats(&self, overlay: OverlayIndex) -> &Stats {
+        &self.stats[overlay.0]
+    }
+
+    /// Counters of what belongs to no overlay (yet): strangers, relaying, handshakes.
+    pub fn node_stats(&mut self) -> &mut Stats {
+        &mut self.node_stats
+    }
+
+    /// What the switch of `overlay` knows.
+    pub fn fdb_entries(&self, now: Time, overlay: OverlayIndex) -> Vec<Entry> {
+        self.switches[overlay.0].fdb.entries(now).collect()
+    }
+
+    /// Carries out an order.
+    pub fn handle_command(&mut self, now: Time, command: Command) {
+        match command {
+            Command::OpenPort { port, overlay } => {
+                self.ports.insert(port, Port::new(overlay));
+                self.switches[overlay.0].ports.insert(port);
+            }
+            Command::ClosePort { port } => self.close_port(port),
+            Command::Install { port, keys, confirmed } => self.install(now, port, &keys, confirmed),
+            Command::UsePath { port, path } => self.use_path(now, port, path),
+            Command::Silence { port } => self.silence(port),
+            Command::CountDrop { reason } => self.node_stats.dropped(reason),
+            Command::SendSession { port, path, message, hops } => {
+                self.transmit(now, port, path, hops, (false, &[&message]));
+            }
+            Command::SendPlain { path, packet } => self.send_plain(path, &packet),
+            Command::Measure { port } => self.measure(now, port),
+            Command::Watch { port } => {
+                if let Some(port) = self.ports.get_mut(&port) {
+                    port.watched = false;
+                }
+            }
+            Command::SetLeg { leg, supernode, key } => self.legs.set(leg, supernode, key),
+            Command::DropLeg { leg } => self.legs.drop(leg),
+            Command::SetChannel { relay, overlay, addr, key } => self.channels.set(relay, overlay, addr, key),
+            Command::MoveChannel { relay, addr } => self.channels.rebind(relay, addr),
+            Command::DropChannel { relay } => self.channels.drop(relay),
+        }
+    }
+
+    fn close_port(&mut self, id: PortId) {
+        let Some(port) = self.ports.remove(&id) else { return };
+        let switch = &mut self.switches[port.overlay.0];
+        switch.ports.remove(&id);
+        switch.fdb.flush_port(id);
+        for epoch in [port.current, port.previous, port.next].into_iter().flatten() {
+            self.retire(&epoch);
+        }
+    }
+
+    /// No flood reaches the peer, and nobody looks for its MACs there, until it has new keys.
+    fn silence(&mut self, id: PortId) {
+        let Some(port) = self.ports.get_mut(&id) else { return };
+        port.drop_held();
+        port.use_path(None);
+        let epochs = [port.current.take(), port.previous.take(), port.next.take()];
+        let switch = &mut self.switches[port.overlay.0];
+        switch.ports.remove(&id);
+        switch.fdb.flush_port(id);
+        for epoch in epochs.into_iter().flatten() {
+            self.retire(&epoch);
+        }
+    }
+
+    fn retire(&mut self, epoch: &Epoch) {
+        self.by_index.remove(&epoch.local_index);
+        self.remote_indices.remove(&epoch.sealer.remote_index());
+        self.notices.push_back(Notice::Retired { index: epoch.local_index });
+    }
+
+    fn install(&mut self, now: Time, id: PortId, keys: &SessionKeys, confirmed: bool) {
+        let Some(port) = self.ports.get_mut(&id) else { return };
+        let epoch = Epoch::new(now, keys);
+        self.switches[port.overlay.0].ports.insert(id);
+        self.by_index.insert(keys.local_index, id);
+        self.remote_indices.insert(keys.remote_index);
+        let retired = if confirmed { port.promote(epoch) } else { port.next.replace(epoch) };
+        if let Some(epoch) = retired {
+            self.retire(&epoch);
+        }
+        if confirmed {
+            self.flush_pending(now, id);
+        }
+    }
+
+    /// The first packet with the keys that waited: the peer has them.
+    pub(super) fn confirm(&mut self, now: Time, id: PortId, path: Path) {
+        let Some(port) = self.ports.get_mut(&id) else { return };
+        let retired = port.next.take().and_then(|epoch| port.promote(epoch));
+        if let Some(epoch) = retired {
+            self.retire(&epoch);
+        }
+        self.notices.push_back(Notice::Confirmed { port: id, path });
+        self.flush_pending(now, id);
+    }
+
+    fn use_path(&mut self, now: Time, id: PortId, path: Option<Path>) {
+        if let Some(port) = self.ports.get_mut(&id) {
+            port.use_path(path);
+            self.flush_pending(now, id);
+        }
+    }
+
+    fn flush_pending(&mut self, now: Time, id: PortId) {
+        let Some(port) = self.ports.get_mut(&id) else { return };
+        if port.path.is_some() && port.sending(now).is_some() {
+            for frame in port.take_held(now) {
+                self.send(now, id, &frame);
+            }
+        }
+    }
+
+    fn send_plain(&mut self, path: Path, packet: &[u8]) {
+        let Some(to) = self.legs.address(path) else { return };
+        let lead = if path.is_direct() { 0 } else { relay_wire::HEADER_LEN };
+        let len = lead + packet.len();
+        let room = &mut self.transmits.reserve(len)[..len];
+        room[lead..].copy_from_slice(packet);
+        self.legs.wrap(path, room);
+        self.transmits.commit(len, Target { to, hops: None });
+    }
+
+    fn measure(&mut self, now: Time, id: PortId) {
+        if let Some(port) = self.ports.get_mut(&id) {
+            port.activity.has_keys = port.sending(now).is_some();
+            self.notices.push_back(Notice::Measured { port: id, activity: port.activity });
+        }
+    }
+
+    /// What happened on a port, for reports.
+    pub fn activity(&self, id: PortId) -> Activity {
+        self.ports.get(&id).map(|port| port.activity).unwrap_or_default()
+    }
+}

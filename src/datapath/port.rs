@@ -1,0 +1,200 @@
+//! Ports: the hot half of a peer. Keys, the path in use, frames that wait for keys, counters.
+//!
+//! The cold half (identity, handshake, candidates) is `control/peer`; [`PortId`] joins them.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use super::buf::OverlayIndex;
+use super::fragment::Reassembly;
+use super::seal::{Opener, PACKETS_MAX, Sealer, SessionKeys};
+use crate::time::Time;
+use crate::wire::relay::RelayId;
+
+/// Keys are not used to open longer than this (WireGuard's reject-after-time).
+pub(super) const KEY_LIFE: Duration = Duration::from_secs(180);
+/// Frames that wait for one peer's keys: a burst of a TCP handshake and ARP, not a stream.
+const PENDING_FRAMES: usize = 64;
+/// Their bytes.
+const PENDING_BYTES: usize = 128 * 1024;
+/// They are not delivered later than this: whoever sent them has sent them again by then.
+const PENDING_LIFE: Duration = Duration::from_secs(3);
+
+/// A leg of ours at a supernode.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LegId(pub u32);
+
+/// How packets reach a peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Path {
+    /// Straight to this address.
+    Direct(SocketAddr),
+    /// Over this leg of ours to the peer's leg.
+    Relayed(LegId, RelayId),
+}
+
+impl Path {
+    /// Whether no supernode is on the way.
+    pub const fn is_direct(self) -> bool {
+        matches!(self, Self::Direct(_))
+    }
+}
+
+/// One generation of a session's keys.
+pub(super) struct Epoch {
+    pub(super) sealer: Sealer,
+    pub(super) opener: Opener,
+    pub(super) local_index: u32,
+    since: Time,
+}
+
+impl Epoch {
+    pub(super) fn new(now: Time, keys: &SessionKeys) -> Self {
+        Self { sealer: Sealer::new(keys), opener: Opener::new(keys), local_index: keys.local_index, since: now }
+    }
+
+    pub(super) fn is_expired(&self, now: Time) -> bool {
+        now.since(self.since) >= KEY_LIFE
+    }
+}
+
+/// Which generation a receiver index belongs to.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Generation {
+    Current,
+    Previous,
+    Next,
+}
+
+/// What happened on a port, for the control room's judgement.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Activity {
+    /// When anything genuine came from the peer, on any path.
+    pub heard: Option<Time>,
+    /// Since when packets have gone out on the present path with nothing coming back on it.
+    pub unanswered_since: Option<Time>,
+    /// When the last frame was sent.
+    pub sent: Option<Time>,
+    /// Frame bytes sent.
+    pub tx_bytes: u64,
+    /// Frame bytes received.
+    pub rx_bytes: u64,
+    /// Whether there are keys to send with.
+    pub has_keys: bool,
+}
+
+/// One port towards a peer.
+pub(super) struct Port {
+    pub(super) overlay: OverlayIndex,
+    pub(super) path: Option<Path>,
+    pub(super) current: Option<Epoch>,
+    pub(super) previous: Option<Epoch>,
+    pub(super) next: Option<Epoch>,
+    pub(super) reassembly: Reassembly,
+    pub(super) fragment_id: u16,
+    pub(super) activity: Activity,
+    /// The control room watches this port; it is told once when frames begin to flow.
+    pub(super) watched: bool,
+    /// A path other than the one in use that was reported already.
+    pub(super) noted: Option<Path>,
+    pending: VecDeque<(Time, Vec<u8>)>,
+    pending_bytes: usize,
+}
+
+impl Port {
+    pub(super) fn new(overlay: OverlayIndex) -> Self {
+        Self {
+            overlay,
+            path: None,
+            current: None,
+            previous: None,
+            next: None,
+            reassembly: Reassembly::default(),
+            fragment_id: 0,
+            activity: Activity::default(),
+            watched: false,
+            noted: None,
+            pending: VecDeque::new(),
+            pending_bytes: 0,
+        }
+    }
+
+    /// The epoch that sends at `now`, if there is one.
+    pub(super) fn sending(&mut self, now: Time) -> Option<&mut Epoch> {
+        self.current.as_mut().filter(|epoch| !epoch.is_expired(now) && epoch.sealer.sealed() < PACKETS_MAX)
+    }
+
+    /// The epoch that `index` names.
+    pub(super) fn epoch(&mut self, index: u32) -> Option<(Generation, &mut Epoch)> {
+        let named = |epoch: &Epoch| epoch.local_index == index;
+        if self.current.as_ref().is_some_and(named) {
+            self.current.as_mut().map(|epoch| (Generation::Current, epoch))
+        } else if self.previous.as_ref().is_some_and(named) {
+            self.previous.as_mut().map(|epoch| (Generation::Previous, epoch))
+        } else if self.next.as_ref().is_some_and(named) {
+            self.next.as_mut().map(|epoch| (Generation::Next, epoch))
+        } else {
+            None
+        }
+    }
+
+    /// Makes `epoch` the one that sends; gives back the one that nothing uses any more.
+    pub(super) fn promote(&mut self, epoch: Epoch) -> Option<Epoch> {
+        let current = self.current.replace(epoch);
+        std::mem::replace(&mut self.previous, current)
+    }
+
+    /// Keeps a frame until there are keys; what waited too long makes room. `false` if there is none.
+    pub(super) fn hold(&mut self, now: Time, frame: &[u8]) -> bool {
+        while self.pending.front().is_some_and(|(since, _)| now.since(*since) >= PENDING_LIFE) {
+            self.pending_bytes -= self.pending.pop_front().map_or(0, |(_, old)| old.len());
+        }
+        if self.pending.len() >= PENDING_FRAMES || self.pending_bytes + frame.len() > PENDING_BYTES {
+            return false;
+        }
+        self.pending_bytes += frame.len();
+        self.pending.push_back((now, frame.to_vec()));
+        true
+    }
+
+    /// The frames that waited and are not too old, oldest first.
+    pub(super) fn take_held(&mut self, now: Time) -> impl Iterator<Item = Vec<u8>> + use<> {
+        self.pending_bytes = 0;
+        let held = std::mem::take(&mut self.pending).into_iter();
+        held.filter(move |(since, _)| now.since(*since) < PENDING_LIFE).map(|(_, frame)| frame)
+    }
+
+    /// Nobody waits for these frames any more.
+    pub(super) fn drop_held(&mut self) {
+        self.pending_bytes = 0;
+        self.pending.clear();
+    }
+
+    /// Something genuine came by `path`; says whether the control room should hear of that path.
+    pub(super) fn hear(&mut self, now: Time, path: Path) -> bool {
+        self.activity.heard = Some(now);
+        if self.path == Some(path) {
+            self.activity.unanswered_since = None;
+            return false;
+        }
+        let news = self.noted != Some(path);
+        self.noted = Some(path);
+        news
+    }
+
+    /// A packet went out; says whether the control room should begin to watch.
+    pub(super) fn note_sent(&mut self, now: Time, frame_bytes: usize) -> bool {
+        self.activity.sent = Some(now);
+        self.activity.tx_bytes += frame_bytes as u64;
+        self.activity.unanswered_since.get_or_insert(now);
+        !std::mem::replace(&mut self.watched, true)
+    }
+
+    /// Packets go another way from now on.
+    pub(super) fn use_path(&mut self, path: Option<Path>) {
+        self.path = path;
+        self.noted = None;
+        self.activity.unanswered_since = None;
+    }
+}

@@ -1,0 +1,98 @@
+//! The switch of one overlay: from a frame's header to a verdict.
+//!
+//! Port 0 is the TAP, every other port is a peer. A frame from a peer goes to the TAP or ends here:
+//! split horizon is per node, so no frame ever crosses the overlay twice.
+
+use std::collections::BTreeSet;
+
+use super::fdb::{Fdb, Learned, PortId, TAP};
+use super::frame::{self, Header, LinkLocal};
+use super::limit::{Bucket, FLOOD_BURST, FLOOD_RATE};
+use super::stats::DropReason;
+use crate::time::Time;
+
+/// Ethernet header and two VLAN tags: what a frame may have besides its payload.
+const ETHERNET_LEN: usize = 14 + 4 + 4;
+
+/// What becomes of a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// Out of this port.
+    Forward(PortId),
+    /// Out of every port but the one it came from.
+    Flood,
+    /// It ends here.
+    Drop(DropReason),
+}
+
+/// One overlay's switch.
+pub(super) struct Switch {
+    pub(super) fdb: Fdb,
+    /// The peers' ports, in the order of their ids.
+    pub(super) ports: BTreeSet<PortId>,
+    flood_limit: Bucket,
+    frame_max: usize,
+    stp: bool,
+}
+
+impl Switch {
+    pub(super) fn new(seed: [u64; 4], mtu: usize, stp: bool) -> Self {
+        Self {
+            fdb: Fdb::new(seed),
+            ports: BTreeSet::new(),
+            flood_limit: Bucket::new(FLOOD_RATE, FLOOD_BURST),
+            frame_max: ETHERNET_LEN + mtu,
+            stp,
+        }
+    }
+
+    /// A frame out of the TAP.
+    pub(super) fn judge_outbound(&mut self, now: Time, bytes: &[u8], header: &Header) -> Verdict {
+        if let Err(reason) = self.check(bytes, header) {
+            return Verdict::Drop(reason);
+        }
+        self.fdb.learn(now, header.vlan, header.src, TAP, frame::announces(bytes, header));
+        match self.destination(now, header) {
+            Some(TAP) => Verdict::Drop(DropReason::Local),
+            Some(port) => Verdict::Forward(port),
+            None if self.ports.is_empty() => Verdict::Drop(DropReason::NoPeer),
+            None if !self.flood_limit.take(now) => Verdict::Drop(DropReason::FloodLimit),
+            None => Verdict::Flood,
+        }
+    }
+
+    /// A frame from the peer at `port`: to the TAP, or it ends here.
+    pub(super) fn judge_inbound(&mut self, now: Time, port: PortId, bytes: &[u8], header: &Header) -> Verdict {
+        if let Err(reason) = self.check(bytes, header) {
+            return Verdict::Drop(reason);
+        }
+        let learned = self.fdb.learn(now, header.vlan, header.src, port, frame::announces(bytes, header));
+        if learned == Learned::Held && self.fdb.lookup(now, header.vlan, header.src) == Some(TAP) {
+            return Verdict::Drop(DropReason::Hijack);
+        }
+        match self.destination(now, header) {
+            None | Some(TAP) => Verdict::Forward(TAP),
+            Some(known) if known == port => Verdict::Drop(DropReason::Local),
+            Some(_) => Verdict::Drop(DropReason::Elsewhere),
+        }
+    }
+
+    /// What no bridge passes on, whatever its tables say.
+    fn check(&self, bytes: &[u8], header: &Header) -> Result<(), DropReason> {
+        if bytes.len() > self.frame_max {
+            return Err(DropReason::Jumbo);
+        }
+        if header.src.is_group() || header.src.is_zero() {
+            return Err(DropReason::GroupSource);
+        }
+        match frame::link_local(header.dst) {
+            LinkLocal::Pass => Ok(()),
+            LinkLocal::Stp if self.stp => Ok(()),
+            LinkLocal::Stp | LinkLocal::Never => Err(DropReason::LinkLocal),
+        }
+    }
+
+    fn destination(&mut self, now: Time, header: &Header) -> Option<PortId> {
+        if header.dst.is_group() { None } else { self.fdb.lookup(now, header.vlan, header.dst) }
+    }
+}

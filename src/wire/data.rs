@@ -1,0 +1,135 @@
+//! DATA and SESSION packets: the clear header and the meta byte (protocol.md section 5).
+
+use super::codec::DecodeError;
+
+/// First byte of a sealed frame.
+pub const DATA: u8 = 0x04;
+/// First byte of a sealed message.
+pub const SESSION: u8 = 0x05;
+/// Bytes of the clear header.
+pub const HEADER_LEN: usize = 16;
+/// Bytes of the AEAD's tag.
+pub const TAG_LEN: usize = 16;
+/// Bytes of the fragment field.
+pub const FRAGMENT_LEN: usize = 4;
+/// What a whole frame grows by: header, meta byte, tag.
+pub const OVERHEAD: usize = HEADER_LEN + 1 + TAG_LEN;
+
+/// The clear header: `kind 1 | reserved 3 | receiver index 4 | counter 8`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Header {
+    /// DATA (`true`) or SESSION.
+    pub is_data: bool,
+    /// Chosen by the receiver; selects session and key.
+    pub receiver: u32,
+    /// The nonce.
+    pub counter: u64,
+}
+
+impl Header {
+    /// Reads it; the rest of the packet is the sealed part and its tag, at least one byte long.
+    pub fn parse(packet: &[u8]) -> Result<Self, DecodeError> {
+        let (head, sealed) = packet.split_first_chunk::<HEADER_LEN>().ok_or(DecodeError::Short)?;
+        if sealed.len() < 1 + TAG_LEN {
+            return Err(DecodeError::Short);
+        }
+        let is_data = match head[0] {
+            DATA => true,
+            SESSION => false,
+            _ => return Err(DecodeError::Range),
+        };
+        let [_, r1, r2, r3, i0, i1, i2, i3, counter @ ..] = *head;
+        if [r1, r2, r3] != [0; 3] {
+            return Err(DecodeError::Reserved);
+        }
+        let receiver = u32::from_be_bytes([i0, i1, i2, i3]);
+        Ok(Self { is_data, receiver, counter: u64::from_be_bytes(counter) })
+    }
+
+    /// Its bytes.
+    pub fn bytes(self) -> [u8; HEADER_LEN] {
+        let mut head = [0; HEADER_LEN];
+        head[0] = if self.is_data { DATA } else { SESSION };
+        head[4..8].copy_from_slice(&self.receiver.to_be_bytes());
+        head[8..].copy_from_slice(&self.counter.to_be_bytes());
+        head
+    }
+}
+
+/// The first sealed byte of DATA.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Meta {
+    /// Whether the fragment field follows.
+    pub fragment: bool,
+}
+
+/// Frame kind DIRECT in bits 7-6.
+const KIND_DIRECT: u8 = 2 << 6;
+const FRAGMENT: u8 = 1 << 3;
+
+impl Meta {
+    /// Reads it; what is reserved is refused.
+    pub const fn parse(byte: u8) -> Result<Self, DecodeError> {
+        if byte & !FRAGMENT == KIND_DIRECT {
+            Ok(Self { fragment: byte & FRAGMENT != 0 })
+        } else {
+            Err(DecodeError::Reserved)
+        }
+    }
+
+    /// Its byte.
+    pub const fn byte(self) -> u8 {
+        KIND_DIRECT | if self.fragment { FRAGMENT } else { 0 }
+    }
+}
+
+/// The fragment field: `id 2 | part 1 | reserved 1`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fragment {
+    /// The same for both pieces of a frame.
+    pub id: u16,
+    /// 0 for the first piece, 1 for the second.
+    pub part: u8,
+}
+
+impl Fragment {
+    /// Reads it from the front of what follows the meta byte.
+    pub fn parse(bytes: &[u8]) -> Result<(Self, &[u8]), DecodeError> {
+        let ([id0, id1, part, reserved], rest) = bytes.split_first_chunk::<FRAGMENT_LEN>().ok_or(DecodeError::Short)?;
+        match (*part, *reserved) {
+            (0 | 1, 0) => Ok((Self { id: u16::from_be_bytes([*id0, *id1]), part: *part }, rest)),
+            (_, 0) => Err(DecodeError::Range),
+            _ => Err(DecodeError::Reserved),
+        }
+    }
+
+    /// Its bytes.
+    pub const fn bytes(self) -> [u8; FRAGMENT_LEN] {
+        let [id0, id1] = self.id.to_be_bytes();
+        [id0, id1, self.part, 0]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_header_survives_its_bytes() {
+        let header = Header { is_data: true, receiver: 0x0102_0304, counter: u64::MAX - 1 };
+        let packet = [header.bytes().as_slice(), &[0; 17]].concat();
+        assert_eq!(Header::parse(&packet), Ok(header));
+        assert_eq!(Header::parse(&packet[..32]), Err(DecodeError::Short));
+    }
+
+    #[test]
+    fn reserved_bits_are_refused() {
+        let mut packet = [0; 40];
+        packet[0] = DATA;
+        assert!(Header::parse(&packet).is_ok());
+        packet[2] = 1;
+        assert_eq!(Header::parse(&packet), Err(DecodeError::Reserved));
+        let known = (0..=255).filter(|byte| Meta::parse(*byte).is_ok()).collect::<Vec<u8>>();
+        assert_eq!(known, [0x80, 0x88]);
+    }
+}

@@ -1,0 +1,299 @@
+//! Messages of the control link between a node and a supernode (protocol.md section 7).
+
+use std::net::SocketAddr;
+
+use super::certificate::CERTIFICATE_MAX;
+use super::codec::{DecodeError, Reader, Writer};
+use super::relay::{LegKey, RelayId};
+use super::session::Candidate;
+use crate::keys::OverlayId;
+
+/// The longest message, type and body.
+pub const MESSAGE_MAX: usize = 16 * 1024;
+/// The longest sealed directory entry.
+pub const DIRECTORY_MAX: usize = 512;
+/// Most members in one ROSTER; with the limits above it stays below [`MESSAGE_MAX`].
+pub const ROSTER_MAX: usize = 14;
+/// Most members in one GONE.
+pub const GONE_MAX: usize = 1000;
+/// Most addresses in a directory entry.
+pub const DIRECTORY_CANDIDATES_MAX: usize = 8;
+/// The longest node name, in bytes.
+pub const NAME_MAX: usize = 63;
+
+/// Why a supernode refuses a registration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// The supernode has an allow list without this overlay.
+    NotAllowed,
+    /// The certificate does not hold.
+    Certificate,
+    /// The signature is not by the certificate's node, or for another link.
+    Signature,
+    /// No room.
+    Full,
+    /// Another protocol version, or a reason of a later one.
+    Version,
+}
+
+impl Refusal {
+    /// In words.
+    pub const fn text(self) -> &'static str {
+        match self {
+            Self::NotAllowed => {
+                "this overlay is not allowed there: wrong key or name, or the supernode's allow list lacks it"
+            }
+            Self::Certificate => "it does not accept our certificate",
+            Self::Signature => "it does not accept our signature",
+            Self::Full => "it is full",
+            Self::Version => "it speaks another version of the protocol",
+        }
+    }
+
+    const fn byte(self) -> u8 {
+        match self {
+            Self::NotAllowed => 1,
+            Self::Certificate => 2,
+            Self::Signature => 3,
+            Self::Full => 4,
+            Self::Version => 5,
+        }
+    }
+
+    const fn of(byte: u8) -> Self {
+        match byte {
+            1 => Self::NotAllowed,
+            2 => Self::Certificate,
+            3 => Self::Signature,
+            4 => Self::Full,
+            _ => Self::Version,
+        }
+    }
+}
+
+/// A member, as a supernode tells of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Member {
+    /// Its leg.
+    pub relay: RelayId,
+    /// Where the supernode sees it.
+    pub seen: SocketAddr,
+    /// Its certificate, not checked yet.
+    pub certificate: Vec<u8>,
+    /// Its sealed directory entry.
+    pub directory: Vec<u8>,
+}
+
+/// One message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Message {
+    /// "I am a member."
+    Register {
+        /// Its certificate, not checked yet.
+        certificate: Vec<u8>,
+        /// Over [`registration`].
+        signature: [u8; 64],
+        /// Its sealed directory entry.
+        directory: Vec<u8>,
+    },
+    /// "Are you there, and where am I?"
+    Ping {
+        /// Comes back.
+        nonce: u64,
+    },
+    /// "My directory entry changed."
+    Update {
+        /// In this overlay.
+        overlay: OverlayId,
+        /// The new one.
+        directory: Vec<u8>,
+    },
+    /// "I leave."
+    Leave {
+        /// This overlay.
+        overlay: OverlayId,
+    },
+    /// "You are registered."
+    Welcome {
+        /// In this overlay.
+        overlay: OverlayId,
+        /// Your leg.
+        relay: RelayId,
+        /// Its key.
+        key: LegKey,
+        /// Where I see you.
+        seen: SocketAddr,
+    },
+    /// "You are not."
+    Refused {
+        /// In this overlay.
+        overlay: OverlayId,
+        /// Why.
+        reason: Refusal,
+    },
+    /// Answers PING.
+    Pong {
+        /// Of the PING.
+        nonce: u64,
+        /// Where I see you.
+        seen: SocketAddr,
+    },
+    /// Members that are new or changed.
+    Roster {
+        /// Of this overlay.
+        overlay: OverlayId,
+        /// Forget those you had from me.
+        reset: bool,
+        /// At most [`ROSTER_MAX`].
+        members: Vec<Member>,
+    },
+    /// Members that are gone from me.
+    Gone {
+        /// From this overlay.
+        overlay: OverlayId,
+        /// Their legs.
+        relays: Vec<RelayId>,
+    },
+}
+
+/// What REGISTER's signature covers.
+pub fn registration(exporter: &[u8; 32], overlay: OverlayId) -> Vec<u8> {
+    [b"longwire register".as_slice(), exporter, &overlay.0].concat()
+}
+
+impl Message {
+    /// Reads type and body; `Ok(None)` for a type of a later version.
+    pub fn parse(bytes: &[u8]) -> Result<Option<Self>, DecodeError> {
+        if bytes.len() > MESSAGE_MAX {
+            return Err(DecodeError::Long);
+        }
+        let mut r = Reader::new(bytes);
+        Ok(Some(match r.u8()? {
+            0x01 => Self::Register {
+                certificate: r.blob(CERTIFICATE_MAX)?.to_vec(),
+                signature: r.array()?,
+                directory: r.blob(DIRECTORY_MAX)?.to_vec(),
+            },
+            0x02 => Self::Ping { nonce: r.u64()? },
+            0x03 => Self::Update { overlay: OverlayId(r.array()?), directory: r.blob(DIRECTORY_MAX)?.to_vec() },
+            0x04 => Self::Leave { overlay: OverlayId(r.array()?) },
+            0x81 => Self::Welcome {
+                overlay: OverlayId(r.array()?),
+                relay: RelayId(r.u32()?),
+                key: LegKey(r.array()?),
+                seen: r.addr()?,
+            },
+            0x82 => Self::Refused { overlay: OverlayId(r.array()?), reason: Refusal::of(r.u8()?) },
+            0x83 => Self::Pong { nonce: r.u64()?, seen: r.addr()? },
+            0x84 => parse_roster(&mut r)?,
+            0x85 => parse_gone(&mut r)?,
+            _ => return Ok(None),
+        }))
+    }
+
+    /// Type and body.
+    pub fn bytes(&self) -> Vec<u8> {
+        let w = Writer::new();
+        match self {
+            Self::Register { certificate, signature, directory } => {
+                w.u8(0x01).blob(certificate).bytes(signature).blob(directory)
+            }
+            Self::Ping { nonce } => w.u8(0x02).u64(*nonce),
+            Self::Update { overlay, directory } => w.u8(0x03).bytes(&overlay.0).blob(directory),
+            Self::Leave { overlay } => w.u8(0x04).bytes(&overlay.0),
+            Self::Welcome { overlay, relay, key, seen } => {
+                w.u8(0x81).bytes(&overlay.0).u32(relay.0).bytes(&key.0).addr(*seen)
+            }
+            Self::Refused { overlay, reason } => w.u8(0x82).bytes(&overlay.0).u8(reason.byte()),
+            Self::Pong { nonce, seen } => w.u8(0x83).u64(*nonce).addr(*seen),
+            Self::Roster { overlay, reset, members } => {
+                let head = w.u8(0x84).bytes(&overlay.0).u8(u8::from(*reset)).u16(count(members.len(), ROSTER_MAX));
+                members.iter().take(ROSTER_MAX).fold(head, |w, member| {
+                    w.u32(member.relay.0).addr(member.seen).blob(&member.certificate).blob(&member.directory)
+                })
+            }
+            Self::Gone { overlay, relays } => {
+                let head = w.u8(0x85).bytes(&overlay.0).u16(count(relays.len(), GONE_MAX));
+                relays.iter().take(GONE_MAX).fold(head, |w, relay| w.u32(relay.0))
+            }
+        }
+        .finish()
+    }
+}
+
+fn count(len: usize, limit: usize) -> u16 {
+    u16::try_from(len.min(limit)).expect("the limits are below 65,536")
+}
+
+fn parse_roster(r: &mut Reader<'_>) -> Result<Message, DecodeError> {
+    let overlay = OverlayId(r.array()?);
+    let reset = r.u8()? & 1 != 0;
+    let count = usize::from(r.u16()?);
+    if count > ROSTER_MAX {
+        return Err(DecodeError::Range);
+    }
+    let mut members = Vec::with_capacity(count);
+    for _ in 0..count {
+        members.push(Member {
+            relay: RelayId(r.u32()?),
+            seen: r.addr()?,
+            certificate: r.blob(CERTIFICATE_MAX)?.to_vec(),
+            directory: r.blob(DIRECTORY_MAX)?.to_vec(),
+        });
+    }
+    Ok(Message::Roster { overlay, reset, members })
+}
+
+fn parse_gone(r: &mut Reader<'_>) -> Result<Message, DecodeError> {
+    let overlay = OverlayId(r.array()?);
+    let count = usize::from(r.u16()?);
+    if count > GONE_MAX {
+        return Err(DecodeError::Range);
+    }
+    let relays = (0..count).map(|_| r.u32().map(RelayId)).collect::<Result<_, _>>()?;
+    Ok(Message::Gone { overlay, relays })
+}
+
+/// What a member tells the other members through a supernode that cannot read it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Directory {
+    /// What people call it; at most [`NAME_MAX`] bytes.
+    pub name: String,
+    /// Its own addresses, at most [`DIRECTORY_CANDIDATES_MAX`].
+    pub candidates: Vec<Candidate>,
+}
+
+impl Directory {
+    /// Reads the plain form.
+    pub fn parse(bytes: &[u8]) -> Result<Self, DecodeError> {
+        let mut r = Reader::new(bytes);
+        let len = usize::from(r.u8()?);
+        if len > NAME_MAX {
+            return Err(DecodeError::Range);
+        }
+        let name = std::str::from_utf8(r.bytes(len)?).map_err(|_| DecodeError::Range)?;
+        let name = name.chars().filter(|c| !c.is_control()).collect();
+        let count = usize::from(r.u8()?);
+        if count > DIRECTORY_CANDIDATES_MAX {
+            return Err(DecodeError::Range);
+        }
+        let mut candidates = Vec::with_capacity(count);
+        for _ in 0..count {
+            candidates.extend(Candidate::read(&mut r)?);
+        }
+        Ok(Self { name, candidates })
+    }
+
+    /// The plain form.
+    pub fn bytes(&self) -> Vec<u8> {
+        let end = (0..=self.name.len().min(NAME_MAX)).rev().find(|end| self.name.is_char_boundary(*end)).unwrap_or(0);
+        let name = &self.name.as_bytes()[..end];
+        let list = &self.candidates[..self.candidates.len().min(DIRECTORY_CANDIDATES_MAX)];
+        let len = |len: usize| u8::try_from(len).expect("cut to limits below 256 above");
+        let head = Writer::new().u8(len(name.len())).bytes(name).u8(len(list.len()));
+        list.iter().fold(head, |w, candidate| candidate.write(w)).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,70 @@
+use super::*;
+use crate::wire::session::CandidateKind;
+use proptest::prelude::*;
+
+fn all() -> Vec<Message> {
+    let overlay = OverlayId([4; 32]);
+    let seen = "198.51.100.7:7777".parse().expect("address");
+    let member = Member { relay: RelayId(7), seen, certificate: vec![1; 190], directory: vec![2; 100] };
+    vec![
+        Message::Register { certificate: vec![1; 190], signature: [5; 64], directory: vec![2; 90] },
+        Message::Ping { nonce: 8 },
+        Message::Update { overlay, directory: vec![] },
+        Message::Leave { overlay },
+        Message::Welcome { overlay, relay: RelayId(9), key: LegKey([3; 16]), seen },
+        Message::Refused { overlay, reason: Refusal::NotAllowed },
+        Message::Pong { nonce: 8, seen },
+        Message::Roster { overlay, reset: true, members: vec![member; ROSTER_MAX] },
+        Message::Gone { overlay, relays: vec![RelayId(1), RelayId(2)] },
+    ]
+}
+
+#[test]
+fn every_message_survives_its_bytes_and_fits() {
+    for message in all() {
+        let bytes = message.bytes();
+        assert!(bytes.len() <= MESSAGE_MAX);
+        assert_eq!(Message::parse(&bytes), Ok(Some(message)));
+    }
+}
+
+#[test]
+fn the_longest_roster_fits_a_message() {
+    let entry = 4 + 18 + 2 + CERTIFICATE_MAX + 2 + DIRECTORY_MAX;
+    assert!(1 + 32 + 1 + 2 + ROSTER_MAX * entry <= MESSAGE_MAX);
+}
+
+#[test]
+fn later_types_are_skipped_and_later_fields_ignored() {
+    assert_eq!(Message::parse(&[0x60, 1, 2]), Ok(None));
+    for message in all() {
+        assert_eq!(Message::parse(&[message.bytes(), vec![0xaa; 5]].concat()), Ok(Some(message)));
+    }
+}
+
+#[test]
+fn a_directory_entry_survives_its_bytes_and_is_cut_to_its_limits() {
+    let addr = "10.0.0.1:7777".parse().expect("address");
+    let candidate = Candidate { kind: CandidateKind::Host, addr };
+    let entry = Directory { name: "nöde".repeat(30), candidates: vec![candidate; 20] };
+    let read = Directory::parse(&entry.bytes()).expect("own bytes");
+    assert!(entry.name.starts_with(&read.name) && read.name.len() >= NAME_MAX - 3);
+    assert_eq!(read.candidates.len(), DIRECTORY_CANDIDATES_MAX);
+    assert!(entry.bytes().len() + 28 <= DIRECTORY_MAX);
+}
+
+proptest! {
+    #[test]
+    fn arbitrary_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..2000)) {
+        drop(Message::parse(&bytes));
+        drop(Directory::parse(&bytes));
+    }
+
+    #[test]
+    fn a_bent_message_never_panics(which in 0..9usize, place in any::<prop::sample::Index>(), byte in any::<u8>()) {
+        let mut bytes = all()[which].bytes();
+        let place = place.index(bytes.len());
+        bytes[place] = byte;
+        drop(Message::parse(&bytes));
+    }
+}

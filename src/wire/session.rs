@@ -1,0 +1,230 @@
+//! SESSION messages between two members, inside the seal (protocol.md section 5).
+
+use std::net::SocketAddr;
+
+use super::codec::{DecodeError, Reader, Writer};
+
+/// Most candidates in one message.
+pub const CANDIDATES_MAX: usize = 16;
+/// What fills a PROBE to the length of its ANSWER.
+const PROBE_PADDING: usize = 18;
+
+/// Where an address of a peer was learned from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum CandidateKind {
+    /// On one of its own interfaces.
+    Host,
+    /// As a supernode sees it.
+    Reflexive,
+    /// As another member heard it.
+    PeerReflexive,
+    /// Written in a config, or remembered from an earlier run.
+    Configured,
+}
+
+impl CandidateKind {
+    /// The word in reports.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Host => "host",
+            Self::Reflexive => "reflexive",
+            Self::PeerReflexive => "peer-reflexive",
+            Self::Configured => "configured",
+        }
+    }
+
+    const fn byte(self) -> u8 {
+        match self {
+            Self::Host => 1,
+            Self::Reflexive => 2,
+            Self::PeerReflexive => 3,
+            Self::Configured => 4,
+        }
+    }
+
+    const fn of(byte: u8) -> Option<Self> {
+        match byte {
+            1 => Some(Self::Host),
+            2 => Some(Self::Reflexive),
+            3 => Some(Self::PeerReflexive),
+            4 => Some(Self::Configured),
+            _ => None,
+        }
+    }
+}
+
+/// An address at which a node may be heard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Candidate {
+    /// Where it was learned from.
+    pub kind: CandidateKind,
+    /// The address.
+    pub addr: SocketAddr,
+}
+
+impl Candidate {
+    pub(super) fn write(self, writer: Writer) -> Writer {
+        writer.u8(self.kind.byte()).addr(self.addr)
+    }
+
+    /// `None` for a kind of a later version.
+    pub(super) fn read(reader: &mut Reader<'_>) -> Result<Option<Self>, DecodeError> {
+        let kind = CandidateKind::of(reader.u8()?);
+        let addr = reader.addr()?;
+        Ok(kind.map(|kind| Self { kind, addr }))
+    }
+}
+
+/// One message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Message {
+    /// "Do you hear me here?"
+    Probe {
+        /// Comes back in the answer.
+        token: u64,
+    },
+    /// "I heard you, and there."
+    Answer {
+        /// Of the probe.
+        token: u64,
+        /// Where the probe came from; `None` through a relay.
+        seen: Option<SocketAddr>,
+    },
+    /// "Try me here, now."
+    Candidates {
+        /// Counts this sender's rounds.
+        round: u32,
+        /// The receiver shall send its own.
+        wants_answer: bool,
+        /// At most [`CANDIDATES_MAX`].
+        list: Vec<Candidate>,
+    },
+    /// "I leave."
+    Close,
+    /// "I have the keys."
+    Confirm,
+}
+
+impl Message {
+    /// Reads one; never more than it should be, never a panic.
+    pub fn parse(bytes: &[u8]) -> Result<Self, DecodeError> {
+        let mut reader = Reader::new(bytes);
+        let message = match reader.u8()? {
+            0x01 => {
+                let token = reader.u64()?;
+                reader.reserved(PROBE_PADDING)?;
+                Self::Probe { token }
+            }
+            0x02 => {
+                let token = reader.u64()?;
+                let addr = reader.addr()?;
+                Self::Answer { token, seen: Some(addr).filter(|addr| addr.port() != 0) }
+            }
+            0x03 => Self::parse_candidates(&mut reader)?,
+            0x04 => {
+                reader.u8()?;
+                Self::Close
+            }
+            0x05 => Self::Confirm,
+            _ => return Err(DecodeError::Range),
+        };
+        reader.end()?;
+        Ok(message)
+    }
+
+    fn parse_candidates(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        let round = reader.u32()?;
+        let flags = reader.u8()?;
+        let count = usize::from(reader.u8()?);
+        if flags > 1 || count > CANDIDATES_MAX {
+            return Err(DecodeError::Range);
+        }
+        let mut list = Vec::with_capacity(count);
+        for _ in 0..count {
+            list.extend(Candidate::read(reader)?);
+        }
+        Ok(Self::Candidates { round, wants_answer: flags == 1, list })
+    }
+
+    /// Its bytes.
+    pub fn bytes(&self) -> Vec<u8> {
+        match self {
+            Self::Probe { token } => Writer::new().u8(0x01).u64(*token).reserved(PROBE_PADDING).finish(),
+            Self::Answer { token, seen } => {
+                let writer = Writer::new().u8(0x02).u64(*token);
+                match seen {
+                    Some(addr) => writer.addr(*addr),
+                    None => writer.reserved(18),
+                }
+                .finish()
+            }
+            Self::Candidates { round, wants_answer, list } => {
+                let list = &list[..list.len().min(CANDIDATES_MAX)];
+                let count = u8::try_from(list.len()).expect("cut to the limit above");
+                let writer = Writer::new().u8(0x03).u32(*round).u8(u8::from(*wants_answer)).u8(count);
+                list.iter().fold(writer, |writer, candidate| candidate.write(writer)).finish()
+            }
+            Self::Close => Writer::new().u8(0x04).u8(0).finish(),
+            Self::Confirm => Writer::new().u8(0x05).finish(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn all() -> Vec<Message> {
+        let v4 = "198.51.100.7:7777".parse().expect("address");
+        let v6 = "[2001:db8::1]:1".parse().expect("address");
+        vec![
+            Message::Probe { token: 5 },
+            Message::Answer { token: 5, seen: Some(v4) },
+            Message::Answer { token: u64::MAX, seen: None },
+            Message::Candidates {
+                round: 3,
+                wants_answer: true,
+                list: vec![
+                    Candidate { kind: CandidateKind::Host, addr: v6 },
+                    Candidate { kind: CandidateKind::Reflexive, addr: v4 },
+                ],
+            },
+            Message::Close,
+            Message::Confirm,
+        ]
+    }
+
+    #[test]
+    fn every_message_survives_its_bytes() {
+        for message in all() {
+            assert_eq!(Message::parse(&message.bytes()).as_ref(), Ok(&message));
+        }
+    }
+
+    #[test]
+    fn an_answer_is_not_longer_than_its_probe() {
+        let [probe, answer, ..] = &all()[..] else { panic!("they are the first two") };
+        assert!(answer.bytes().len() <= probe.bytes().len());
+    }
+
+    #[test]
+    fn a_cut_or_longer_message_is_refused() {
+        for message in all() {
+            let bytes = message.bytes();
+            for len in 0..bytes.len() {
+                assert!(Message::parse(&bytes[..len]).is_err(), "{message:?} cut to {len}");
+            }
+            assert_eq!(Message::parse(&[bytes, vec![0]].concat()), Err(DecodeError::Long));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn arbitrary_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
+            if let Ok(message) = Message::parse(&bytes) {
+                prop_assert_eq!(Message::parse(&message.bytes()), Ok(message));
+            }
+        }
+    }
+}

@@ -1,0 +1,297 @@
+//! Starts longwire itself and asks it how it is, by the words of its command line and its JSON.
+
+use std::collections::BTreeMap;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::time::{Duration, Instant};
+
+use super::process::{Process, poll_for, wait_for};
+use super::status::{FdbEntry, Status};
+use super::{Host, Lab, Space, fail};
+
+/// The port of a supernode that was told no other.
+const PORT: u16 = 7777;
+
+/// How long a daemon may take to answer at its socket.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// The program under test: built by cargo for tests; for an example it lies beside it.
+/// `LONGWIRE_PROGRAM` names another one, such as an installed package.
+pub fn program() -> PathBuf {
+    if let Some(other) = std::env::var_os("LONGWIRE_PROGRAM") {
+        return other.into();
+    }
+    if let Some(built) = option_env!("CARGO_BIN_EXE_longwire") {
+        return built.into();
+    }
+    static BUILT: std::sync::OnceLock<PathBuf> = std::sync::OnceLock::new();
+    BUILT.get_or_init(build_beside_example).clone()
+}
+
+/// `cargo run --example` builds only the example: has cargo bring the program up to date.
+fn build_beside_example() -> PathBuf {
+    let exe = std::env::current_exe().unwrap_or_default();
+    let Some(profile_dir) = exe.ancestors().nth(2) else { fail("an example lies in target/PROFILE/examples") };
+    let program = profile_dir.join("longwire");
+    if let (Some(cargo), Some(target)) = (std::env::var_os("CARGO"), profile_dir.parent()) {
+        let profile = match profile_dir.file_name().unwrap_or_default().to_string_lossy() {
+            name if name == "debug" => "dev".to_owned(),
+            name => name.into_owned(),
+        };
+        let mut build = Command::new(cargo);
+        // What cargo tells the example about its package would look to build scripts like a
+        // change, and their crates would be built again each time.
+        for (name, _) in std::env::vars_os() {
+            let text = name.to_string_lossy();
+            if text.starts_with("CARGO_PKG_") || text.starts_with("CARGO_MANIFEST_") {
+                build.env_remove(&name);
+            }
+        }
+        let status = build
+            .args(["build", "--quiet", "--bin", "longwire", "--profile", &profile])
+            .arg("--target-dir")
+            .arg(target)
+            .status();
+        if !status.is_ok_and(|status| status.success()) {
+            fail("cargo could not build the program `longwire`");
+        }
+    }
+    if !program.is_file() {
+        fail(format_args!("the program {} is missing: cargo build", program.display()));
+    }
+    program
+}
+
+/// `longwire keygen`.
+#[track_caller]
+pub fn new_key() -> String {
+    let output = longwire(&["keygen"]);
+    if !output.status.success() || output.stdout.is_empty() {
+        fail(format_args!("longwire keygen gave no key: {}", String::from_utf8_lossy(&output.stderr)));
+    }
+    String::from_utf8_lossy(&output.stdout).trim().to_owned()
+}
+
+/// Runs a longwire command to its end, outside of every namespace of the lab.
+#[track_caller]
+pub fn longwire(words: &[&str]) -> Output {
+    Command::new(program())
+        .args(words)
+        .env_remove("LONGWIRE_KEY")
+        .output()
+        .unwrap_or_else(|e| fail(format_args!("{}: {e}", program().display())))
+}
+
+/// `longwire supernode` on a host with a public address.
+pub struct Supernode {
+    process: Process,
+    space: Space,
+    words: Vec<String>,
+    /// `ADDRESS:PORT`, for `--supernode`.
+    pub address: String,
+}
+
+impl Supernode {
+    /// Starts it and waits until its UDP port is open.
+    #[track_caller]
+    pub fn start(lab: &Lab, host: &Host, more: &[&str]) -> Supernode {
+        let address = format!("{}:{PORT}", host.address);
+        let state = lab.dir().join(format!("{}.state", host.name));
+        let mut words = vec![text(&program()), "supernode".into()];
+        words.extend(["--listen".into(), address.clone()]);
+        words.extend(["--state".into(), text(&state)]);
+        words.extend(more.iter().map(|word| (*word).to_owned()));
+        let node =
+            Supernode { process: host.space.spawn("supernode", &words), space: host.space.clone(), words, address };
+        node.wait_ready();
+        node
+    }
+
+    /// The running process.
+    pub fn process(&self) -> &Process {
+        &self.process
+    }
+
+    /// Starts it again with the same words and state, after `process().kill()`.
+    #[track_caller]
+    pub fn start_again(&mut self) {
+        self.process = self.space.spawn("supernode", &self.words);
+        self.wait_ready();
+    }
+
+    #[track_caller]
+    fn wait_ready(&self) {
+        wait_for("the supernode opens its UDP port", PATIENCE, || {
+            if !self.process.is_running() {
+                fail(format_args!("the supernode ended: {}", self.process.stderr()));
+            }
+            self.space.open_ports("udp").contains(&PORT).then_some(())
+        });
+    }
+}
+
+/// The words of a `longwire up`.
+#[derive(Clone)]
+pub struct Join {
+    overlay: String,
+    key: String,
+    node: String,
+    words: Vec<String>,
+}
+
+impl Join {
+    /// Joins `overlay` with this key line, as `node`.
+    pub fn new(overlay: &str, key: &str, node: &str) -> Join {
+        Join { overlay: overlay.into(), key: key.into(), node: node.into(), words: Vec::new() }
+    }
+
+    /// `--supernode ADDRESS`.
+    pub fn supernode(self, address: &str) -> Join {
+        self.word("--supernode").word(address)
+    }
+
+    /// `--bridge BRIDGE`.
+    pub fn bridge(self, bridge: &str) -> Join {
+        self.word("--bridge").word(bridge)
+    }
+
+    /// One more word.
+    pub fn word(mut self, word: &str) -> Join {
+        self.words.push(word.into());
+        self
+    }
+}
+
+/// A running `longwire up`.
+pub struct Daemon {
+    process: Process,
+    space: Space,
+    words: Vec<String>,
+    socket: PathBuf,
+    /// Its node name.
+    pub node: String,
+}
+
+impl Daemon {
+    /// Starts it, with state and socket of its own; does not wait.
+    #[track_caller]
+    pub fn start(lab: &Lab, host: &Host, join: &Join) -> Daemon {
+        let stem = format!("{}-{}", join.node, join.overlay);
+        let socket = lab.dir().join(format!("{stem}.sock"));
+        let key_file = lab.dir().join(format!("{stem}.key"));
+        write_secret(&key_file, &join.key);
+        let mut words = vec![text(&program()), "up".into(), join.overlay.clone()];
+        words.extend(["--key-file".into(), text(&key_file)]);
+        words.extend(["--name".into(), join.node.clone()]);
+        let state = lab.dir().join(format!("{stem}.state"));
+        words.extend(["--state".into(), text(&state)]);
+        words.extend(["--socket".into(), text(&socket)]);
+        words.extend(join.words.iter().cloned());
+        Daemon {
+            process: host.space.spawn(&join.node, &words),
+            space: host.space.clone(),
+            words,
+            socket,
+            node: join.node.clone(),
+        }
+    }
+
+    /// The running process.
+    pub fn process(&self) -> &Process {
+        &self.process
+    }
+
+    /// Starts it again with the same words and state, after it has ended.
+    pub fn start_again(&mut self) {
+        self.process = self.space.spawn(&self.node, &self.words);
+    }
+
+    /// `longwire WHAT --json` at its socket, if it answers.
+    pub fn try_ask(&self, what: &str) -> Option<serde_json::Value> {
+        let socket = text(&self.socket);
+        let output = longwire(&[what, "--json", "--socket", &socket]);
+        serde_json::from_slice(&output.stdout).ok()
+    }
+
+    /// The same, as the text that a user sees.
+    pub fn show(&self, words: &[&str]) -> String {
+        let socket = text(&self.socket);
+        let output = longwire(&[words, &["--socket", &socket]].concat());
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    /// Its status, if it answers by now.
+    #[track_caller]
+    pub fn try_status(&self) -> Option<Status> {
+        let value = self.try_ask("status")?;
+        match serde_json::from_value(value.clone()) {
+            Ok(status) => Some(status),
+            Err(e) => fail(format_args!("status --json of {} is not as agreed: {e}\n{value:#}", self.node)),
+        }
+    }
+
+    /// Its status; waits for the socket.
+    #[track_caller]
+    pub fn status(&self) -> Status {
+        wait_for("the daemon answers at its socket", PATIENCE, || {
+            if !self.process.is_running() {
+                fail(format_args!("the daemon {} ended: {}", self.node, self.process.stderr()));
+            }
+            self.try_status()
+        })
+    }
+
+    /// Its forwarding database.
+    #[track_caller]
+    pub fn fdb(&self) -> Vec<FdbEntry> {
+        let value = self.try_ask("fdb").unwrap_or_default();
+        match serde_json::from_value(value.clone()) {
+            Ok(entries) => entries,
+            Err(e) => fail(format_args!("fdb --json is not as agreed: {e}\n{value:#}")),
+        }
+    }
+
+    /// The kind of its path to a peer: `direct`, `relayed`, or `none`.
+    pub fn path_to(&self, peer: &str) -> String {
+        let status = self.try_status().unwrap_or_default();
+        status
+            .overlays
+            .iter()
+            .flat_map(|overlay| &overlay.peers)
+            .find(|known| known.name.as_deref() == Some(peer))
+            .and_then(|known| known.path.as_ref())
+            .map_or_else(|| "none".into(), |path| path.kind.clone())
+    }
+
+    /// Waits until its path to a peer is of a kind; the time that took.
+    pub fn wait_path(&self, peer: &str, kind: &str, timeout: Duration) -> Option<Duration> {
+        let start = Instant::now();
+        poll_for(timeout, || (self.path_to(peer) == kind).then_some(()))?;
+        Some(start.elapsed())
+    }
+
+    /// All counters of its overlays, added up by name.
+    pub fn counters(&self) -> BTreeMap<String, u64> {
+        let mut sums = BTreeMap::new();
+        for overlay in self.status().overlays {
+            for (name, count) in overlay.counters {
+                *sums.entry(name).or_insert(0) += count;
+            }
+        }
+        sums
+    }
+}
+
+fn text(path: &Path) -> String {
+    path.to_string_lossy().into_owned()
+}
+
+fn write_secret(path: &Path, secret: &str) {
+    use std::io::Write;
+    let file = std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path);
+    let written = file.and_then(|mut file| writeln!(file, "{secret}"));
+    if let Err(e) = written {
+        fail(format_args!("{}: {e}", path.display()));
+    }
+}

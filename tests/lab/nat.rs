@@ -1,0 +1,172 @@
+//! The kinds of NAT and firewall (RFC 4787), as nftables rules of a site's router.
+//!
+//! Three facts of the Linux NAT carry the rules, each checked by `lab_selftest`:
+//!
+//! 1. A plain `snat` keeps the port of an inside endpoint toward everyone (endpoint-independent
+//!    mapping), as long as no other flow holds the same pair of addresses and ports. A packet
+//!    that nobody asked for makes such a flow if the router's `input` takes it, and the endpoint
+//!    then gets another port: [`Nat::BareMasquerade`]. All other kinds drop it there.
+//! 2. `fully-random` gives each flow a port of its own: [`Nat::Symmetric`].
+//! 3. The outside port is known only after the NAT hook of postrouting (priority 100). A chain
+//!    behind it notes which inside endpoint stands behind which outside port, and a `dnat` by
+//!    that note lets strangers in: [`Nat::FullCone`], [`Nat::Restricted`].
+
+/// What stands between the hosts of a site and the internet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Nat {
+    /// Public addresses, nothing filtered.
+    Open,
+    /// Endpoint-independent mapping and filtering.
+    FullCone,
+    /// Endpoint-independent mapping, filters by address.
+    Restricted,
+    /// Endpoint-independent mapping, filters by address and port: the usual home router.
+    PortRestricted,
+    /// A port of its own for each destination, filters by address and port.
+    Symmetric,
+    /// A Linux gateway with a masquerade rule and nothing else; see the head of the file.
+    BareMasquerade,
+    /// Public addresses behind a stateful firewall.
+    Firewall,
+}
+
+impl Nat {
+    /// All kinds.
+    pub const ALL: [Nat; 7] = [
+        Nat::Open,
+        Nat::FullCone,
+        Nat::Restricted,
+        Nat::PortRestricted,
+        Nat::Symmetric,
+        Nat::BareMasquerade,
+        Nat::Firewall,
+    ];
+
+    /// Whether addresses are translated.
+    pub fn translates(self) -> bool {
+        !matches!(self, Nat::Open | Nat::Firewall)
+    }
+
+    /// A short name for labels of namespaces and nodes.
+    pub fn label(self) -> &'static str {
+        match self {
+            Nat::Open => "open",
+            Nat::FullCone => "full",
+            Nat::Restricted => "rest",
+            Nat::PortRestricted => "port",
+            Nat::Symmetric => "symm",
+            Nat::BareMasquerade => "bare",
+            Nat::Firewall => "fire",
+        }
+    }
+
+    /// Lets in only who was written to, address and port.
+    fn filters_by_port(self) -> bool {
+        matches!(self, Nat::PortRestricted | Nat::Symmetric | Nat::Firewall)
+    }
+
+    /// The rules for the router with `wan0` outside at `wan`, in front of `lan` (a prefix).
+    pub(super) fn rules(self, wan: &str, lan: &str) -> String {
+        match self {
+            Nat::Open => String::new(),
+            Nat::Firewall => firewall(),
+            Nat::FullCone | Nat::Restricted | Nat::PortRestricted | Nat::Symmetric | Nat::BareMasquerade => {
+                self.translation(wan, lan)
+            }
+        }
+    }
+
+    fn translation(self, wan: &str, lan: &str) -> String {
+        let source = match self {
+            Nat::BareMasquerade => "masquerade".to_owned(),
+            Nat::Symmetric => format!("snat to {wan} fully-random"),
+            Nat::Open | Nat::FullCone | Nat::Restricted | Nat::PortRestricted | Nat::Firewall => {
+                format!("snat to {wan}")
+            }
+        };
+        let admitted = match self {
+            Nat::FullCone => "dnat to udp dport map @behind".to_owned(),
+            Nat::Restricted => "udp dport . ip saddr @written_to dnat to udp dport map @behind".to_owned(),
+            Nat::Open | Nat::PortRestricted | Nat::Symmetric | Nat::BareMasquerade | Nat::Firewall => {
+                "return".to_owned()
+            }
+        };
+        let unasked = if self == Nat::BareMasquerade { "accept" } else { "drop" };
+        gateway(wan, lan, &source, &admitted, unasked)
+    }
+}
+
+/// A translating gateway: how flows get their source, which strangers are let in to whom, and
+/// what becomes of packets that nobody asked for.
+fn gateway(wan: &str, lan: &str, source: &str, admitted: &str, unasked: &str) -> String {
+    format!(
+        r#"
+table ip site {{
+    map behind {{
+        type inet_service : ipv4_addr . inet_service
+        flags dynamic, timeout
+        timeout 120s
+        size 65535
+    }}
+    set written_to {{
+        type inet_service . ipv4_addr
+        flags dynamic, timeout
+        timeout 120s
+        size 65535
+    }}
+    chain strangers {{
+        type nat hook prerouting priority -100
+        iifname "wan0" ip daddr {wan} meta l4proto udp jump admitted
+    }}
+    chain admitted {{
+        {admitted}
+    }}
+    chain translate {{
+        type nat hook postrouting priority 100
+        oifname "wan0" ip saddr {lan} {source}
+    }}
+    chain note {{
+        type filter hook postrouting priority 110
+        oifname != "wan0" return
+        meta l4proto != udp return
+        ct direction original update @behind {{ udp sport : ct original ip saddr . ct original proto-src }}
+        ct direction reply update @behind {{ udp sport : ct reply ip saddr . ct reply proto-src }}
+        update @written_to {{ udp sport . ip daddr }}
+    }}
+    chain own {{
+        type filter hook input priority 0
+        iifname "lan0" ip daddr {wan} drop
+        iifname "wan0" ct state new {unasked}
+    }}
+    chain through {{
+        type filter hook forward priority 0
+        iifname != "wan0" accept
+        ct state established,related accept
+        ct status dnat accept
+        drop
+    }}
+}}
+"#
+    )
+}
+
+fn firewall() -> String {
+    r#"
+table ip site {
+    chain through {
+        type filter hook forward priority 0
+        iifname != "wan0" accept
+        ct state established,related accept
+        drop
+    }
+}
+"#
+    .to_owned()
+}
+
+/// Which pairs can meet without a relay: all, unless one side takes a new port for each
+/// destination and the other lets in only the port that it wrote to.
+pub fn can_be_direct(one: Nat, other: Nat) -> bool {
+    let stuck = |a: Nat, b: Nat| a == Nat::Symmetric && b.filters_by_port();
+    !stuck(one, other) && !stuck(other, one)
+}

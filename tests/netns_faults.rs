@@ -1,0 +1,216 @@
+//! Things break, and the LAN goes on: dead supernodes, crashes, clean ends, bad input.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails where it stands")]
+
+mod lab;
+
+use std::net::UdpSocket;
+use std::os::unix::fs::PermissionsExt;
+use std::time::{Duration, Instant};
+
+use lab::{Daemon, Host, Join, Lab, Nat, Ping, World, longwire, new_key, poll_for, program, wait_for};
+
+const MEETING: Duration = Duration::from_secs(15);
+
+/// From the restart of a node to the next answered ping.
+const RECONNECT_MAX: Duration = Duration::from_secs(2);
+
+/// A clean end takes no longer.
+const LEAVE_MAX: Duration = Duration::from_secs(3);
+
+#[test]
+fn known_members_go_on_when_the_supernode_dies_also_with_new_arp() {
+    let world = World::new(&[Nat::PortRestricted; 3]);
+    world.wait_paths("direct", MEETING);
+    world.supernode.process().kill();
+    for round in ["ARP cached", "ARP flushed"] {
+        for (one, other) in world.pairs() {
+            let (from, to) = (&world.nodes[one].guest, &world.nodes[other].guest);
+            if round == "ARP flushed" {
+                from.flush_neighbours();
+                to.flush_neighbours();
+            }
+            let report = Ping::count(&from.space, to.address, 3);
+            assert_eq!(report.replies.len(), 3, "{round}, {} to {}", from.name, to.name);
+        }
+    }
+    // Long enough for every timer that asks the supernode for something.
+    std::thread::sleep(Duration::from_secs(10));
+    let (from, to) = (&world.nodes[0].guest, &world.nodes[1].guest);
+    assert_eq!(Ping::count(&from.space, to.address, 3).replies.len(), 3, "10 s later");
+}
+
+#[test]
+fn relayed_members_meet_again_when_the_supernode_comes_back() {
+    let mut world = World::new(&[Nat::Symmetric; 2]);
+    world.wait_paths("relayed", MEETING);
+    world.supernode.process().kill();
+    std::thread::sleep(Duration::from_secs(1));
+    world.supernode.start_again();
+    let took = world.wait_paths("relayed", MEETING);
+    eprintln!("relayed again after {took:?}");
+    let (from, to) = (&world.nodes[0].guest, &world.nodes[1].guest);
+    let ping = Ping::start(&from.space, to.address, Duration::from_millis(100), &[]);
+    wait_for("an answer through the new supernode", MEETING, || (!ping.so_far().replies.is_empty()).then_some(()));
+}
+
+/// Kills a node as a crash does, starts it again; how long until pings are answered.
+fn crash_and_return(world: &mut World) -> Duration {
+    let (from, to) = (world.nodes[0].guest.clone(), world.nodes[1].guest.clone());
+    let crashed = &mut world.nodes[1].daemon;
+    crashed.process().kill();
+    std::thread::sleep(Duration::from_millis(500));
+    crashed.start_again();
+    let start = Instant::now();
+    let ping = Ping::start(&from.space, to.address, Duration::from_millis(20), &[]);
+    wait_for("a ping after the crash", MEETING, || (!ping.so_far().replies.is_empty()).then_some(()));
+    start.elapsed()
+}
+
+#[test]
+fn a_crashed_node_is_back_within_two_seconds() {
+    for (nat, kind) in [(Nat::PortRestricted, "direct"), (Nat::Symmetric, "relayed")] {
+        let mut world = World::new(&[nat; 2]);
+        world.wait_paths(kind, MEETING);
+        let took = crash_and_return(&mut world);
+        eprintln!("{kind}: back after {took:?}");
+        assert!(took <= RECONNECT_MAX, "{kind}: back after {took:?}");
+        world.wait_paths(kind, MEETING);
+    }
+}
+
+#[test]
+fn a_clean_end_leaves_nothing_and_tells_the_others() {
+    let mut world = World::new(&[Nat::Open; 2]);
+    world.wait_paths("direct", MEETING);
+    let leaving = &world.nodes[1].daemon;
+    let tap = leaving.status().overlays[0].tap.clone().unwrap();
+    let status = leaving.process().terminate(LEAVE_MAX);
+    assert!(status.is_some_and(|status| status.success()), "ended with {status:?}");
+    let space = &world.nodes[1].host.space;
+    assert!(!space.has_link(&tap), "the TAP {tap} is left");
+    assert!(space.has_link("br0"), "a bridge that it did not make must stay");
+    let gone = poll_for(LEAVE_MAX, || {
+        let status = world.nodes[0].daemon.status();
+        let peers = &status.overlays[0].peers;
+        let present = peers.iter().any(|peer| peer.state != "gone");
+        (!present).then_some(())
+    });
+    assert!(gone.is_some(), "the other still thinks it is there");
+
+    // A node alone on a host makes the bridge, and takes it away again.
+    let site = world.lab.site("s3", Nat::Open);
+    let host = world.lab.host(&site, "h3");
+    let join = Join::new("lan", &world.key, "n3").supernode(&world.supernode.address).bridge("br0");
+    let daemon = Daemon::start(&world.lab, &host, &join);
+    daemon.status();
+    assert!(host.space.has_link("br0"));
+    daemon.process().terminate(LEAVE_MAX).expect("it ends");
+    assert!(!host.space.has_link("br0"), "the bridge that it made is left");
+}
+
+#[test]
+fn a_second_daemon_on_the_same_state_is_refused_with_advice() {
+    let world = World::new(&[Nat::Open]);
+    world.nodes[0].daemon.status();
+    let join = Join::new("lan", &world.key, "n1").supernode(&world.supernode.address);
+    let second = Daemon::start(&world.lab, &world.nodes[0].host, &join);
+    let status = second.process().wait(LEAVE_MAX).expect("it is refused");
+    assert!(!status.success());
+    let said = second.process().stderr();
+    assert!(said.contains("state"), "{said}");
+    assert!(world.nodes[0].daemon.try_status().is_some(), "the first goes on");
+}
+
+/// Runs `up` with these words in a host's namespace: it must end with a sentence that has `hints`.
+#[track_caller]
+fn refused(host: &lab::Host, words: &[&str], hints: &[&str]) {
+    let program = program().to_string_lossy().into_owned();
+    let words = [&["timeout", "5", &program], words].concat();
+    let output = host.space.run(&words);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success(), "{words:?} was accepted: {said}");
+    assert_ne!(output.status.code(), Some(124), "{words:?} runs on: {said}");
+    assert!(!said.contains("panicked"), "{said}");
+    for hint in hints {
+        assert!(said.contains(hint), "{words:?} said nothing of `{hint}`: {said}");
+    }
+}
+
+/// A host for bad input, and a directory with files of it.
+struct BadInput {
+    host: Host,
+    key: String,
+    lab: Lab,
+}
+
+impl BadInput {
+    fn new() -> BadInput {
+        let mut lab = Lab::new();
+        let site = lab.site("s", Nat::Open);
+        let host = lab.host(&site, "h");
+        BadInput { host, key: new_key(), lab }
+    }
+
+    fn file(&self, name: &str, text: &str, mode: u32) -> String {
+        let path = self.lab.dir().join(name);
+        std::fs::write(&path, text).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+        path.to_string_lossy().into_owned()
+    }
+
+    /// `up` with this key file and these words must end with a sentence that has `hints`.
+    #[track_caller]
+    fn refuses(&self, key: &str, more: &[&str], hints: &[&str]) {
+        let state = self.lab.dir().join("bad.state");
+        let state = state.to_string_lossy();
+        let words = ["up", "lan", "--key-file", key, "--state", &*state];
+        let words = [&words, &["--supernode", "203.0.113.2:7777"][..], more].concat();
+        refused(&self.host, &words, hints);
+    }
+}
+
+#[test]
+fn a_bad_key_ends_in_a_sentence_that_names_its_file() {
+    let bad = BadInput::new();
+    let open = bad.file("open.key", &bad.key, 0o644);
+    // One letter of the middle is another one.
+    let middle = bad.key.len() / 2;
+    let other = if bad.key.as_bytes()[middle] == b'a' { "b" } else { "a" };
+    let mut typo = bad.key.clone();
+    typo.replace_range(middle..=middle, other);
+    let mistyped = bad.file("mistyped.key", &typo, 0o600);
+    bad.refuses(&mistyped, &[], &["mistyped.key"]);
+    bad.refuses(&open, &[], &["open.key"]);
+    bad.refuses("/nowhere/none.key", &[], &["/nowhere/none.key"]);
+}
+
+#[test]
+fn bad_words_and_configs_end_in_a_sentence_that_names_what_is_wrong() {
+    let bad = BadInput::new();
+    let good = bad.file("good.key", &bad.key, 0o600);
+    bad.host.space.ip("link add dummy type veth peer name dummy1");
+    bad.refuses(&good, &["--bridge", "dummy"], &["dummy", "bridge"]);
+    bad.refuses(&good, &["--address", "10.0.0.300/24"], &["10.0.0.300/24"]);
+    let both = ["--bridge", "br0", "--address", "10.0.0.1/24"];
+    bad.refuses(&good, &both, &["--address"]);
+    bad.refuses(&good, &["--tap", "a-name-that-is-far-too-long"], &["--tap"]);
+    let taken = bad.host.space.inside(|| UdpSocket::bind("0.0.0.0:7000"));
+    bad.refuses(&good, &["--listen", "0.0.0.0:7000"], &["7000"]);
+    drop(taken);
+    let text = "[[overlay]]\nname = \"lan\"\nbrigde = \"br0\"\n";
+    let config = bad.file("bad.toml", text, 0o600);
+    let hints = ["bad.toml", "brigde", "bridge"];
+    refused(&bad.host, &["up", "--config", &config], &hints);
+}
+
+#[test]
+fn commands_without_a_daemon_say_so() {
+    let lab = Lab::new();
+    let socket = lab.dir().join("none.sock").to_string_lossy().into_owned();
+    for what in ["status", "peers", "fdb"] {
+        let output = longwire(&[what, "--socket", &socket]);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success());
+        assert!(said.contains("none.sock") && !said.contains("panicked"), "{said}");
+    }
+}

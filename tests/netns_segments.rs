@@ -1,0 +1,146 @@
+//! What hangs on a TAP and how hosts stand to each other: shared LANs, ordinary KVM hosts,
+//! two overlays on the same hosts, a node that is a supernode too.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails where it stands")]
+
+mod lab;
+
+use std::time::Duration;
+
+use lab::frame::marked;
+use lab::{
+    Daemon, Guest, Host, Join, Lab, Mac, Nat, PacketSocket, Ping, Supernode, World, inner_address, new_key, wait_for,
+};
+
+const MEETING: Duration = Duration::from_secs(15);
+
+/// In this time a frame has crossed the overlay, or will not.
+const CROSSING: Duration = Duration::from_millis(300);
+
+/// How often a broadcast of one guest is heard by the other.
+fn heard(from: &Guest, to: &Guest, mark: u64) -> usize {
+    let (sender, receiver) = (PacketSocket::open(&from.space, "eth0"), PacketSocket::open(&to.space, "eth0"));
+    let frame = marked(Mac::BROADCAST, Mac::foreign(1), mark);
+    sender.send(&frame).unwrap();
+    let frames = receiver.collect(CROSSING, |_| false);
+    frames.iter().filter(|heard| **heard == frame).count()
+}
+
+/// Waits for the first answered ping, then expects that none is lost.
+#[track_caller]
+fn expect_pings(from: &Guest, to: &Guest) {
+    let ping = Ping::start(&from.space, to.address, Duration::from_millis(100), &[]);
+    wait_for("a first answered ping", MEETING, || (!ping.so_far().replies.is_empty()).then_some(()));
+    drop(ping);
+    let report = Ping::count(&from.space, to.address, 5);
+    assert_eq!((report.replies.len(), report.duplicates), (5, 0), "{report:?}");
+}
+
+#[test]
+fn two_nodes_behind_one_nat_hear_each_others_broadcasts_once() {
+    let mut lab = Lab::new();
+    let server = lab.supernode_host("sn");
+    let site = lab.site("s", Nat::PortRestricted);
+    let places = ["h1", "h2"].map(|name| (site.clone(), lab.host(&site, name)));
+    let world = World::with_hosts(lab, server, places.into());
+    world.wait_paths("direct", MEETING);
+    let [one, other] = &world.nodes[..] else { panic!("two nodes") };
+    assert_eq!(heard(&one.guest, &other.guest, 1), 1);
+    assert_eq!(heard(&other.guest, &one.guest, 2), 1);
+    let remote = one.daemon.status().overlays[0].peers[0].path.as_ref().and_then(|path| path.remote.clone());
+    let lan = other.host.address.to_string();
+    assert!(remote.is_some_and(|remote| remote.starts_with(&lan)), "the path leads over the LAN");
+}
+
+#[test]
+fn an_ordinary_kvm_host_whose_only_address_is_on_the_bridge_works() {
+    let mut lab = Lab::new();
+    let server = lab.supernode_host("sn");
+    let sites = ["s1", "s2"].map(|name| lab.site(name, Nat::PortRestricted));
+    let [kvm, plain] = [lab.kvm_host(&sites[0], "h1"), lab.host(&sites[1], "h2")];
+    let [s1, s2] = sites;
+    let world = World::with_hosts(lab, server, vec![(s1, kvm), (s2, plain)]);
+    world.wait_paths("direct", MEETING);
+    let (one, other) = (&world.nodes[0], &world.nodes[1]);
+    expect_pings(&one.guest, &other.guest);
+    expect_pings(&other.guest, &one.guest);
+    assert_eq!(heard(&one.guest, &other.guest, 1), 1);
+    let report = Ping::count(&one.host.space, world.server.address, 3);
+    assert_eq!(report.replies.len(), 3, "the host itself still reaches the internet");
+}
+
+#[test]
+fn two_overlays_with_equal_addresses_on_the_same_hosts_never_meet() {
+    let mut lab = Lab::new();
+    let server = lab.supernode_host("sn");
+    let supernode = Supernode::start(&lab, &server, &[]);
+    let hosts = ["1", "2"].map(|number| {
+        let site = lab.site(&format!("s{number}"), Nat::PortRestricted);
+        lab.host(&site, &format!("h{number}"))
+    });
+    let red = join_both(&mut lab, &hosts, &supernode, "red", "br0");
+    let blue = join_both(&mut lab, &hosts, &supernode, "blue", "br1");
+    for (red, blue) in red.1.iter().zip(&blue.1) {
+        blue.space.ip(&format!("link set eth0 address {}", red.mac));
+    }
+    expect_pings(&red.1[0], &red.1[1]);
+    expect_pings(&blue.1[0], &blue.1[1]);
+    assert_eq!(heard(&red.1[0], &red.1[1], 1), 1);
+    assert_eq!(heard(&red.1[0], &blue.1[1], 2), 0, "red is heard in blue");
+    assert_eq!(heard(&blue.1[1], &red.1[0], 3), 0, "blue is heard in red");
+    // What red loses must not be answered by blue's machine of the same address.
+    red.0[1].process().kill();
+    std::thread::sleep(CROSSING);
+    assert_eq!(Ping::count(&red.1[0].space, red.1[1].address, 3).replies.len(), 0);
+    assert_eq!(Ping::count(&blue.1[0].space, blue.1[1].address, 3).replies.len(), 3);
+}
+
+/// One daemon per host and overlay: the second takes any free UDP port.
+fn join_both(
+    lab: &mut Lab,
+    hosts: &[Host; 2],
+    supernode: &Supernode,
+    overlay: &str,
+    bridge: &str,
+) -> ([Daemon; 2], [Guest; 2]) {
+    let key = new_key();
+    let pairs = [0, 1].map(|i| {
+        let name = format!("{overlay}{}", i + 1);
+        let guest = lab.guest_on(&hosts[i], bridge, &name, inner_address(i + 1));
+        let join = Join::new(overlay, &key, &hosts[i].name).supernode(&supernode.address).bridge(bridge);
+        (Daemon::start(lab, &hosts[i], &join), guest)
+    });
+    let [(d1, g1), (d2, g2)] = pairs;
+    ([d1, d2], [g1, g2])
+}
+
+#[test]
+fn a_member_that_serves_is_a_supernode_for_the_others() {
+    let mut lab = Lab::new();
+    let key = new_key();
+    let mut members = Vec::new();
+    let open = lab.site("open", Nat::Open);
+    let serving = lab.host(&open, "h1");
+    let address = format!("{}:7777", serving.address);
+    for (i, nat) in [Nat::Open, Nat::Symmetric, Nat::Symmetric].into_iter().enumerate() {
+        let number = i + 1;
+        let host = match i {
+            0 => serving.clone(),
+            _ => {
+                let site = lab.site(&format!("s{number}"), nat);
+                lab.host(&site, &format!("h{number}"))
+            }
+        };
+        let guest = lab.guest(&host, &format!("g{number}"), inner_address(number));
+        let join = Join::new("lan", &key, &format!("n{number}")).bridge("br0");
+        let join = match i {
+            0 => join.word("--serve").word(&address),
+            _ => join.supernode(&address),
+        };
+        members.push((Daemon::start(&lab, &host, &join), guest));
+    }
+    expect_pings(&members[1].1, &members[0].1);
+    expect_pings(&members[1].1, &members[2].1);
+    assert_eq!(members[1].0.path_to("n3"), "relayed");
+    let direct = members[1].0.wait_path("n1", "direct", MEETING);
+    assert!(direct.is_some(), "an open member is reached directly");
+}
