@@ -4,6 +4,8 @@
 //! - [`datapath`]: the corridor; one frame from the TAP to the underlay and back.
 //! - [`control`]: the control room; peers, handshakes, candidates, paths, supernodes, timers.
 //! - [`wire`]: every byte on the underlay (`wire/protocol.md`).
+//! - [`config`]: what a user writes, and what it means.
+//! - [`io`]: kernel, clock, tokio; feeds the node.
 //! - [`keys`] and [`time`]: what everything else is made of.
 
 pub mod node;
@@ -17,3 +19,7 @@ pub mod wire;
 pub mod keys;
 
 pub mod time;
+
+pub mod config;
+
+pub mod io;
