@@ -136,24 +136,29 @@ impl Driver {
         })
     }
 
-    /// Runs until a signal comes or something is broken for good. `addresses` are the host's at the start.
+    /// Runs until a signal comes or something is broken for good, and tells the others either way.
+    /// `addresses` are the host's at the start.
     pub async fn drive(mut self, addresses: Vec<IpAddr>) -> Result<(), DriveError> {
+        let ended = self.run(addresses).await;
+        info!("leaving");
+        let now = clock::now();
+        self.node.handle_leave(now);
+        let left = self.drain(now).await;
+        self.part().await;
+        ended.and(left)
+    }
+
+    async fn run(&mut self, addresses: Vec<IpAddr>) -> Result<(), DriveError> {
         let now = clock::now();
         self.node.handle_addresses(now, self.underlay.get_ref().port(), addresses);
         self.drain(now).await?;
         loop {
             let ready = poll_fn(|cx| self.poll_ready(cx)).await;
             if ready.stop {
-                break;
+                return Ok(());
             }
             self.turn(ready).await?;
         }
-        info!("leaving");
-        let now = clock::now();
-        self.node.handle_leave(now);
-        self.drain(now).await?;
-        self.part().await;
-        Ok(())
     }
 
     /// Gives the last messages time to arrive. QUIC needs to hear the answers meanwhile.
