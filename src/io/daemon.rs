@@ -166,6 +166,10 @@ fn default_tap(overlay: &str) -> String {
     if name.len() <= INTERFACE_NAME_MAX { name } else { "lw%d".into() }
 }
 
+fn stem(path: &std::path::Path) -> std::borrow::Cow<'_, str> {
+    path.file_stem().unwrap_or_default().to_string_lossy()
+}
+
 /// A socket that was asked for must be; the usual one need not (a supernode needs no rights at all).
 fn open_socket(
     choice: &SocketChoice,
@@ -177,8 +181,13 @@ fn open_socket(
         SocketChoice::At(path) => (path.clone(), true),
         SocketChoice::Named(name) => (status::default_path(name), false),
     };
-    match Server::start(&path, inputs) {
+    match Server::start(&path, inputs.clone()) {
         Ok(server) => Ok(Some(server)),
+        Err(SocketError::InUse(_)) if !needed => {
+            let own = path.with_file_name(format!("{}-{}.sock", stem(&path), std::process::id()));
+            warn!(taken = %path.display(), socket = %own.display(), "another longwire has the usual status socket");
+            Server::start(&own, inputs).map(Some)
+        }
         Err(error @ SocketError::Other(..)) if !needed => {
             warn!(%error, "`longwire status` will not work");
             Ok(None)
