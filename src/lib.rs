@@ -5,6 +5,8 @@
 //! - [`control`]: the control room; peers, handshakes, candidates, paths, supernodes, timers.
 //! - [`wire`]: every byte on the underlay (`wire/protocol.md`).
 //! - [`sim`]: the same node in a made-up world.
+//! - [`config`]: what a user writes, and what it means.
+//! - [`io`]: kernel, clock, tokio; feeds the node.
 //! - [`keys`] and [`time`]: what everything else is made of.
 
 pub mod node;
@@ -20,3 +22,7 @@ pub mod wire;
 pub mod keys;
 
 pub mod time;
+
+pub mod config;
+
+pub mod io;

@@ -4,6 +4,7 @@
 //! in memory: equal-sized datagrams to one address are one UDP GSO run without a copy.
 
 use std::net::SocketAddr;
+use std::ops::Range;
 
 /// Pieces of bytes back to back, each with what is known of it.
 #[derive(Debug)]
@@ -76,6 +77,17 @@ impl<M> Batch<M> {
     /// The pieces in order.
     pub fn iter(&self) -> impl Iterator<Item = (&[u8], &M)> {
         self.items.iter().map(|item| (&self.bytes[item.start..item.start + item.len], &item.meta))
+    }
+
+    /// The bytes of the pieces `range`, which lie back to back.
+    ///
+    /// # Panics
+    /// If there are no such pieces.
+    pub fn span(&self, range: Range<usize>) -> &[u8] {
+        let Some(last) = self.items[range.clone()].last() else {
+            return &[];
+        };
+        &self.bytes[self.items[range.start].start..last.start + last.len]
     }
 
     /// Piece `index`, to be changed in place, and what is known of it.

@@ -1,0 +1,284 @@
+//! Flags, and the config they amount to.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use longwire::config::{
+    AllowedOverlay, Cidr, Config, ConfigError, DEFAULT_PORT, InterfaceName, LogLevel, OverlayConfig, OverlayName,
+    SupernodeText,
+};
+
+/// A bridge with long wires: the machines of many sites on one encrypted Ethernet.
+#[derive(Debug, Parser)]
+#[command(name = "longwire", version, disable_help_subcommand = true)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Print a new overlay key.
+    Keygen,
+    /// Print an overlay's id, for a supernode's allow list.
+    Id(IdArgs),
+    /// Join overlays and stay in the foreground.
+    Up(Box<UpArgs>),
+    /// Introduce and relay for others; needs no privileges.
+    Supernode(SupernodeArgs),
+    /// Show the daemon at a glance.
+    Status(AskArgs),
+    /// Show the other members.
+    Peers(AskArgs),
+    /// Show where MAC addresses were heard.
+    Fdb(AskArgs),
+    /// Show every address tried for a peer, and why the present path was chosen.
+    Explain {
+        /// Its name or id, or the start of it.
+        peer: String,
+        #[command(flatten)]
+        ask: AskArgs,
+    },
+}
+
+/// Where the overlay's key is.
+#[derive(Debug, Default, Args)]
+pub(crate) struct KeyArgs {
+    /// File with the overlay's key; `-` is standard input. LONGWIRE_KEY may hold the key instead.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) key_file: Option<PathBuf>,
+    /// File with a passphrase instead of a key.
+    #[arg(long, value_name = "FILE", conflicts_with = "key_file")]
+    pub(crate) passphrase_file: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct IdArgs {
+    /// The overlay's name.
+    pub(crate) name: OverlayName,
+    #[command(flatten)]
+    pub(crate) key: KeyArgs,
+}
+
+/// How to run, for `up` and `supernode`.
+#[derive(Debug, Args)]
+pub(crate) struct RunArgs {
+    /// Read everything from this file; flags that are given win.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Directory for the node's key and what it remembers [default: /var/lib/longwire].
+    #[arg(long, value_name = "DIR")]
+    state: Option<PathBuf>,
+    /// Status socket [default: /run/longwire/NAME.sock].
+    #[arg(long, value_name = "PATH")]
+    socket: Option<PathBuf>,
+    /// What is logged [default: info].
+    #[arg(long, value_name = "LEVEL")]
+    log: Option<Level>,
+    /// Log lines as JSON.
+    #[arg(long)]
+    log_json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct UpArgs {
+    /// The overlay's name.
+    #[arg(required_unless_present = "config", conflicts_with = "config")]
+    overlay: Option<OverlayName>,
+    #[command(flatten)]
+    key: KeyArgs,
+    /// Supernode to register at; repeatable.
+    #[arg(long, value_name = "HOST[:PORT][#FINGERPRINT]")]
+    supernode: Vec<SupernodeText>,
+    /// Bridge to put the TAP on; made if missing.
+    #[arg(long, value_name = "BR", conflicts_with = "config")]
+    bridge: Option<InterfaceName>,
+    /// Address for the TAP, where this host itself is the member.
+    #[arg(long, value_name = "CIDR", conflicts_with_all = ["bridge", "config"])]
+    address: Option<Cidr>,
+    /// Name of the TAP [default: lw-NAME].
+    #[arg(long, value_name = "IF", conflicts_with = "config")]
+    tap: Option<InterfaceName>,
+    /// Where to listen [default: UDP 7777, or any free port].
+    #[arg(long, value_name = "ADDR:PORT")]
+    listen: Option<SocketAddr>,
+    /// Listen here and be a supernode for others too.
+    #[arg(long, value_name = "ADDR:PORT", conflicts_with = "listen")]
+    serve: Option<SocketAddr>,
+    /// What people call this node [default: the host's name].
+    #[arg(long, value_name = "NODE")]
+    name: Option<String>,
+    #[command(flatten)]
+    run: RunArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SupernodeArgs {
+    /// Where to listen [default: [::]:7777].
+    #[arg(long, value_name = "ADDR:PORT")]
+    listen: Option<SocketAddr>,
+    /// Serve this overlay only; repeatable.
+    #[arg(long, value_name = "OVERLAY_ID")]
+    allow: Vec<AllowedOverlay>,
+    /// What people call this node [default: the host's name].
+    #[arg(long, value_name = "NODE")]
+    name: Option<String>,
+    #[command(flatten)]
+    run: RunArgs,
+}
+
+/// Whom to ask and how to show it.
+#[derive(Debug, Args)]
+pub(crate) struct AskArgs {
+    /// The daemon's socket [default: the only one there is].
+    #[arg(long, value_name = "PATH")]
+    pub(crate) socket: Option<PathBuf>,
+    /// As JSON, for scripts.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Level {
+    Error,
+    Warn,
+    Info,
+    Debug,
+    Trace,
+}
+
+impl RunArgs {
+    /// The file's config, or an empty one, with these flags over it.
+    fn config(self) -> Result<Config, ConfigError> {
+        let Self { config, state, socket, log, log_json } = self;
+        let base = config.as_deref().map(Config::read).transpose()?.unwrap_or_default();
+        let log = log.map(|level| match level {
+            Level::Error => LogLevel::Error,
+            Level::Warn => LogLevel::Warn,
+            Level::Info => LogLevel::Info,
+            Level::Debug => LogLevel::Debug,
+            Level::Trace => LogLevel::Trace,
+        });
+        Ok(Config {
+            state: state.or(base.state),
+            socket: socket.or(base.socket),
+            log: log.or(base.log),
+            log_json: log_json.then_some(true).or(base.log_json),
+            ..base
+        })
+    }
+}
+
+impl UpArgs {
+    /// The same as a file would say.
+    pub(crate) fn config(self) -> Result<Config, ConfigError> {
+        let Self { overlay, key, supernode, bridge, address, tap, listen, serve, name, run } = self;
+        let KeyArgs { key_file, passphrase_file } = key;
+        let base = run.config()?;
+        let overlay = match overlay {
+            Some(name) => {
+                vec![OverlayConfig { key_file, passphrase_file, bridge, address, tap, ..OverlayConfig::named(name) }]
+            }
+            None => base.overlay,
+        };
+        // One of the two on the command line replaces either in the file.
+        let (listen, serve) = if listen.or(serve).is_some() { (listen, serve) } else { (base.listen, base.serve) };
+        Ok(Config {
+            overlay,
+            supernode: if supernode.is_empty() { base.supernode } else { supernode },
+            listen,
+            serve,
+            name: name.or(base.name),
+            ..base
+        })
+    }
+}
+
+impl SupernodeArgs {
+    /// The same as a file would say: `--listen` is `serve`.
+    pub(crate) fn config(self) -> Result<Config, ConfigError> {
+        let Self { listen, allow, name, run } = self;
+        let base = run.config()?;
+        let everywhere = SocketAddr::from((std::net::Ipv6Addr::UNSPECIFIED, DEFAULT_PORT));
+        Ok(Config {
+            serve: listen.or(base.serve).or(base.listen).or(Some(everywhere)),
+            listen: None,
+            allow: if allow.is_empty() { base.allow } else { Some(allow) },
+            name: name.or(base.name),
+            ..base
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn flags_and_file_make_the_same_config() {
+        let flags = up(&[
+            "lab",
+            "--key-file",
+            "k",
+            "--supernode",
+            "sn",
+            "--supernode",
+            "[::1]:9",
+            "--bridge",
+            "br0",
+            "--tap",
+            "t0",
+            "--listen",
+            "[::]:1",
+            "--name",
+            "attic",
+            "--state",
+            "/s",
+            "--socket",
+            "/k",
+            "--log",
+            "debug",
+            "--log-json",
+        ]);
+        let file = Config::parse(
+            r#"
+            name = "attic"
+            listen = "[::]:1"
+            state = "/s"
+            socket = "/k"
+            log = "debug"
+            log-json = true
+            supernode = ["sn", "[::1]:9"]
+            [[overlay]]
+            name = "lab"
+            key-file = "k"
+            bridge = "br0"
+            tap = "t0"
+            "#,
+        );
+        assert_eq!(flags.expect("flags"), file.expect("file"));
+    }
+
+    #[test]
+    fn a_supernode_listens_everywhere_unless_told() {
+        let Ok(Cli { command: Command::Supernode(args) }) = Cli::try_parse_from(["longwire", "supernode"]) else {
+            panic!("not a supernode");
+        };
+        let config = args.config().expect("config");
+        assert_eq!(config.serve.map(|at| at.to_string()).as_deref(), Some("[::]:7777"));
+        assert_eq!((config.listen, config.allow), (None, None));
+    }
+
+    #[test]
+    fn the_command_line_is_sound() {
+        use clap::CommandFactory;
+        Cli::command().debug_assert();
+    }
+
+    fn up(args: &[&str]) -> Result<Config, ConfigError> {
+        let cli = Cli::try_parse_from(["longwire", "up"].iter().chain(args)).expect("flags");
+        let Command::Up(args) = cli.command else { panic!("not up") };
+        args.config()
+    }
+}

@@ -1,0 +1,197 @@
+//! Questions to the daemon, and their answers as tables or JSON.
+
+use anyhow::anyhow;
+use longwire::control::report::{
+    LinkState, OverlayStatus, PathKind, PathStatus, PeerState, PeerStatus, Request, Response, Status,
+};
+use longwire::io::status;
+use serde::Serialize;
+
+use super::args::AskArgs;
+use super::table::{Table, age, bytes, rtt};
+use super::{Failure, print};
+
+pub(super) fn status(args: &AskArgs) -> Result<(), Failure> {
+    let status = status_of(args)?;
+    if args.json {
+        return print_json(&status);
+    }
+    let mut text = format!("node {} ({}) longwire {}\n", status.node, status.node_id, status.version);
+    if let Some(fingerprint) = &status.fingerprint {
+        text += &format!("supernode with the fingerprint {fingerprint}\n");
+    }
+    for overlay in &status.overlays {
+        text += &overlay_text(overlay);
+    }
+    if let Some(serving) = &status.serving {
+        for overlay in &serving.overlays {
+            text += &format!("\nserving {}: {} members\n", overlay.id, overlay.members.len());
+            let mut table = Table::new(&["MEMBER", "SEEN AS"]);
+            for (id, address) in &overlay.members {
+                table.row([id.clone(), address.to_string()]);
+            }
+            text += &table.text();
+        }
+    }
+    print(&text)
+}
+
+pub(super) fn peers(args: &AskArgs) -> Result<(), Failure> {
+    #[derive(Serialize)]
+    struct Row<'a> {
+        overlay: &'a str,
+        #[serde(flatten)]
+        peer: &'a PeerStatus,
+    }
+    let status = status_of(args)?;
+    if args.json {
+        let rows = status
+            .overlays
+            .iter()
+            .flat_map(|overlay| overlay.peers.iter().map(|peer| Row { overlay: &overlay.name, peer }));
+        return print_json(&rows.collect::<Vec<_>>());
+    }
+    let mut table = Table::new(&["OVERLAY", "PEER", "STATE", "PATH", "RTT", "SENT", "RECEIVED", "HEARD"]);
+    for overlay in &status.overlays {
+        for peer in &overlay.peers {
+            table.row([vec![overlay.name.clone()], peer_cells(peer)].concat());
+        }
+    }
+    print(&table.text())
+}
+
+pub(super) fn fdb(args: &AskArgs) -> Result<(), Failure> {
+    let Response::Fdb(rows) = ask(args, &Request::Fdb)? else {
+        return Err(strange());
+    };
+    if args.json {
+        return print_json(&rows);
+    }
+    let mut table = Table::new(&["OVERLAY", "VLAN", "MAC", "PORT", "AGE"]);
+    for row in rows {
+        let vlan = if row.vlan == 0 { "-".into() } else { row.vlan.to_string() };
+        table.row([row.overlay, vlan, row.mac, row.port, age(Some(row.age_ms))]);
+    }
+    print(&table.text())
+}
+
+pub(super) fn explain(peer: String, args: &AskArgs) -> Result<(), Failure> {
+    let Response::Explain(explanation) = ask(args, &Request::Explain { peer })? else {
+        return Err(strange());
+    };
+    if args.json {
+        return print_json(&explanation);
+    }
+    let mut text = format!(
+        "{} in {}: {}, {}\n{}\n",
+        name(&explanation.peer),
+        explanation.overlay,
+        state(explanation.peer.state),
+        path(&explanation.peer.path),
+        explanation.why
+    );
+    let mut table = Table::new(&["CANDIDATE", "KIND", "PROBES", "ANSWERS", "RTT", "RESULT"]);
+    for tried in explanation.candidates {
+        table.row([
+            tried.address.to_string(),
+            tried.kind,
+            tried.probes.to_string(),
+            tried.answers.to_string(),
+            rtt(tried.rtt_us),
+            tried.result,
+        ]);
+    }
+    text += &table.text();
+    print(&text)
+}
+
+fn overlay_text(overlay: &OverlayStatus) -> String {
+    let mut text = format!(
+        "\noverlay {} on {}: {} peers, {} addresses known\n",
+        overlay.name,
+        if overlay.tap.is_empty() { "no TAP" } else { &overlay.tap },
+        overlay.peers.len(),
+        overlay.fdb_entries
+    );
+    for supernode in &overlay.supernodes {
+        let state = match supernode.state {
+            LinkState::Up => "up",
+            LinkState::Connecting => "connecting",
+            LinkState::Down => "down",
+        };
+        text += &format!("supernode {} {state} {}\n", supernode.address, rtt(supernode.rtt_us));
+    }
+    let mut table = Table::new(&["PEER", "STATE", "PATH", "RTT", "SENT", "RECEIVED", "HEARD"]);
+    for peer in &overlay.peers {
+        table.row(peer_cells(peer));
+    }
+    text += &table.text();
+    let noted: Vec<String> = overlay
+        .counters
+        .iter()
+        .filter(|(_, count)| **count > 0)
+        .map(|(counter, count)| format!("{counter} {count}"))
+        .collect();
+    if !noted.is_empty() {
+        text += &format!("counted: {}\n", noted.join(", "));
+    }
+    text
+}
+
+fn peer_cells(peer: &PeerStatus) -> Vec<String> {
+    vec![
+        name(peer),
+        state(peer.state).into(),
+        path(&peer.path),
+        rtt(peer.rtt_us),
+        bytes(peer.tx_bytes),
+        bytes(peer.rx_bytes),
+        age(peer.last_heard_ms),
+    ]
+}
+
+fn name(peer: &PeerStatus) -> String {
+    peer.name.clone().unwrap_or_else(|| peer.id.chars().take(8).collect())
+}
+
+const fn state(state: PeerState) -> &'static str {
+    match state {
+        PeerState::Up => "up",
+        PeerState::Connecting => "connecting",
+        PeerState::Gone => "gone",
+    }
+}
+
+fn path(path: &PathStatus) -> String {
+    let at = |what: Option<String>| what.map(|what| format!(" {what}")).unwrap_or_default();
+    match path.kind {
+        PathKind::Direct => format!("direct{}", at(path.remote.map(|remote| remote.to_string()))),
+        PathKind::Relayed => format!("relayed{}", at(path.via.as_ref().map(|via| format!("by {via}")))),
+        PathKind::None => "none".into(),
+    }
+}
+
+fn status_of(args: &AskArgs) -> Result<Status, Failure> {
+    let Response::Status(status) = ask(args, &Request::Status)? else {
+        return Err(strange());
+    };
+    Ok(status)
+}
+
+/// The answer; a sentence of the daemon is a failure.
+fn ask(args: &AskArgs, request: &Request) -> Result<Response, Failure> {
+    match status::ask(args.socket.as_deref(), request) {
+        Ok(Response::Error(sentence)) => Err(Failure::Ran(anyhow!(sentence))),
+        Ok(response) => Ok(response),
+        Err(error) => Err(Failure::Ran(error.into())),
+    }
+}
+
+fn strange() -> Failure {
+    Failure::Ran(anyhow!("the daemon answers another question: is it of another version?"))
+}
+
+fn print_json(value: &impl Serialize) -> Result<(), Failure> {
+    let text = serde_json::to_string_pretty(value).map_err(|error| Failure::Ran(error.into()))?;
+    print(&format!("{text}\n"))
+}

@@ -1,0 +1,290 @@
+//! What a user writes, and what it means.
+//!
+//! [`Config`] mirrors the TOML file; the command line makes the same value. [`Config::check`] reads key
+//! files, fills defaults in and gives [`Settings`], which nothing has to check again.
+
+mod error;
+mod key;
+mod text;
+
+pub use error::ConfigError;
+pub use key::KeySource;
+pub use text::{AllowedOverlay, Cidr, InterfaceName, OverlayName, SupernodeText};
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+use crate::keys::OverlaySecrets;
+use crate::node::{ServeSettings, SupernodeSettings};
+
+/// The port of a supernode, and of a node if it is free.
+pub const DEFAULT_PORT: u16 = 7777;
+/// The state directory where nobody says otherwise.
+pub const DEFAULT_STATE: &str = "/var/lib/longwire";
+/// The longest name of an interface, in bytes.
+pub const INTERFACE_NAME_MAX: usize = 15;
+/// Payloads carried where nobody says otherwise.
+const MTU_DEFAULT: u16 = 1500;
+/// The least that IPv4 hosts must take (RFC 791), and the most that two packets of an ordinary underlay carry.
+const MTU_RANGE: std::ops::RangeInclusive<u16> = 576..=2700;
+/// Overlays of one daemon.
+const OVERLAYS_MAX: usize = 64;
+/// Supernodes of one daemon.
+const SUPERNODES_MAX: usize = 16;
+
+/// The file, key by key.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub struct Config {
+    /// What people call the node; the host's name if missing.
+    pub name: Option<String>,
+    /// Where to listen; UDP 7777 or any free port if missing.
+    pub listen: Option<SocketAddr>,
+    /// Where to listen as a supernode.
+    pub serve: Option<SocketAddr>,
+    /// The state directory.
+    pub state: Option<PathBuf>,
+    /// The status socket.
+    pub socket: Option<PathBuf>,
+    /// What is logged.
+    pub log: Option<LogLevel>,
+    /// Log lines as JSON.
+    pub log_json: Option<bool>,
+    /// Where to register.
+    pub supernode: Vec<SupernodeText>,
+    /// The only overlays served, as a supernode.
+    pub allow: Option<Vec<AllowedOverlay>>,
+    /// The overlays to be in.
+    pub overlay: Vec<OverlayConfig>,
+}
+
+/// One `[[overlay]]`.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct OverlayConfig {
+    /// Its name.
+    pub name: OverlayName,
+    /// The file that holds its key.
+    pub key_file: Option<PathBuf>,
+    /// The file that holds a passphrase instead.
+    pub passphrase_file: Option<PathBuf>,
+    /// The bridge that gets the TAP.
+    pub bridge: Option<InterfaceName>,
+    /// The address that the TAP gets.
+    pub address: Option<Cidr>,
+    /// The TAP's name.
+    pub tap: Option<InterfaceName>,
+    /// Whether spanning tree frames pass.
+    pub stp: Option<Stp>,
+    /// The largest Ethernet payload.
+    pub mtu: Option<u16>,
+}
+
+/// What becomes of spanning tree frames.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Stp {
+    /// They are carried, as a wire does.
+    Pass,
+    /// They end at the TAP.
+    Drop,
+}
+
+/// What is logged.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogLevel {
+    /// What keeps the node from doing its job.
+    Error,
+    /// And what is odd.
+    Warn,
+    /// And what a user notices.
+    #[default]
+    Info,
+    /// And decisions.
+    Debug,
+    /// And packets.
+    Trace,
+}
+
+/// Everything a daemon needs to know, checked.
+#[derive(Debug)]
+pub struct Settings {
+    /// What people call the node; `None` is the host's name.
+    pub name: Option<String>,
+    /// The address to listen on; `None` is 7777 or any free port.
+    pub listen: Option<SocketAddr>,
+    /// Set if it is a supernode.
+    pub serve: Option<ServeSettings>,
+    /// The state directory.
+    pub state: PathBuf,
+    /// The status socket.
+    pub socket: SocketChoice,
+    /// What is logged.
+    pub log: LogLevel,
+    /// Log lines as JSON.
+    pub log_json: bool,
+    /// Where to register.
+    pub supernodes: Vec<SupernodeSettings>,
+    /// The overlays to be in.
+    pub overlays: Vec<Overlay>,
+}
+
+/// Where the status socket goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SocketChoice {
+    /// There.
+    At(PathBuf),
+    /// In the usual directory under this name; the daemon runs without if that cannot be.
+    Named(String),
+}
+
+/// One overlay, checked.
+#[derive(Debug)]
+pub struct Overlay {
+    /// Its name.
+    pub name: String,
+    /// What its key gives.
+    pub secrets: OverlaySecrets,
+    /// What the TAP is joined to.
+    pub attach: Attach,
+    /// The TAP's name, if chosen.
+    pub tap: Option<String>,
+    /// Whether spanning tree frames pass.
+    pub stp: bool,
+    /// The largest Ethernet payload.
+    pub mtu: usize,
+}
+
+/// What a TAP is joined to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Attach {
+    /// This bridge.
+    Bridge(String),
+    /// The host, under this address.
+    Address(Cidr),
+    /// It is just up.
+    Nothing,
+}
+
+impl Config {
+    /// Reads a file.
+    pub fn read(path: &Path) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(path).map_err(|error| ConfigError::Unreadable(path.to_owned(), error))?;
+        Self::parse(&text).map_err(|error| error.in_file(path))
+    }
+
+    /// Reads a text.
+    pub fn parse(text: &str) -> Result<Self, ConfigError> {
+        toml::from_str(text).map_err(|error| error::from_toml(text, &error))
+    }
+
+    /// Reads key files, fills defaults in, refuses what cannot be. `env_key` is the text of
+    /// `LONGWIRE_KEY`, for an overlay that names no file.
+    pub fn check(self, env_key: Option<&str>) -> Result<Settings, ConfigError> {
+        let Self { name, listen, serve, state, socket, log, log_json, supernode, allow, overlay } = self;
+        if listen.is_some() && serve.is_some() {
+            return Err(ConfigError::Together("listen", "serve"));
+        }
+        if allow.is_some() && serve.is_none() {
+            return Err(ConfigError::Without("allow", "serve"));
+        }
+        if overlay.is_empty() && serve.is_none() {
+            return Err(ConfigError::NoOverlay);
+        }
+        if supernode.is_empty() && serve.is_none() {
+            return Err(ConfigError::NoSupernode);
+        }
+        limit("overlay", overlay.len(), OVERLAYS_MAX)?;
+        limit("supernode", supernode.len(), SUPERNODES_MAX)?;
+        distinct(&overlay)?;
+        if env_key.is_some() && overlay.iter().filter(|overlay| overlay.takes_env()).count() > 1 {
+            return Err(ConfigError::EnvForMany);
+        }
+        let named = overlay.first().map_or("supernode", |overlay| overlay.name.0.as_str()).to_owned();
+        Ok(Settings {
+            name,
+            listen: listen.or(serve),
+            serve: serve.map(|_| ServeSettings { allow: allow.map(|ids| ids.into_iter().map(|id| id.0).collect()) }),
+            state: state.unwrap_or_else(|| PathBuf::from(DEFAULT_STATE)),
+            socket: socket.map_or(SocketChoice::Named(named), SocketChoice::At),
+            log: log.unwrap_or_default(),
+            log_json: log_json.unwrap_or(false),
+            supernodes: supernode.into_iter().map(|text| text.0).collect(),
+            overlays: overlay.into_iter().map(|overlay| overlay.check(env_key)).collect::<Result<_, _>>()?,
+        })
+    }
+}
+
+impl OverlayConfig {
+    /// An overlay of this name with nothing else said.
+    pub const fn named(name: OverlayName) -> Self {
+        Self {
+            name,
+            key_file: None,
+            passphrase_file: None,
+            bridge: None,
+            address: None,
+            tap: None,
+            stp: None,
+            mtu: None,
+        }
+    }
+
+    const fn takes_env(&self) -> bool {
+        self.key_file.is_none() && self.passphrase_file.is_none()
+    }
+
+    fn check(self, env_key: Option<&str>) -> Result<Overlay, ConfigError> {
+        let Self { name: OverlayName(name), key_file, passphrase_file, bridge, address, tap, stp, mtu } = self;
+        let source = match (key_file, passphrase_file, env_key) {
+            (Some(_), Some(_), _) => return Err(ConfigError::Together("key-file", "passphrase-file")),
+            (Some(path), None, _) => KeySource::KeyFile(path),
+            (None, Some(path), _) => KeySource::PassphraseFile(path),
+            (None, None, Some(text)) => KeySource::Text(text.to_owned()),
+            (None, None, None) => return Err(ConfigError::NoKey(name)),
+        };
+        let attach = match (bridge, address) {
+            (Some(_), Some(_)) => return Err(ConfigError::Together("bridge", "address")),
+            (Some(bridge), None) => Attach::Bridge(bridge.0),
+            (None, Some(address)) => Attach::Address(address),
+            (None, None) => Attach::Nothing,
+        };
+        let mtu = mtu.unwrap_or(MTU_DEFAULT);
+        if !MTU_RANGE.contains(&mtu) {
+            return Err(ConfigError::Mtu(mtu, *MTU_RANGE.start(), *MTU_RANGE.end()));
+        }
+        let key = source.read(&name)?;
+        Ok(Overlay {
+            secrets: OverlaySecrets::derive(&name, &key),
+            name,
+            attach,
+            tap: tap.map(|tap| tap.0),
+            stp: stp != Some(Stp::Drop),
+            mtu: usize::from(mtu),
+        })
+    }
+}
+
+fn limit(key: &'static str, count: usize, most: usize) -> Result<(), ConfigError> {
+    if count > most { Err(ConfigError::TooMany(key, most)) } else { Ok(()) }
+}
+
+fn distinct(overlays: &[OverlayConfig]) -> Result<(), ConfigError> {
+    let (mut names, mut taps) = (BTreeSet::new(), BTreeSet::new());
+    for overlay in overlays {
+        if !names.insert(&overlay.name.0) {
+            return Err(ConfigError::Twice("name", overlay.name.0.clone()));
+        }
+        if let Some(tap) = overlay.tap.as_ref().filter(|tap| !taps.insert(*tap)) {
+            return Err(ConfigError::Twice("tap", tap.0.clone()));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,108 @@
+//! What is wrong with a config, each as one sentence with file, line and key.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use thiserror::Error;
+
+use crate::keys::KeyError;
+
+/// Words that may differ by this much from a known key and still be meant as it.
+const NEAR: f64 = 0.6;
+
+/// Why a config is refused.
+#[derive(Debug, Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("{0}: {1}")]
+    Unreadable(PathBuf, #[source] io::Error),
+    /// It is not what the keys allow.
+    #[error("line {line}: {message}")]
+    Toml {
+        /// Counted from 1.
+        line: usize,
+        /// One sentence.
+        message: String,
+    },
+    /// The same, with the file.
+    #[error("{}: {error}", file.display())]
+    InFile {
+        /// Which file.
+        file: PathBuf,
+        /// What is wrong.
+        error: Box<ConfigError>,
+    },
+    /// Two keys exclude each other.
+    #[error("`{0}` and `{1}` exclude each other: give one")]
+    Together(&'static str, &'static str),
+    /// A key needs another.
+    #[error("`{0}` means nothing without `{1}`")]
+    Without(&'static str, &'static str),
+    /// Nothing to do.
+    #[error("no overlay: give `up NAME`, or an [[overlay]] in the config; a mere supernode needs `serve`")]
+    NoOverlay,
+    /// Nobody to ask.
+    #[error(
+        "no supernode: give --supernode HOST[:PORT][#FINGERPRINT] (or `supernode = [..]`), or --serve ADDR:PORT to be one"
+    )]
+    NoSupernode,
+    /// More than there is room for.
+    #[error("more than {1} entries of `{0}`")]
+    TooMany(&'static str, usize),
+    /// The same thing twice.
+    #[error("two overlays with the {0} {1}")]
+    Twice(&'static str, String),
+    /// No key.
+    #[error("no key for the overlay {0}: give `key-file` or `passphrase-file`, or LONGWIRE_KEY in the environment")]
+    NoKey(String),
+    /// One key, many overlays.
+    #[error("LONGWIRE_KEY is for one overlay, and more than one names no `key-file`")]
+    EnvForMany,
+    /// No such MTU.
+    #[error("`mtu` {0}: from {1} to {2} are carried")]
+    Mtu(u16, u16, u16),
+    /// A key file cannot be read.
+    #[error("key file {0}: {1}")]
+    KeyFile(PathBuf, #[source] io::Error),
+    /// Everybody can read it.
+    #[error("key file {0} has mode {1:04o}: everybody on this host can read it; `chmod 600 {0}`")]
+    KeyFileOpen(PathBuf, u32),
+    /// What is in it is no key.
+    #[error("{0}: {1}")]
+    Key(String, #[source] KeyError),
+}
+
+impl ConfigError {
+    /// The same, naming the file.
+    pub fn in_file(self, path: &Path) -> Self {
+        Self::InFile { file: path.to_owned(), error: Box::new(self) }
+    }
+}
+
+/// One sentence from the parser's several lines.
+pub(super) fn from_toml(text: &str, error: &toml::de::Error) -> ConfigError {
+    let start = error.span().map_or(0, |span| span.start).min(text.len());
+    let line = 1 + text.as_bytes()[..start].iter().filter(|byte| **byte == b'\n').count();
+    let message = error.message().lines().collect::<Vec<_>>().join(", ");
+    ConfigError::Toml { line, message: unknown_key(&message).unwrap_or(message) }
+}
+
+/// serde's "unknown field `a`, expected one of `b`, `c`" as a sentence with the nearest known key.
+fn unknown_key(message: &str) -> Option<String> {
+    let quoted: Vec<&str> = message.strip_prefix("unknown field ")?.split('`').skip(1).step_by(2).collect();
+    let (&unknown, known) = quoted.split_first()?;
+    if unknown == "key" {
+        return Some(
+            "keys do not stand in a config: put it into a file of mode 0600 and name that as `key-file`".into(),
+        );
+    }
+    let nearest = known
+        .iter()
+        .map(|key| (strsim::jaro_winkler(unknown, key), *key))
+        .filter(|(likeness, _)| *likeness >= NEAR)
+        .max_by(|a, b| a.0.total_cmp(&b.0));
+    Some(match nearest {
+        Some((_, key)) => format!("unknown key `{unknown}`; did you mean `{key}`?"),
+        None => format!("unknown key `{unknown}`; known are {}", known.join(", ")),
+    })
+}

@@ -1,0 +1,161 @@
+use std::os::unix::fs::PermissionsExt;
+
+use super::*;
+use crate::keys::{Fingerprint, OverlayKey};
+
+#[test]
+fn a_whole_file_becomes_settings() {
+    let (_dir, key) = key_file(0o600);
+    let pin = Fingerprint([7; 32]);
+    let text = format!(
+        r#"
+        name = "attic"
+        listen = "[::]:4000"
+        state = "/tmp/state"
+        socket = "/tmp/socket"
+        log = "debug"
+        log-json = true
+        supernode = ["sn.example", "192.0.2.1:9#{pin}", "[2001:db8::1]:9"]
+        [[overlay]]
+        name = "lab"
+        key-file = {key:?}
+        bridge = "br0"
+        tap = "lw-lab"
+        stp = "drop"
+        mtu = 1504
+        [[overlay]]
+        name = "home"
+        key-file = {key:?}
+        address = "10.10.0.1/24"
+        "#
+    );
+    let settings = Config::parse(&text).expect("config").check(None).expect("settings");
+    let addresses: Vec<&str> = settings.supernodes.iter().map(|supernode| supernode.address.as_str()).collect();
+    assert_eq!(addresses, ["sn.example:7777", "192.0.2.1:9", "[2001:db8::1]:9"]);
+    assert_eq!(settings.supernodes[1].pin, Some(pin));
+    assert_eq!(settings.overlays[0].attach, Attach::Bridge("br0".into()));
+    assert_eq!((settings.overlays[0].stp, settings.overlays[0].mtu), (false, 1504));
+    assert_eq!(settings.overlays[1].attach.clone(), Attach::Address("10.10.0.1/24".parse().expect("CIDR")));
+    assert_eq!((settings.overlays[1].stp, settings.overlays[1].mtu), (true, 1500));
+    assert_eq!(settings.socket, SocketChoice::At("/tmp/socket".into()));
+    assert!(settings.serve.is_none() && settings.log_json);
+}
+
+#[test]
+fn an_unknown_key_names_line_and_the_nearest() {
+    let says = parse_error("name = \"a\"\n\nsupernodes = []\n");
+    assert_eq!(says, "line 3: unknown key `supernodes`; did you mean `supernode`?");
+    let says = parse_error("[[overlay]]\nname = \"lab\"\nkeyfile = \"x\"\n");
+    assert_eq!(says, "line 3: unknown key `keyfile`; did you mean `key-file`?");
+    assert!(parse_error("zzz = 1").starts_with("line 1: unknown key `zzz`; known are name, listen"));
+}
+
+#[test]
+fn a_key_in_the_config_is_refused() {
+    let says = parse_error("[[overlay]]\nname = \"lab\"\nkey = \"lw1-secret\"\n");
+    assert!(says.contains("`key-file`") && !says.contains("lw1-secret"), "{says}");
+}
+
+#[test]
+fn each_bad_word_has_its_line_and_sentence() {
+    let cases = [
+        ("supernode = [\"sn:0\"]", "port is a number from 1 to 65535"),
+        ("supernode = [\"2001:db8::1\"]", "IPv6 addresses stand in brackets"),
+        ("supernode = [\"[::1\"]", "bracket is not closed"),
+        ("supernode = [\"[host]:1\"]", "in brackets stands an IPv6 address"),
+        ("supernode = [\"sn#abc\"]", "the fingerprint is not an id"),
+        ("supernode = [\"\"]", "that is no host"),
+        ("supernode = [\"a b\"]", "that is no host"),
+        ("listen = \"7777\"", "socket address"),
+        ("allow = [\"x\"]", "longwire id"),
+        ("log = \"loud\"", "unknown variant `loud`"),
+        ("[[overlay]]\nname = \"../x\"", "overlay name \"../x\""),
+        ("[[overlay]]\nname = \"a\"\ntap = \"much-too-long-name\"", "1 to 15 letters"),
+        ("[[overlay]]\nname = \"a\"\naddress = \"10.0.0.1\"", "ADDRESS/PREFIX"),
+        ("[[overlay]]\nname = \"a\"\naddress = \"10.0.0.1/33\"", "ADDRESS/PREFIX"),
+        ("[[overlay]]\nname = \"a\"\nmtu = -1", "u16"),
+        ("name = ", "line 1"),
+    ];
+    for (text, word) in cases {
+        let says = parse_error(text);
+        assert!(says.contains(word) && says.starts_with("line "), "{text}: {says}");
+        assert!(!says.contains('\n'), "{says}");
+    }
+}
+
+#[test]
+fn what_does_not_fit_together_is_refused() {
+    let (_dir, key) = key_file(0o600);
+    let overlay = format!("[[overlay]]\nname = \"a\"\nkey-file = {key:?}\n");
+    let cases = [
+        (String::new(), "no overlay"),
+        (overlay.clone(), "no supernode"),
+        ("listen = \"[::]:1\"\nserve = \"[::]:1\"".into(), "exclude each other"),
+        ("allow = []".into(), "means nothing without `serve`"),
+        (format!("supernode = [\"a\"]\n{overlay}{overlay}"), "two overlays with the name a"),
+        (format!("supernode = [\"a\"]\n{overlay}passphrase-file = \"x\""), "exclude each other"),
+        (format!("supernode = [\"a\"]\n{overlay}bridge = \"b\"\naddress = \"10.0.0.1/8\""), "exclude each other"),
+        (format!("supernode = [\"a\"]\n{overlay}mtu = 9000"), "from 576 to 2700"),
+        ("supernode = [\"a\"]\n[[overlay]]\nname = \"a\"".into(), "no key for the overlay a"),
+    ];
+    for (text, word) in cases {
+        let says = check_error(&text, None);
+        assert!(says.contains(word), "{text}: {says}");
+    }
+    let two = "supernode = [\"a\"]\n[[overlay]]\nname = \"a\"\n[[overlay]]\nname = \"b\"";
+    assert!(check_error(two, Some("lw1-")).contains("LONGWIRE_KEY is for one overlay"));
+}
+
+#[test]
+fn key_files_that_cannot_be_used_are_named() {
+    let lab = |key: &Path| format!("supernode = [\"a\"]\n[[overlay]]\nname = \"a\"\nkey-file = {key:?}\n");
+    let (_dir, open) = key_file(0o644);
+    let says = check_error(&lab(&open), None);
+    assert!(says.contains("mode 0644") && says.contains(open.to_str().expect("UTF-8")), "{says}");
+    let (_dir, key) = key_file(0o600);
+    let mut typo = std::fs::read(&key).expect("key");
+    typo[10] = if typo[10] == b'a' { b'b' } else { b'a' };
+    std::fs::write(&key, typo).expect("write");
+    assert!(check_error(&lab(&key), None).contains("mistyped: its checksum does not fit"));
+    std::fs::write(&key, "hello").expect("write");
+    assert!(check_error(&lab(&key), None).contains("not an overlay key"));
+    assert!(check_error(&lab(Path::new("/no/such/file")), None).contains("/no/such/file"));
+    let text = "supernode = [\"a\"]\n[[overlay]]\nname = \"a\"";
+    assert!(check_error(text, Some("lw1-x")).starts_with("LONGWIRE_KEY: "));
+}
+
+#[test]
+fn a_key_from_the_environment_and_one_from_a_passphrase_make_overlays() {
+    let text = "supernode = [\"a\"]\n[[overlay]]\nname = \"a\"";
+    let key = OverlayKey::from_bytes([1; 32]).to_text();
+    assert_eq!(Config::parse(text).expect("config").check(Some(&key)).expect("settings").overlays.len(), 1);
+    let (_dir, file) = key_file(0o600);
+    std::fs::write(&file, "correct horse battery\n").expect("write");
+    let config = Config::parse(&format!("{text}\npassphrase-file = {file:?}")).expect("config");
+    let id = config.check(None).expect("settings").overlays[0].secrets.id();
+    let same = OverlayKey::from_passphrase("a", "correct horse battery").expect("key");
+    assert_eq!(id, OverlaySecrets::derive("a", &same).id());
+}
+
+#[test]
+fn a_supernode_alone_needs_nothing_else() {
+    let settings = Config::parse("serve = \"[::]:7777\"").expect("config").check(None).expect("settings");
+    assert!(settings.serve.is_some_and(|serve| serve.allow.is_none()));
+    assert_eq!(settings.socket, SocketChoice::Named("supernode".into()));
+}
+
+fn key_file(mode: u32) -> (tempfile::TempDir, PathBuf) {
+    let dir = tempfile::tempdir().expect("directory");
+    let path = dir.path().join("key");
+    std::fs::write(&path, OverlayKey::from_bytes([9; 32]).to_text()).expect("write");
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).expect("chmod");
+    (dir, path)
+}
+
+fn parse_error(text: &str) -> String {
+    Config::parse(text).expect_err(text).to_string()
+}
+
+fn check_error(text: &str, env: Option<&str>) -> String {
+    Config::parse(text).expect("well-formed").check(env).expect_err(text).to_string()
+}

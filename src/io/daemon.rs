@@ -1,0 +1,311 @@
+//! A daemon from start to end: takes what it needs from the host, runs the loop, gives it back.
+//!
+//! In this order: state directory, socket, QUIC, TAPs and bridges, node, status socket, loop. At the end
+//! the TAPs go first, then the bridges made here.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use sd_notify::NotifyState;
+use thiserror::Error;
+use tokio::runtime::{Builder, Handle as Background};
+use tokio::sync::{mpsc, watch as latest};
+use tracing::{info, warn};
+
+use super::driver::{DriveError, Driver, Parts};
+use super::netlink::{self, NetlinkError, Wiring};
+use super::quic::{Links, QuicError, inbox};
+use super::state::{self, State, StateError};
+use super::status::{self, Server, SocketError};
+use super::tap::{PlainTap, Tap, TapError};
+use super::udp::{Listen, UdpError, Underlay};
+use super::{INPUT_QUEUE, Input, addresses, clock};
+use crate::config::{INTERFACE_NAME_MAX, Overlay, Settings, SocketChoice};
+use crate::keys::{Fingerprint, Identity};
+use crate::node::{self, HandshakeKind, Memory, Node, OverlaySettings, SupernodeSettings};
+use crate::time::{Time, WallTime};
+
+/// Between notes of the calendar in the state directory.
+const KEEP_WALL: Duration = Duration::from_secs(600);
+/// Threads for DNS and files.
+const BLOCKING_THREADS: usize = 4;
+/// For the background to end.
+const BACKGROUND_END: Duration = Duration::from_millis(500);
+/// The longest name of a node, in bytes.
+const NAME_MAX: usize = 63;
+
+/// Why a daemon did not start or has ended.
+#[derive(Debug, Error)]
+pub enum DaemonError {
+    /// The state directory.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// The underlay socket.
+    #[error(transparent)]
+    Udp(#[from] UdpError),
+    /// The control links.
+    #[error(transparent)]
+    Quic(#[from] QuicError),
+    /// A TAP.
+    #[error(transparent)]
+    Tap(#[from] TapError),
+    /// A bridge or address.
+    #[error(transparent)]
+    Netlink(#[from] NetlinkError),
+    /// The status socket.
+    #[error(transparent)]
+    Socket(#[from] SocketError),
+    /// While running.
+    #[error(transparent)]
+    Drive(#[from] DriveError),
+    /// Threads, random bytes, netlink socket.
+    #[error("this host does not give what a daemon needs: {0}")]
+    Host(#[from] io::Error),
+}
+
+/// Runs a daemon until it is told to end.
+pub fn run(settings: Settings) -> Result<(), DaemonError> {
+    let background = Builder::new_multi_thread()
+        .worker_threads(1)
+        .max_blocking_threads(BLOCKING_THREADS)
+        .thread_name("background")
+        .enable_all()
+        .build()?;
+    let foreground = Builder::new_current_thread().enable_all().build()?;
+    let ended = foreground.block_on(live(settings, background.handle()));
+    background.shutdown_timeout(BACKGROUND_END);
+    ended
+}
+
+async fn live(settings: Settings, background: &Background) -> Result<(), DaemonError> {
+    let (connection, netlink) = {
+        let _on = background.enter();
+        let (connection, handle, _) = rtnetlink::new_connection()?;
+        (connection, handle)
+    };
+    background.spawn(connection);
+    let mut wirings = Vec::new();
+    let ended = serve(settings, background, &netlink, &mut wirings).await;
+    // The TAPs are closed by now.
+    for wiring in wirings {
+        netlink::unwire(&netlink, wiring).await;
+    }
+    ended
+}
+
+async fn serve(
+    settings: Settings,
+    background: &Background,
+    netlink: &rtnetlink::Handle,
+    wirings: &mut Vec<Wiring>,
+) -> Result<(), DaemonError> {
+    let state = Arc::new(State::open(&settings.state)?);
+    let identity = Identity::from_secret(state.secret());
+    let start = (clock::now(), state.not_before(clock::wall()));
+    state.keep_wall(start.1);
+
+    let underlay = Arc::new(Underlay::bind(settings.listen.map_or(Listen::Anywhere, Listen::At))?);
+    let (inbox, received) = inbox();
+    let (inputs_in, inputs) = mpsc::channel(INPUT_QUEUE);
+    let serves = settings.serve.is_some();
+    let links = Links::new(background.clone(), Arc::clone(&underlay), received, &identity, serves, inputs_in.clone())?;
+
+    let mut taps: Vec<Box<dyn Tap>> = Vec::new();
+    for overlay in &settings.overlays {
+        taps.push(Box::new(open_tap(overlay, &identity, netlink, wirings).await?));
+    }
+    let tap_names: BTreeSet<String> = taps.iter().map(|tap| tap.name().to_owned()).collect();
+    let _socket = open_socket(&settings.socket, background, inputs_in.clone())?;
+
+    let found = addresses::list(netlink, &tap_names).await.unwrap_or_else(|error| {
+        warn!(%error, "this host's addresses cannot be read");
+        Vec::new()
+    });
+    introduce(&settings, &identity, &underlay, &found);
+    background.spawn(addresses::watch(tap_names, found.clone(), inputs_in));
+    let (memory, remembered) = latest::channel(Memory::default());
+    background.spawn(keep(Arc::clone(&state), remembered, start));
+
+    let overlays = settings.overlays.iter().map(|overlay| overlay.name.clone()).collect();
+    let node_settings = node_settings(settings, identity, underlay.local(), state.memory());
+    let node = Node::new(node_settings, state::random()?, start.0, start.1);
+    let kept = memory.clone();
+    let driver = Driver::new(Parts { node, underlay, inbox, taps, links, inputs, memory, overlays })?;
+    notify(NotifyState::Ready);
+    let ended = driver.drive(found).await;
+    notify(NotifyState::Stopping);
+    if kept.borrow().clone() != Memory::default() {
+        state.remember(&kept.borrow());
+    }
+    state.keep_wall(calendar(start));
+    Ok(ended?)
+}
+
+/// Opens and sets up the TAP of `overlay`.
+async fn open_tap(
+    overlay: &Overlay,
+    identity: &Identity,
+    netlink: &rtnetlink::Handle,
+    wirings: &mut Vec<Wiring>,
+) -> Result<PlainTap, DaemonError> {
+    let name = overlay.tap.clone().unwrap_or_else(|| default_tap(&overlay.name));
+    let tap = PlainTap::open(&name, overlay.mtu)?;
+    let mac = identity.tap_mac(overlay.secrets.id());
+    wirings.push(netlink::wire(netlink, tap.name(), mac, overlay.mtu, &overlay.attach).await?);
+    info!(overlay = overlay.name, id = %overlay.secrets.id(), tap = tap.name(), "joining");
+    Ok(tap)
+}
+
+/// Named after the overlay, if the kernel takes so long a name.
+fn default_tap(overlay: &str) -> String {
+    let name = format!("lw-{overlay}");
+    if name.len() <= INTERFACE_NAME_MAX { name } else { "lw%d".into() }
+}
+
+fn stem(path: &std::path::Path) -> std::borrow::Cow<'_, str> {
+    path.file_stem().unwrap_or_default().to_string_lossy()
+}
+
+/// A socket that was asked for must be; the usual one need not (a supernode needs no rights at all).
+fn open_socket(
+    choice: &SocketChoice,
+    background: &Background,
+    inputs: mpsc::Sender<Input>,
+) -> Result<Option<Server>, SocketError> {
+    let _on = background.enter();
+    let (path, needed): (PathBuf, bool) = match choice {
+        SocketChoice::At(path) => (path.clone(), true),
+        SocketChoice::Named(name) => (status::default_path(name), false),
+    };
+    match Server::start(&path, inputs.clone()) {
+        Ok(server) => Ok(Some(server)),
+        Err(SocketError::InUse(_)) if !needed => {
+            let own = path.with_file_name(format!("{}-{}.sock", stem(&path), std::process::id()));
+            warn!(taken = %path.display(), socket = %own.display(), "another longwire has the usual status socket");
+            Server::start(&own, inputs).map(Some)
+        }
+        Err(error @ SocketError::Other(..)) if !needed => {
+            warn!(%error, "`longwire status` will not work");
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+fn node_settings(settings: Settings, identity: Identity, local: SocketAddr, memory: Memory) -> node::Settings {
+    let mut supernodes = settings.supernodes;
+    if settings.serve.is_some() && !settings.overlays.is_empty() {
+        supernodes.push(itself(local, identity.fingerprint()));
+    }
+    let overlays = settings.overlays.into_iter().map(|overlay| OverlaySettings {
+        name: overlay.name,
+        secrets: overlay.secrets,
+        stp: overlay.stp,
+        mtu: overlay.mtu,
+    });
+    node::Settings {
+        identity,
+        name: settings.name.unwrap_or_else(host_name),
+        overlays: overlays.collect(),
+        supernodes,
+        serve: settings.serve,
+        memory,
+        handshake: HandshakeKind::Noise,
+        has_aes: has_aes(),
+    }
+}
+
+/// Whether this processor has AES instructions.
+fn has_aes() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    return std::arch::is_x86_feature_detected!("aes") && std::arch::is_x86_feature_detected!("pclmulqdq");
+    #[cfg(target_arch = "aarch64")]
+    return std::arch::is_aarch64_feature_detected!("aes");
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+    false
+}
+
+/// A node that is a supernode registers at itself as at any other.
+fn itself(local: SocketAddr, fingerprint: Fingerprint) -> SupernodeSettings {
+    let local = super::udp::canonical(local);
+    let ip = if local.ip().is_unspecified() { IpAddr::V4(Ipv4Addr::LOCALHOST) } else { local.ip() };
+    SupernodeSettings { address: SocketAddr::new(ip, local.port()).to_string(), pin: Some(fingerprint) }
+}
+
+fn host_name() -> String {
+    let uname = rustix::system::uname();
+    let mut name = uname.nodename().to_string_lossy().into_owned();
+    while name.len() > NAME_MAX {
+        name.pop();
+    }
+    name
+}
+
+/// The first lines of a daemon: who it is and how others reach it.
+fn introduce(settings: &Settings, identity: &Identity, underlay: &Underlay, found: &[IpAddr]) {
+    let name = settings.name.clone().unwrap_or_else(host_name);
+    info!(name, id = %identity.id(), listen = %underlay.local(), version = env!("CARGO_PKG_VERSION"), "longwire");
+    if settings.serve.is_some() {
+        let local = super::udp::canonical(underlay.local());
+        let bound = (!local.ip().is_unspecified()).then(|| local.ip());
+        let ip = bound.or_else(|| found.first().copied()).unwrap_or_else(|| local.ip());
+        let place = SocketAddr::new(ip, local.port());
+        info!("supernode: nodes reach it with --supernode {place}#{}", identity.fingerprint());
+    }
+}
+
+/// Writes down what the node wants to remember, and the calendar now and then.
+async fn keep(state: Arc<State>, mut memory: latest::Receiver<Memory>, start: (Time, WallTime)) {
+    loop {
+        let changed = tokio::time::timeout(KEEP_WALL, memory.changed()).await;
+        if let Ok(Err(_ended)) = changed {
+            return;
+        }
+        let newest = changed.is_ok().then(|| memory.borrow_and_update().clone());
+        let state = Arc::clone(&state);
+        let write = move || {
+            if let Some(memory) = newest {
+                state.remember(&memory);
+            }
+            state.keep_wall(calendar(start));
+        };
+        if tokio::task::spawn_blocking(write).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// The calendar as the node counts it: never set back while it runs.
+fn calendar((start, wall): (Time, WallTime)) -> WallTime {
+    wall + clock::now().since(start)
+}
+
+/// Nobody listens unless systemd started us.
+fn notify(state: NotifyState<'_>) {
+    let _not_under_systemd = sd_notify::notify(&[state]);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tap_is_named_after_its_overlay_if_the_kernel_takes_it() {
+        assert_eq!(default_tap("lab"), "lw-lab");
+        assert_eq!(default_tap("a-name-that-is-long"), "lw%d");
+    }
+
+    #[test]
+    fn a_node_that_serves_registers_at_itself() {
+        let pin = Fingerprint([1; 32]);
+        let at = |local: &str| itself(local.parse().expect("address"), pin).address;
+        assert_eq!(at("[::]:7777"), "127.0.0.1:7777");
+        assert_eq!(at("0.0.0.0:7"), "127.0.0.1:7");
+        assert_eq!(at("192.0.2.1:7"), "192.0.2.1:7");
+        assert_eq!(at("[2001:db8::1]:7"), "[2001:db8::1]:7");
+    }
+}

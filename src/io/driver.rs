@@ -1,0 +1,389 @@
+//! The event loop: waits for the kernel and the background, feeds the node, does what it says.
+//!
+//! One thread, one wait for everything. Every wakeup does a bounded piece of work for each source that
+//! is ready, in this order: signal, underlay, TAPs, control inputs, timer. Nothing here blocks; a full
+//! underlay socket is waited for a short while, which keeps frames in the TAP's queue, where the kernel
+//! drops them as any congested link does.
+
+use std::future::poll_fn;
+use std::io;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use thiserror::Error;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::{mpsc, watch as latest};
+use tokio::time::timeout;
+use tracing::{info, trace, warn};
+
+use super::clock::{self, JumpWatch, Timer};
+use super::events::EventLog;
+use super::quic::{Inbox, Links};
+use super::tap::Tap;
+use super::udp::{Sent, Underlay};
+use super::{Input, watch};
+use crate::control::report::{Request, Response};
+use crate::datapath::buf::{Datagrams, Deliveries, Frames, OverlayIndex, Transmits};
+use crate::node::{Memory, Node, Output};
+use crate::time::Time;
+
+/// Control inputs per wakeup before frames have their turn.
+const INPUTS_PER_WAKEUP: usize = 64;
+/// A socket that stays full for so long loses what was to be sent.
+const FULL_SOCKET: Duration = Duration::from_millis(20);
+/// A timer that fires this late tells of a host that slept.
+const SLEPT: Duration = Duration::from_secs(5);
+/// Between looks at the calendar.
+const JUMP_CHECK: Duration = Duration::from_secs(10);
+/// For the last messages to supernodes.
+const FAREWELL: Duration = Duration::from_millis(500);
+
+/// What ends a daemon that nobody told to end.
+#[derive(Debug, Error)]
+pub enum DriveError {
+    /// Somebody removed it.
+    #[error("the TAP {0} is gone: {1}")]
+    Tap(String, #[source] io::Error),
+    /// The socket.
+    #[error("the underlay socket fails: {0}")]
+    Underlay(#[source] io::Error),
+    /// Timer or signals.
+    #[error("the event loop fails: {0}")]
+    Loop(#[from] io::Error),
+}
+
+/// What a driver is made of.
+pub struct Parts {
+    /// The node.
+    pub node: Node,
+    /// Its socket.
+    pub underlay: Arc<Underlay>,
+    /// Where QUIC's datagrams go.
+    pub inbox: Inbox,
+    /// Its TAPs, in the order of the overlays.
+    pub taps: Vec<Box<dyn Tap>>,
+    /// Its control links.
+    pub links: Links,
+    /// What the background tells.
+    pub inputs: mpsc::Receiver<Input>,
+    /// What is to be kept.
+    pub memory: latest::Sender<Memory>,
+    /// Names of the overlays.
+    pub overlays: Vec<String>,
+}
+
+/// The loop's state.
+pub struct Driver {
+    node: Node,
+    underlay: AsyncFd<Arc<Underlay>>,
+    inbox: Inbox,
+    taps: Vec<Box<dyn Tap>>,
+    links: Links,
+    inputs: mpsc::Receiver<Input>,
+    memory: latest::Sender<Memory>,
+    timer: Timer,
+    signals: [Signal; 2],
+    log: EventLog,
+    frames: Frames,
+    datagrams: Datagrams,
+    jumps: JumpWatch,
+    jumps_at: Time,
+}
+
+/// What is ready after a wait.
+#[derive(Default)]
+struct Ready {
+    stop: bool,
+    underlay: bool,
+    /// One bit for each TAP; the config allows no more than there are bits.
+    taps: u64,
+    input: Option<Input>,
+    timer: Option<Time>,
+}
+
+impl Ready {
+    fn any(&self) -> bool {
+        self.stop || self.underlay || self.taps != 0 || self.input.is_some() || self.timer.is_some()
+    }
+}
+
+impl Driver {
+    /// Must be called on the loop's runtime.
+    pub fn new(parts: Parts) -> io::Result<Self> {
+        let Parts { node, underlay, inbox, taps, links, inputs, memory, overlays } = parts;
+        let now = clock::now();
+        let names = taps.iter().map(|tap| tap.name().to_owned()).collect();
+        Ok(Self {
+            node,
+            underlay: watch(underlay, Interest::READABLE | Interest::WRITABLE)?,
+            inbox,
+            taps,
+            links,
+            inputs,
+            memory,
+            timer: Timer::new()?,
+            signals: [signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?],
+            log: EventLog::new(overlays, names),
+            frames: Frames::default(),
+            datagrams: Datagrams::default(),
+            jumps: JumpWatch::new(now, clock::wall()),
+            jumps_at: now,
+        })
+    }
+
+    /// Runs until a signal comes or something is broken for good, and tells the others either way.
+    /// `addresses` are the host's at the start.
+    pub async fn drive(mut self, addresses: Vec<IpAddr>) -> Result<(), DriveError> {
+        let ended = self.run(addresses).await;
+        info!("leaving");
+        let now = clock::now();
+        self.node.handle_leave(now);
+        let left = self.drain(now).await;
+        self.part().await;
+        ended.and(left)
+    }
+
+    async fn run(&mut self, addresses: Vec<IpAddr>) -> Result<(), DriveError> {
+        let now = clock::now();
+        self.node.handle_addresses(now, self.underlay.get_ref().port(), addresses);
+        self.drain(now).await?;
+        loop {
+            let ready = poll_fn(|cx| self.poll_ready(cx)).await;
+            if ready.stop {
+                return Ok(());
+            }
+            self.turn(ready).await?;
+        }
+    }
+
+    /// Gives the last messages time to arrive. QUIC needs to hear the answers meanwhile.
+    async fn part(self) {
+        let Self { underlay, inbox, mut datagrams, links, .. } = self;
+        let listen = async {
+            while let Ok(mut readable) = underlay.readable().await {
+                datagrams.clear();
+                if !underlay.get_ref().receive(&mut datagrams, &inbox).unwrap_or(false) {
+                    readable.clear_ready();
+                }
+            }
+        };
+        tokio::select! {
+            () = links.shut_down(FAREWELL) => {}
+            () = listen => {}
+        }
+    }
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Ready> {
+        let mut ready = Ready {
+            stop: self.signals.iter_mut().any(|signal| signal.poll_recv(cx).is_ready()),
+            underlay: self.underlay.poll_read_ready(cx).is_ready(),
+            ..Ready::default()
+        };
+        for (place, tap) in self.taps.iter().enumerate() {
+            ready.taps |= u64::from(tap.poll_readable(cx).is_ready()) << place;
+        }
+        if let Poll::Ready(input) = self.inputs.poll_recv(cx) {
+            ready.input = input;
+        }
+        if let Poll::Ready(at) = self.timer.poll_fired(cx) {
+            ready.timer = Some(at);
+        }
+        if ready.any() { Poll::Ready(ready) } else { Poll::Pending }
+    }
+
+    /// A bounded piece of work for each source that is ready.
+    async fn turn(&mut self, ready: Ready) -> Result<(), DriveError> {
+        let now = clock::now();
+        if ready.underlay {
+            self.receive(now).await?;
+        }
+        for place in 0..self.taps.len() {
+            if ready.taps & 1 << place != 0 {
+                self.read_tap(now, place).await?;
+            }
+        }
+        let mut input = ready.input;
+        for _ in 0..INPUTS_PER_WAKEUP {
+            let Some(one) = input.take().or_else(|| self.inputs.try_recv().ok()) else {
+                break;
+            };
+            self.hear(now, one);
+            self.drain(now).await?;
+        }
+        if let Some(at) = ready.timer {
+            self.notice_jumps(now, at);
+            self.node.handle_timeout(now);
+            self.drain(now).await?;
+        }
+        Ok(())
+    }
+
+    async fn receive(&mut self, now: Time) -> Result<(), DriveError> {
+        self.datagrams.clear();
+        let (datagrams, inbox) = (&mut self.datagrams, &self.inbox);
+        let received = self.underlay.try_io(Interest::READABLE, |underlay| {
+            let more = underlay.receive(datagrams, inbox)?;
+            if more { Ok(()) } else { Err(io::ErrorKind::WouldBlock.into()) }
+        });
+        if let Err(error) = received.or_else(not_ready_is_fine) {
+            return Err(DriveError::Underlay(error));
+        }
+        if self.datagrams.is_empty() {
+            return Ok(());
+        }
+        trace!(buffers = self.datagrams.len(), bytes = self.datagrams.byte_len(), "received");
+        self.node.handle_datagrams(now, &mut self.datagrams);
+        self.drain(now).await
+    }
+
+    async fn read_tap(&mut self, now: Time, place: usize) -> Result<(), DriveError> {
+        self.frames.clear();
+        let tap = &mut self.taps[place];
+        tap.read(&mut self.frames).map_err(|error| DriveError::Tap(tap.name().to_owned(), error))?;
+        if self.frames.is_empty() {
+            return Ok(());
+        }
+        trace!(frames = self.frames.len(), tap = tap.name(), "read");
+        self.node.handle_frames(now, OverlayIndex(place), &self.frames);
+        self.drain(now).await
+    }
+
+    fn hear(&mut self, now: Time, input: Input) {
+        match input {
+            Input::Link(input) => {
+                if let Some(event) = self.links.admit(input) {
+                    self.node.handle_link(now, event);
+                }
+            }
+            Input::Addresses(addresses) => {
+                info!(?addresses, "this host's addresses");
+                self.node.handle_addresses(now, self.underlay.get_ref().port(), addresses);
+            }
+            Input::Request(request, reply) => {
+                let response = self.answer(now, &request);
+                // Whoever asked may have left.
+                let _left = reply.send(response);
+            }
+        }
+    }
+
+    /// The node's answer with what only the loop knows: names of TAPs and its own counters.
+    fn answer(&mut self, now: Time, request: &Request) -> Response {
+        let mut response = self.node.handle_request(now, request);
+        if let Response::Status(status) = &mut response {
+            for (overlay, tap) in status.overlays.iter_mut().zip(&self.taps) {
+                overlay.tap = tap.name().to_owned();
+                let counters = tap.counters();
+                overlay.counters.insert("tap_read_errors".into(), counters.read);
+                overlay.counters.insert("tap_write_errors".into(), counters.write);
+            }
+            let underlay = &self.underlay.get_ref().counters;
+            let of_socket = [
+                ("udp_too_big", &underlay.too_big),
+                ("udp_refused", &underlay.refused),
+                ("udp_blocked", &underlay.blocked),
+                ("udp_receive_errors", &underlay.receive),
+                ("quic_queue_full", &self.inbox.dropped),
+            ];
+            let serving = status.serving.as_mut().map(|serving| &mut serving.counters);
+            for counters in status.overlays.iter_mut().map(|overlay| &mut overlay.counters).chain(serving) {
+                counters.extend(of_socket.map(|(name, value)| (name.to_owned(), value.load(Ordering::Relaxed))));
+            }
+        }
+        response
+    }
+
+    /// Does what the node says until it says wait.
+    async fn drain(&mut self, now: Time) -> Result<(), DriveError> {
+        let mut owed = Vec::new();
+        loop {
+            match self.node.poll_output() {
+                Output::Transmit(batch) => {
+                    self.transmit(&batch).await;
+                    self.node.recycle_transmits(batch);
+                }
+                Output::Deliver(batch) => {
+                    self.deliver(&batch)?;
+                    self.node.recycle_deliveries(batch);
+                }
+                Output::Link(command) => owed.extend(self.links.obey(command)),
+                Output::Remember(memory) => {
+                    self.memory.send_replace(memory);
+                }
+                Output::Event(event) => self.log.log(now, &event),
+                Output::Wait(deadline) => {
+                    let Some(event) = owed.pop() else {
+                        return Ok(self.timer.arm(deadline.at)?);
+                    };
+                    self.node.handle_link(now, event);
+                }
+            }
+        }
+    }
+
+    /// Sends a batch; waits a short while for a full socket, then gives the rest up.
+    async fn transmit(&mut self, batch: &Transmits) {
+        let underlay = self.underlay.get_ref();
+        let Sent::UpTo(mut next) = underlay.send(batch, 0) else {
+            return;
+        };
+        let rest = async {
+            loop {
+                let Ok(mut writable) = self.underlay.writable().await else {
+                    return;
+                };
+                match underlay.send(batch, next) {
+                    Sent::All => {
+                        next = batch.len();
+                        return;
+                    }
+                    Sent::UpTo(place) => next = place,
+                }
+                writable.clear_ready();
+            }
+        };
+        let _gave_up = timeout(FULL_SOCKET, rest).await;
+        let lost = batch.len() - next;
+        underlay.counters.blocked.fetch_add(lost as u64, Ordering::Relaxed);
+    }
+
+    fn deliver(&mut self, batch: &Deliveries) -> Result<(), DriveError> {
+        let mut used = 0_u64;
+        for (frame, overlay) in batch.iter() {
+            if let Some(tap) = self.taps.get_mut(overlay.0) {
+                tap.write(frame).map_err(|error| DriveError::Tap(tap.name().to_owned(), error))?;
+                used |= 1 << overlay.0;
+            }
+        }
+        for (place, tap) in self.taps.iter_mut().enumerate() {
+            if used & 1 << place != 0 {
+                tap.flush().map_err(|error| DriveError::Tap(tap.name().to_owned(), error))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Says so when the host slept or its calendar was changed; keys and paths mend themselves.
+    fn notice_jumps(&mut self, now: Time, armed_for: Time) {
+        let late = now.since(armed_for);
+        if late >= SLEPT {
+            warn!(seconds = late.as_secs(), "this host slept or was too busy; peers are found again");
+        }
+        if now.since(self.jumps_at) < JUMP_CHECK {
+            return;
+        }
+        self.jumps_at = now;
+        if let Some(seconds) = self.jumps.jumped(now, clock::wall()) {
+            warn!(seconds, "this host's clock was changed; nothing here depends on it");
+        }
+    }
+}
+
+fn not_ready_is_fine(error: io::Error) -> io::Result<()> {
+    if error.kind() == io::ErrorKind::WouldBlock { Ok(()) } else { Err(error) }
+}

@@ -1,0 +1,165 @@
+//! quinn over the shared underlay socket. The only file that knows quinn's socket trait, which changes
+//! in quinn 0.12.
+//!
+//! QUIC sends through the socket itself. What it receives comes from the loop, which reads the socket
+//! for everybody, through a bounded queue: full means dropped, and QUIC repeats.
+
+use std::fmt;
+use std::future::Future;
+use std::io::{self, IoSliceMut};
+use std::net::{SocketAddr, UdpSocket};
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use quinn::udp::{RecvMeta, Transmit};
+use quinn::{AsyncUdpSocket, UdpPoller};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tokio::sync::mpsc;
+
+use crate::io::udp::Underlay;
+use crate::io::{Severity, sort, watch};
+
+/// Datagrams that may wait for QUIC: 1.5 MB, the first flight of 1,000 nodes.
+const INBOX: usize = 1024;
+
+/// One datagram for QUIC.
+#[derive(Debug)]
+pub(in crate::io) struct Received {
+    pub(in crate::io) bytes: Bytes,
+    meta: RecvMeta,
+}
+
+/// The loop's end of the queue.
+#[derive(Debug)]
+pub struct Inbox {
+    queue: mpsc::Sender<Received>,
+    /// Datagrams dropped because the queue was full.
+    pub dropped: AtomicU64,
+}
+
+impl Inbox {
+    /// Hands one datagram to QUIC, or drops it. `meta` is that of the whole receive buffer.
+    pub(in crate::io) fn push(&self, datagram: &[u8], meta: &RecvMeta) {
+        let meta = RecvMeta { len: datagram.len(), stride: datagram.len(), ..*meta };
+        if self.queue.try_send(Received { bytes: Bytes::copy_from_slice(datagram), meta }).is_err() {
+            self.dropped.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+/// Both ends of the queue.
+pub(in crate::io) fn inbox() -> (Inbox, mpsc::Receiver<Received>) {
+    let (queue, receiver) = mpsc::channel(INBOX);
+    (Inbox { queue, dropped: AtomicU64::new(0) }, receiver)
+}
+
+/// What quinn takes for its socket.
+pub(super) struct SharedSocket {
+    underlay: Arc<Underlay>,
+    /// The same socket once more, known to the background runtime's poller for writing only.
+    writable: AsyncFd<UdpSocket>,
+    inbox: Mutex<mpsc::Receiver<Received>>,
+}
+
+impl SharedSocket {
+    /// Must be called on the background runtime.
+    pub(super) fn new(underlay: Arc<Underlay>, inbox: mpsc::Receiver<Received>) -> io::Result<Self> {
+        let writable = watch(underlay.second_handle()?, Interest::WRITABLE)?;
+        Ok(Self { underlay, writable, inbox: Mutex::new(inbox) })
+    }
+}
+
+impl fmt::Debug for SharedSocket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("SharedSocket").field(&self.underlay.local()).finish()
+    }
+}
+
+impl AsyncUdpSocket for SharedSocket {
+    fn create_io_poller(self: Arc<Self>) -> Pin<Box<dyn UdpPoller>> {
+        Box::pin(WritePoller { socket: self, waiting: None })
+    }
+
+    /// Answers `WouldBlock` or success only: an error would end the connection, and what the kernel
+    /// refuses now it may take later.
+    fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
+        let sent = self.writable.try_io(Interest::WRITABLE, |_| self.underlay.send_raw(transmit));
+        match sent {
+            Err(error) if sort(&error) == Severity::NotReady => Err(io::ErrorKind::WouldBlock.into()),
+            Err(error) => {
+                let segments = transmit.segment_size.map_or(1, |size| transmit.contents.len().div_ceil(size.max(1)));
+                self.underlay.count_refused(&error, segments);
+                Ok(())
+            }
+            Ok(()) => Ok(()),
+        }
+    }
+
+    fn poll_recv(
+        &self,
+        cx: &mut Context<'_>,
+        bufs: &mut [IoSliceMut<'_>],
+        meta: &mut [RecvMeta],
+    ) -> Poll<io::Result<usize>> {
+        let mut inbox = self.inbox.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut filled = 0;
+        for (buf, meta) in bufs.iter_mut().zip(meta) {
+            let received = loop {
+                match inbox.poll_recv(cx) {
+                    // Longer than we ever announced: not from a QUIC that means us.
+                    Poll::Ready(Some(received)) if received.bytes.len() > buf.len() => {}
+                    Poll::Ready(Some(received)) => break received,
+                    // No more once the loop has ended, and nothing to complain about.
+                    Poll::Ready(None) | Poll::Pending if filled == 0 => return Poll::Pending,
+                    Poll::Ready(None) | Poll::Pending => return Poll::Ready(Ok(filled)),
+                }
+            };
+            buf[..received.bytes.len()].copy_from_slice(&received.bytes);
+            *meta = received.meta;
+            filled += 1;
+        }
+        Poll::Ready(Ok(filled))
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        Ok(self.underlay.local())
+    }
+
+    fn max_transmit_segments(&self) -> usize {
+        self.underlay.max_gso_segments()
+    }
+
+    fn may_fragment(&self) -> bool {
+        self.underlay.may_fragment()
+    }
+}
+
+/// Waits for the socket to take more; one for each task that sends.
+struct WritePoller {
+    socket: Arc<SharedSocket>,
+    waiting: Option<Pin<Box<dyn Future<Output = io::Result<()>> + Send + Sync>>>,
+}
+
+impl fmt::Debug for WritePoller {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("WritePoller").field(&self.socket).finish()
+    }
+}
+
+impl UdpPoller for WritePoller {
+    fn poll_writable(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let socket = Arc::clone(&self.socket);
+        let waiting = self
+            .waiting
+            .get_or_insert_with(|| Box::pin(async move { socket.writable.writable().await.map(|_still_ready| ()) }));
+        let ready = waiting.as_mut().poll(cx);
+        if ready.is_ready() {
+            self.waiting = None;
+        }
+        ready
+    }
+}

@@ -1,0 +1,222 @@
+use std::net::{Ipv4Addr, SocketAddr};
+use tokio::runtime::Runtime;
+
+use super::*;
+use crate::datapath::buf::Datagrams;
+use crate::io::clock;
+use crate::io::udp::Listen;
+use crate::keys::Fingerprint;
+
+#[test]
+fn messages_pass_both_ways_and_both_ends_export_the_same() {
+    let supernode = Host::new(1, true);
+    let node = Host::new(2, false);
+    let mut ends = Ends::new(node, supernode);
+    ends.dial(Some(identity(1).fingerprint()));
+    let (near, far) = ends.both_up();
+    assert_eq!(near.exporter, far.exporter);
+    assert_eq!(near.fingerprint, Some(identity(1).fingerprint()));
+    assert_eq!(far.fingerprint, None);
+    assert_eq!(far.remote, SocketAddr::new(Ipv4Addr::LOCALHOST.into(), ends.near.underlay.port()));
+
+    let long = vec![7; 16 * 1024];
+    ends.near.send(LinkId::Dialled(0), b"one".to_vec());
+    ends.near.send(LinkId::Dialled(0), long.clone());
+    assert_eq!(ends.far_message(), b"one");
+    assert_eq!(ends.far_message(), long);
+    ends.far.send(far.link, b"two".to_vec());
+    assert_eq!(ends.near_message(), b"two");
+
+    ends.near.send(LinkId::Dialled(0), b"last words".to_vec());
+    ends.near.links.obey(LinkCommand::Close { link: LinkId::Dialled(0) });
+    assert_eq!(ends.far_message(), b"last words");
+    assert!(matches!(ends.far.next(&mut ends.near), LinkEvent::Down { .. }));
+}
+
+#[test]
+fn a_node_can_dial_itself() {
+    let mut host = Host::new(3, true);
+    let mut idle = Host::new(4, false);
+    let own = format!("127.0.0.1:{}", host.underlay.port());
+    host.links.obey(LinkCommand::Dial { link: LinkId::Dialled(0), address: own, pin: None });
+    host.send_when_up(&mut idle);
+    let mut got = Vec::new();
+    while got.is_empty() {
+        if let LinkEvent::Message { message, .. } = host.next(&mut idle) {
+            got = message;
+        }
+    }
+    assert_eq!(got, b"hello");
+}
+
+#[test]
+fn another_key_than_the_pinned_one_is_refused_by_name() {
+    let mut ends = Ends::new(Host::new(5, false), Host::new(6, true));
+    ends.dial(Some(identity(9).fingerprint()));
+    let LinkEvent::Down { reason, .. } = ends.near.next(&mut ends.far) else {
+        panic!("the link came up");
+    };
+    assert!(reason.contains(&identity(9).fingerprint().to_string()), "{reason}");
+    assert!(reason.contains(&format!("#{}", identity(6).fingerprint())), "{reason}");
+}
+
+#[test]
+fn a_host_that_is_no_supernode_does_not_answer() {
+    let mut ends = Ends::new(Host::new(7, false), Host::new(8, false));
+    ends.dial(None);
+    assert!(matches!(ends.near.next(&mut ends.far), LinkEvent::Down { .. }));
+}
+
+#[test]
+fn an_unresolvable_name_has_its_sentence() {
+    let mut ends = Ends::new(Host::new(10, false), Host::new(11, false));
+    let address = "nowhere:port".to_owned();
+    ends.near.links.obey(LinkCommand::Dial { link: LinkId::Dialled(0), address, pin: None });
+    let LinkEvent::Down { reason, .. } = ends.near.next(&mut ends.far) else {
+        panic!("the link came up");
+    };
+    assert!(reason.contains("nowhere:port cannot be resolved"), "{reason}");
+}
+
+#[test]
+fn the_first_answer_to_a_stranger_is_a_retry() {
+    let mut supernode = Host::new(12, true);
+    let port = supernode.underlay.port();
+    let mut node = Host::new(13, false);
+    node.dial_to(port, None);
+    // Not fed to the node: what is looked at is the very first answer.
+    let end = clock::now() + Duration::from_secs(5);
+    let mut answer = Vec::new();
+    while answer.is_empty() && clock::now() < end {
+        supernode.pump();
+        let mut room = vec![0; 2000];
+        if let Ok(socket) = node.underlay.second_handle()
+            && let Ok(length) = socket.recv(&mut room)
+        {
+            answer = room[..length].to_vec();
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    // Long header, type Retry (RFC 9000 section 17.2.5).
+    assert_eq!(answer[0] & 0xf0, 0xf0, "{:02x}", answer[0]);
+    assert!(answer.len() < 200);
+}
+
+fn identity(seed: u8) -> Identity {
+    Identity::from_secret(&[seed; 32])
+}
+
+/// A daemon's QUIC part with a loop that does nothing else.
+struct Host {
+    background: Runtime,
+    underlay: Arc<Underlay>,
+    inbox: Inbox,
+    links: Links,
+    inputs: mpsc::Receiver<Input>,
+    datagrams: Datagrams,
+}
+
+impl Host {
+    fn new(seed: u8, serve: bool) -> Self {
+        let background =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("runtime");
+        let underlay = Arc::new(Underlay::bind(Listen::At("[::]:0".parse().expect("address"))).expect("a free port"));
+        let (inbox, received) = inbox();
+        let (sender, inputs) = mpsc::channel(64);
+        let links =
+            Links::new(background.handle().clone(), Arc::clone(&underlay), received, &identity(seed), serve, sender)
+                .expect("QUIC");
+        Self { background, underlay, inbox, links, inputs, datagrams: Datagrams::default() }
+    }
+
+    fn pump(&mut self) {
+        self.datagrams.clear();
+        self.underlay.receive(&mut self.datagrams, &self.inbox).expect("receive");
+    }
+
+    fn dial_to(&mut self, port: u16, pin: Option<Fingerprint>) {
+        let address = format!("127.0.0.1:{port}");
+        assert!(self.links.obey(LinkCommand::Dial { link: LinkId::Dialled(0), address, pin }).is_none());
+    }
+
+    fn send(&mut self, link: LinkId, message: Vec<u8>) {
+        assert!(self.links.obey(LinkCommand::Send { link, message }).is_none());
+    }
+
+    fn send_when_up(&mut self, other: &mut Self) {
+        loop {
+            if let LinkEvent::Up { link: link @ LinkId::Dialled(_), .. } = self.next(other) {
+                return self.send(link, b"hello".to_vec());
+            }
+        }
+    }
+
+    /// The next event here, while `other` goes on as well.
+    fn next(&mut self, other: &mut Self) -> LinkEvent {
+        let end = clock::now() + Duration::from_secs(20);
+        while clock::now() < end {
+            self.pump();
+            other.pump();
+            if let Ok(Input::Link(input)) = self.inputs.try_recv()
+                && let Some(event) = self.links.admit(input)
+            {
+                return event;
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        panic!("no event in 20 s; {} tasks live", self.background.metrics().num_alive_tasks());
+    }
+}
+
+struct Standing {
+    link: LinkId,
+    remote: SocketAddr,
+    exporter: [u8; 32],
+    fingerprint: Option<Fingerprint>,
+}
+
+struct Ends {
+    near: Host,
+    far: Host,
+}
+
+impl Ends {
+    fn new(near: Host, far: Host) -> Self {
+        Self { near, far }
+    }
+
+    fn dial(&mut self, pin: Option<Fingerprint>) {
+        self.near.dial_to(self.far.underlay.port(), pin);
+    }
+
+    /// The node is up at once, the supernode once a message came.
+    fn both_up(&mut self) -> (Standing, Standing) {
+        let near = standing(self.near.next(&mut self.far));
+        self.near.send(LinkId::Dialled(0), b"register".to_vec());
+        let far = standing(self.far.next(&mut self.near));
+        assert_eq!(self.far_message(), b"register");
+        (near, far)
+    }
+
+    fn far_message(&mut self) -> Vec<u8> {
+        message(self.far.next(&mut self.near))
+    }
+
+    fn near_message(&mut self) -> Vec<u8> {
+        message(self.near.next(&mut self.far))
+    }
+}
+
+fn standing(event: LinkEvent) -> Standing {
+    match event {
+        LinkEvent::Up { link, remote, exporter, fingerprint } => Standing { link, remote, exporter, fingerprint },
+        LinkEvent::Message { .. } | LinkEvent::Down { .. } => panic!("not up: {event:?}"),
+    }
+}
+
+fn message(event: LinkEvent) -> Vec<u8> {
+    match event {
+        LinkEvent::Message { message, .. } => message,
+        LinkEvent::Up { .. } | LinkEvent::Down { .. } => panic!("no message: {event:?}"),
+    }
+}

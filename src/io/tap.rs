@@ -1,0 +1,199 @@
+//! The TAP: where frames of the host and its VMs come in and go out.
+//!
+//! [`Tap`] is the seam behind which an offloading backend (virtio headers, superframes) can stand;
+//! [`PlainTap`] reads and writes one frame per system call.
+
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::fd::{FromRawFd, IntoRawFd, OwnedFd};
+use std::task::{Context, Poll};
+
+use rustix::io::Errno;
+use thiserror::Error;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+use super::{Severity, sort, watch};
+use crate::datapath::buf::Frames;
+
+/// Frames per wakeup and TAP before others have their turn.
+const READ_FRAMES: usize = 64;
+/// Ethernet header, two VLAN tags, and 9 bytes more, by which a frame that is too long is known.
+const FRAME_EXTRA: usize = 14 + 4 + 4 + 9;
+
+/// Why there is no TAP.
+#[derive(Debug, Error)]
+pub enum TapError {
+    /// No driver.
+    #[error(
+        "there is no /dev/net/tun: load the driver (`modprobe tun`), or let the container have it (`--device /dev/net/tun`)"
+    )]
+    NoDriver,
+    /// Not allowed to.
+    #[error("making the TAP {0} needs CAP_NET_ADMIN: run as root, or give the service that capability")]
+    NotAllowed(String),
+    /// The name is another program's.
+    #[error("the TAP {0} is in use by another program: choose another name with --tap")]
+    Busy(String),
+    /// The name is that of another interface.
+    #[error("the interface {0} exists and is no TAP: choose another name with --tap")]
+    NotATap(String),
+    /// All else.
+    #[error("TAP {0}: {1}")]
+    Other(String, #[source] io::Error),
+}
+
+/// What went wrong at a TAP and passed; readable by `longwire status`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TapCounters {
+    /// Reads that failed.
+    pub read: u64,
+    /// Frames the kernel did not take (the TAP is down, or its queue is full).
+    pub write: u64,
+}
+
+/// A TAP in use.
+pub trait Tap {
+    /// Its name.
+    fn name(&self) -> &str;
+
+    /// Ready if there may be frames to read.
+    fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<()>;
+
+    /// Appends the frames that are there, up to a limit.
+    ///
+    /// # Errors
+    /// If the TAP is no more.
+    fn read(&mut self, frames: &mut Frames) -> io::Result<()>;
+
+    /// Writes one frame, now or with [`Tap::flush`].
+    ///
+    /// # Errors
+    /// If the TAP is no more.
+    fn write(&mut self, frame: &[u8]) -> io::Result<()>;
+
+    /// The end of a batch: nothing is held back longer.
+    ///
+    /// # Errors
+    /// If the TAP is no more.
+    fn flush(&mut self) -> io::Result<()>;
+
+    /// What went wrong so far.
+    fn counters(&self) -> TapCounters;
+}
+
+/// One frame per system call, no offloads.
+#[derive(Debug)]
+pub struct PlainTap {
+    name: String,
+    fd: AsyncFd<File>,
+    room: usize,
+    counters: TapCounters,
+}
+
+impl PlainTap {
+    /// Makes the TAP `name` (`%d` in it is filled in by the kernel); it goes when this is dropped.
+    /// Must be called on the loop's runtime.
+    pub fn open(name: &str, mtu: usize) -> Result<Self, TapError> {
+        let made = tun_tap::Iface::without_packet_info(name, tun_tap::Mode::Tap).and_then(|iface| {
+            iface.set_non_blocking()?;
+            let name = iface.name().to_owned();
+            Ok((name, AsyncTapFd::watch(iface)?))
+        });
+        let (name, fd) = made.map_err(|error| explain(name, error))?;
+        Ok(Self { name, fd, room: mtu + FRAME_EXTRA, counters: TapCounters::default() })
+    }
+
+    fn try_io<R>(&mut self, interest: Interest, io: impl FnMut(&File) -> io::Result<R>) -> io::Result<Option<R>> {
+        match self.fd.try_io(interest, io) {
+            Ok(done) => Ok(Some(done)),
+            Err(error) => match sort(&error) {
+                Severity::NotReady => Ok(None),
+                Severity::Fatal => Err(error),
+                Severity::Passing => {
+                    let counters = &mut self.counters;
+                    *(if interest.is_readable() { &mut counters.read } else { &mut counters.write }) += 1;
+                    Ok(None)
+                }
+            },
+        }
+    }
+}
+
+struct AsyncTapFd;
+
+impl AsyncTapFd {
+    #[allow(unsafe_code, reason = "tun-tap gives its descriptor away as a number only")]
+    fn watch(iface: tun_tap::Iface) -> io::Result<AsyncFd<File>> {
+        // SAFETY: `into_raw_fd` hands the open descriptor over, so nobody else will close it.
+        let fd = unsafe { OwnedFd::from_raw_fd(iface.into_raw_fd()) };
+        watch(File::from(fd), Interest::READABLE | Interest::WRITABLE)
+    }
+}
+
+impl Tap for PlainTap {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<()> {
+        self.fd.poll_read_ready(cx).map(|_ready_or_gone| ())
+    }
+
+    fn read(&mut self, frames: &mut Frames) -> io::Result<()> {
+        for _ in 0..READ_FRAMES {
+            let room = &mut frames.reserve(self.room)[..self.room];
+            let Some(len) = self.try_io(Interest::READABLE, |mut file| file.read(room))? else {
+                break;
+            };
+            frames.commit(len, ());
+        }
+        Ok(())
+    }
+
+    fn write(&mut self, frame: &[u8]) -> io::Result<()> {
+        // Not `try_io`: a TAP takes every frame at once or loses it, so there is nothing to wait for.
+        match self.fd.get_ref().write(frame) {
+            Ok(_) => Ok(()),
+            Err(error) if sort(&error) == Severity::Fatal => Err(error),
+            Err(_lost) => {
+                self.counters.write += 1;
+                Ok(())
+            }
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn counters(&self) -> TapCounters {
+        self.counters
+    }
+}
+
+fn explain(name: &str, error: io::Error) -> TapError {
+    let name = name.to_owned();
+    match Errno::from_io_error(&error) {
+        Some(Errno::NOENT | Errno::NXIO | Errno::NODEV) => TapError::NoDriver,
+        Some(Errno::PERM | Errno::ACCESS) => TapError::NotAllowed(name),
+        Some(Errno::BUSY) => TapError::Busy(name),
+        Some(Errno::INVAL | Errno::EXIST) => TapError::NotATap(name),
+        _ => TapError::Other(name, error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_refusal_has_its_sentence() {
+        let says = |errno: Errno| explain("lw-lab", errno.into()).to_string();
+        assert!(says(Errno::NOENT).contains("modprobe tun"));
+        assert!(says(Errno::PERM).contains("CAP_NET_ADMIN"));
+        assert!(says(Errno::BUSY).contains("in use by another program"));
+        assert!(says(Errno::INVAL).contains("is no TAP"));
+        assert!(says(Errno::NOMEM).starts_with("TAP lw-lab: "));
+    }
+}
