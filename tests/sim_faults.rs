@@ -243,7 +243,8 @@ fn a_one_way_cut_falls_to_the_relay_and_heals() {
         lab.world.cut(from, to);
         let pings = lab.stream(0, 1, TEN_MS * 2, Duration::from_secs(20));
         lab.run(1.0);
-        assert!(lab.gap(&pings) <= 1.6, "gap of {} s\n{}", lab.gap(&pings), lab.tale());
+        // Frames still come in on the side that is not heard: only its own probe, one per second, finds the cut.
+        assert!(lab.gap(&pings) <= 2.3, "gap of {} s\n{}", lab.gap(&pings), lab.tale());
         assert_eq!(path(&mut lab, 0, 1), PathKind::Relayed);
         assert_eq!(path(&mut lab, 1, 0), PathKind::Relayed);
         lab.world.mend(from, to);

@@ -10,7 +10,7 @@ use longwire::sim::chance::Chance;
 use longwire::sim::scenario::{Scenario, Trouble};
 
 /// Storms played by default.
-const STORMS: u64 = 40;
+const STORMS: u64 = 150;
 /// Bytes of a storm.
 const LENGTH: usize = 160;
 

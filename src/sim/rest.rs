@@ -12,10 +12,12 @@ use crate::control::report::{PathKind, PeerStatus, Request, Response, Status};
 
 /// How often a world on its way to rest is looked at.
 const LOOK: Duration = Duration::from_millis(500);
-/// Datagrams and messages per second that a node may send without traffic, beside those for each peer.
-pub const QUIET_BASE: f64 = 3.0;
-/// Datagrams per second that a node may send for each peer without traffic.
-pub const QUIET_PER_PEER: f64 = 0.5;
+/// Datagrams and messages per second that a node may send without traffic, beside those for each way.
+const QUIET_BASE: f64 = 2.0;
+/// Of those for each peer, or for each pair that a supernode may carry: a keepalive each 16 s, and answers.
+const QUIET_PER_WAY: f64 = 0.25;
+/// Parts of a quiet time, of which most must be quiet.
+const QUIET_PARTS: u32 = 20;
 
 impl World {
     /// A host's own view, if its node runs.
@@ -137,35 +139,44 @@ impl World {
             .collect()
     }
 
-    /// Lets `span` pass without traffic. Answers a sentence for each node that sends more than it may.
+    /// Lets `span` pass without traffic. Answers a sentence for each node that sends more than it may, in
+    /// most parts of it: an attempt at punching now and then is a short burst.
     pub fn chatter(&mut self, span: Duration) -> Vec<String> {
-        let before: Vec<_> = self.hosts.iter().map(|host| host.sending).collect();
-        self.run_for(span);
+        let part = span / QUIET_PARTS;
+        let mut counts = vec![Vec::new(); self.hosts.len()];
+        for _ in 0..QUIET_PARTS {
+            let before: Vec<_> = self.hosts.iter().map(|host| host.sending).collect();
+            self.run_for(part);
+            for (number, before) in before.iter().enumerate() {
+                let now = self.hosts[number].sending;
+                counts[number].push((now.datagrams - before.datagrams) + (now.messages - before.messages));
+            }
+        }
         let mut loud = Vec::new();
-        for (number, before) in before.iter().enumerate() {
-            let now = self.hosts[number].sending;
-            let count = (now.datagrams - before.datagrams) + (now.messages - before.messages);
-            let rate = f64::from(u32::try_from(count).unwrap_or(u32::MAX)) / span.as_secs_f64();
-            let peers = self.neighbours(HostId(number));
-            let limit = QUIET_BASE + QUIET_PER_PEER * f64::from(peers);
-            if rate > limit {
-                loud.push(format!("{:?} sends {rate:.1}/s without traffic, with {peers} peers", HostId(number)));
+        for (number, mut counts) in counts.into_iter().enumerate() {
+            counts.sort_unstable();
+            let median = counts.get(counts.len() / 2).copied().unwrap_or_default();
+            let rate = f64::from(u32::try_from(median).unwrap_or(u32::MAX)) / part.as_secs_f64();
+            let ways = self.ways(HostId(number));
+            if rate > QUIET_BASE + QUIET_PER_WAY * f64::from(ways) {
+                loud.push(format!("{:?} sends {rate:.1}/s without traffic, with {ways} ways", HostId(number)));
             }
         }
         loud
     }
 
-    /// How many others a host shares an overlay with, or serves.
-    fn neighbours(&self, host: HostId) -> u32 {
-        let shares = |other: &super::host::Host| {
-            other.spec.overlays.iter().filter(|overlay| self.overlays_of(host).contains(overlay)).count()
+    /// How many peers a host has, each in each overlay; for a supernode also the pairs it may carry.
+    fn ways(&self, host: HostId) -> u32 {
+        let members = |overlay: OverlayNo| {
+            self.hosts
+                .iter()
+                .enumerate()
+                .filter(|(number, other)| HostId(*number) != host && other.spec.overlays.contains(&overlay))
+                .count()
         };
-        let others = self.hosts.iter().enumerate().filter(|(number, _)| HostId(*number) != host);
-        let count: usize = if self.serves(host) {
-            others.map(|(_, other)| other.spec.overlays.len() * (1 + shares(other))).sum()
-        } else {
-            others.map(|(_, other)| shares(other)).sum()
-        };
-        u32::try_from(count).unwrap_or(u32::MAX)
+        let peers: usize = self.overlays_of(host).iter().map(|overlay| members(*overlay)).sum();
+        let served: usize =
+            (0..self.overlays.len()).map(|number| members(OverlayNo(number))).map(|n| n * (n + 1) / 2).sum();
+        u32::try_from(if self.serves(host) { peers + served } else { peers }).unwrap_or(u32::MAX)
     }
 }

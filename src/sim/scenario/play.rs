@@ -22,7 +22,7 @@ const SETTLE_LIMIT: Duration = Duration::from_secs(800);
 const ANSWER_LIMIT: Duration = Duration::from_secs(2);
 /// Without traffic for this long before the quiet is measured.
 const BEFORE_QUIET: Duration = Duration::from_secs(30);
-const QUIET: Duration = Duration::from_secs(40);
+const QUIET: Duration = Duration::from_secs(100);
 
 /// What a scenario came to.
 #[derive(Clone, Debug, PartialEq, Eq)]
