@@ -4,7 +4,7 @@
 //!   into another overlay, and never made up.
 //! - No sender seals two different packets under one receiver index and counter.
 //! - After `handle_timeout` the next deadline is later than now; an early or repeated call does nothing.
-//! - Batches and drains stay within bounds.
+//! - Batches and drains stay within bounds, and no second is busier than a full mesh explains.
 //!
 //! A violation is kept as a sentence with its time. What must hold at rest is in [`rest`](super::rest).
 

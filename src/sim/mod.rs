@@ -1,7 +1,8 @@
 //! A made-up world for the unchanged [`Node`](crate::node::Node): virtual time, one seed, no surprise twice.
 //!
 //! - [`world`]: start here. Hosts on an underlay, one event after the other; `drive` feeds a node by its contract,
-//!   `wiring` carries control links, `vms` the frames of machines, `faults` what goes wrong.
+//!   `wiring` carries control links, `vms` the frames of machines, `faults` what goes
+//!   wrong, `view` what can be seen.
 //! - [`heap`], [`chance`]: one history per seed.
 //! - [`pipe`], [`nat`], [`underlay`], [`oracle`]: links, translators, routers, and who can reach whom.
 //! - [`host`], [`traffic`]: what is in the world.
@@ -13,6 +14,7 @@ pub mod world;
 mod drive;
 mod faults;
 mod links;
+mod view;
 mod vms;
 mod wiring;
 

@@ -58,6 +58,8 @@ pub struct Packet<P> {
     pub origin: SiteId,
     /// Bytes after the UDP header.
     pub len: usize,
+    /// Made by the network: nobody misses it.
+    pub copy: bool,
     /// What it carries.
     pub payload: P,
 }
@@ -240,7 +242,7 @@ impl Underlay {
         match result {
             Ok((place, (at, again))) => {
                 if let Some(at) = again {
-                    steps.push(Step { at, place, packet: packet.clone() });
+                    steps.push(Step { at, place, packet: Packet { copy: true, ..packet.clone() } });
                 }
                 steps.push(Step { at, place, packet });
                 None

@@ -79,9 +79,6 @@ impl World {
 
     /// A segment came to `id`.
     pub(super) fn take_segment(&mut self, id: HostId, from: SocketAddr, segment: Segment) {
-        if self.links.stalled.contains(&id) {
-            return self.segment_lost(segment);
-        }
         let Segment { link, from: sender, body } = segment;
         let side = sender.other();
         if matches!(body, Body::Hello) {

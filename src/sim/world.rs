@@ -2,20 +2,19 @@
 
 use std::collections::BTreeMap;
 use std::hash::Hasher;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use siphasher::sip::SipHasher13;
 
 use super::chance::{Chance, Dice};
 use super::heap::EventHeap;
-use super::host::{Host, HostSpec, Overlay, Sending};
+use super::host::{Host, HostSpec, Overlay};
 use super::laws::Laws;
 use super::links::{Links, Segment};
-use super::pipe::{Conditions, Loss};
-use super::traffic::{FrameId, OverlayNo, Sent, Traffic, Vm, VmId};
+use super::pipe::Loss;
+use super::traffic::{OverlayNo, Traffic, Vm, VmId};
 use super::underlay::{HostId, Packet, Place, SiteId, SiteSpec, Step, Underlay};
-use crate::keys::{Fingerprint, NodeId, OverlayId};
 use crate::node::{Event, HandshakeKind, SupernodeSettings};
 use crate::time::{Time, WallTime};
 
@@ -25,6 +24,10 @@ const LOCAL_DELAY: Duration = Duration::from_micros(10);
 const EPOCH: Duration = Duration::from_secs(1_700_000_000);
 /// Events kept for tests to read.
 const EVENTS_KEPT: usize = 200_000;
+/// Events in one second, at most.
+const BUSY: u64 = 200_000;
+/// And for each pair of hosts: a second in which all make keys.
+const BUSY_PER_PAIR: u64 = 200;
 /// Hops of an ordinary packet.
 const HOPS: u8 = 64;
 
@@ -65,6 +68,8 @@ pub struct World {
     pub(super) trace: SipHasher13,
     pub(super) steps: Vec<Step<Payload>>,
     pub(super) happened: u64,
+    /// The present second, and how much happened in it.
+    second: (u64, u64),
 }
 
 impl World {
@@ -94,6 +99,7 @@ impl World {
             trace: SipHasher13::new(),
             steps: Vec::new(),
             happened: 0,
+            second: (0, 0),
         }
     }
 
@@ -169,98 +175,6 @@ impl World {
         WallTime::since_1970(EPOCH + self.now.since(Time::START))
     }
 
-    /// How many hosts there are.
-    pub fn host_count(&self) -> usize {
-        self.hosts.len()
-    }
-
-    /// A host's underlay socket, as its LAN sees it.
-    pub fn socket(&self, host: HostId) -> SocketAddr {
-        let host = &self.hosts[host.0];
-        let ip = host.addresses.first().copied().unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
-        SocketAddr::new(ip, host.spec.port)
-    }
-
-    /// What pins `host` as a supernode.
-    pub fn fingerprint(&self, host: HostId) -> Fingerprint {
-        self.hosts[host.0].identity.fingerprint()
-    }
-
-    /// Who `host` is.
-    pub fn node_id(&self, host: HostId) -> NodeId {
-        self.hosts[host.0].identity.id()
-    }
-
-    /// An overlay's public name.
-    pub fn overlay_id(&self, overlay: OverlayNo) -> OverlayId {
-        self.overlays[overlay.0].secrets.id()
-    }
-
-    /// Where `host` is.
-    pub fn site_of(&self, host: HostId) -> SiteId {
-        self.hosts[host.0].spec.site
-    }
-
-    /// What `host` is a member of.
-    pub fn overlays_of(&self, host: HostId) -> &[OverlayNo] {
-        &self.hosts[host.0].spec.overlays
-    }
-
-    /// Whether `host` runs and is not suspended.
-    pub fn is_awake(&self, host: HostId) -> bool {
-        self.hosts[host.0].is_awake()
-    }
-
-    /// Whether `host` is set up as a supernode.
-    pub fn serves(&self, host: HostId) -> bool {
-        self.hosts[host.0].spec.serve.is_some()
-    }
-
-    /// What `host` sent so far.
-    pub fn sending(&self, host: HostId) -> Sending {
-        self.hosts[host.0].sending
-    }
-
-    /// What became of a frame.
-    pub fn sent(&self, frame: FrameId) -> &Sent {
-        &self.traffic.frames[frame.0]
-    }
-
-    /// A machine.
-    pub fn vm_state(&self, vm: VmId) -> Vm {
-        self.traffic.vms[vm.0]
-    }
-
-    /// What users would have read so far.
-    pub fn events(&self) -> &[(Time, HostId, Event)] {
-        &self.events
-    }
-
-    /// How many packets vanished in the underlay, and why.
-    pub const fn losses(&self) -> &BTreeMap<Loss, u64> {
-        &self.underlay.losses
-    }
-
-    /// How a site is connected.
-    pub fn conditions(&self, site: SiteId) -> Conditions {
-        self.sites[site.0].conditions
-    }
-
-    /// Violations of the laws so far.
-    pub fn violations(&self) -> &[String] {
-        self.laws.violations()
-    }
-
-    /// A fingerprint of everything that has happened.
-    pub fn trace(&self) -> u64 {
-        self.trace.finish()
-    }
-
-    /// How much has happened.
-    pub const fn happened(&self) -> u64 {
-        self.happened
-    }
-
     /// Lets `span` pass.
     pub fn run_for(&mut self, span: Duration) {
         self.run_until(self.now + span);
@@ -271,9 +185,26 @@ impl World {
         while let Some((at, happening)) = self.heap.pop_until(until) {
             self.now = at;
             self.happened += 1;
+            if self.is_too_busy() {
+                return;
+            }
             self.happen(happening);
         }
         self.now = self.now.max(until);
+    }
+
+    /// Whether packets beget packets: then the world stands still, and a law is broken.
+    fn is_too_busy(&mut self) -> bool {
+        let second = self.now.since(Time::START).as_secs();
+        if second != self.second.0 {
+            self.second = (second, 0);
+        }
+        self.second.1 += 1;
+        let limit = BUSY + BUSY_PER_PAIR * (self.hosts.len() as u64).pow(2);
+        if self.second.1 == limit {
+            self.laws.broken(self.now, &format!("more than {limit} events in one second"));
+        }
+        self.second.1 >= limit
     }
 
     /// Runs in steps of `step` until `done` or for `limit`. Answers how long it took.
@@ -314,8 +245,12 @@ impl World {
         let len = payload.len();
         let own = to.ip().is_loopback() || host.addresses.contains(&to.ip());
         let from = if own { Some(SocketAddr::new(to.ip(), host.spec.port)) } else { host.source(to.ip()) };
-        let Some(from) = from else { return self.lost(Loss::Route, payload) };
-        let packet = Packet { from, to, hops: hops.unwrap_or(HOPS), origin, len, payload };
+        let nowhere = SocketAddr::from(([0, 0, 0, 0], 0));
+        let hops = hops.unwrap_or(HOPS);
+        let packet = Packet { from: from.unwrap_or(nowhere), to, hops, origin, len, copy: false, payload };
+        if from.is_none() {
+            return self.lost(Loss::Route, packet);
+        }
         if own {
             self.heap.push(self.now + LOCAL_DELAY, Happening::Packet { place: Place::Host(id), packet });
         } else {
@@ -326,7 +261,7 @@ impl World {
     fn carry(&mut self, place: Place, packet: Packet<Payload>) {
         let mut steps = std::mem::take(&mut self.steps);
         if let Some(packet) = self.underlay.carry(self.now, place, packet, &mut steps) {
-            self.on_lost(packet.payload);
+            self.on_lost(packet);
         }
         for Step { at, place, packet } in steps.drain(..) {
             self.heap.push(at, Happening::Packet { place, packet });
@@ -338,8 +273,9 @@ impl World {
     fn arrive(&mut self, id: HostId, packet: Packet<Payload>) {
         let host = &self.hosts[id.0];
         let own = packet.to.ip().is_loopback() || host.addresses.contains(&packet.to.ip());
-        if !own || !host.is_awake() || packet.to.port() != host.spec.port {
-            return self.lost(Loss::Dead, packet.payload);
+        let stalled = matches!(packet.payload, Payload::Segment(_)) && self.links.stalled.contains(&id);
+        if !own || stalled || !host.is_awake() || packet.to.port() != host.spec.port {
+            return self.lost(Loss::Dead, packet);
         }
         match packet.payload {
             Payload::Datagram(bytes) => {
@@ -351,14 +287,15 @@ impl World {
         }
     }
 
-    fn lost(&mut self, loss: Loss, payload: Payload) {
+    fn lost(&mut self, loss: Loss, packet: Packet<Payload>) {
         *self.underlay.losses.entry(loss).or_default() += 1;
-        self.on_lost(payload);
+        self.on_lost(packet);
     }
 
-    fn on_lost(&mut self, payload: Payload) {
-        if let Payload::Segment(segment) = payload {
-            self.segment_lost(segment);
+    fn on_lost(&mut self, packet: Packet<Payload>) {
+        match packet.payload {
+            Payload::Segment(segment) if !packet.copy => self.segment_lost(segment),
+            Payload::Segment(_) | Payload::Datagram(_) => {}
         }
     }
 

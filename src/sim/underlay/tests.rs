@@ -30,7 +30,7 @@ impl Net {
     /// Who gets a packet of `len` bytes, and whom it seems to come from.
     fn send(&mut self, host: usize, to: SocketAddr, hops: u8, len: usize) -> Option<(HostId, SocketAddr)> {
         let (origin, _) = self.addresses[host];
-        let mut packet = Packet { from: self.socket(host), to, hops, origin, len, payload: () };
+        let mut packet = Packet { from: self.socket(host), to, hops, origin, len, copy: false, payload: () };
         let (mut now, mut place) = (Time::START, Place::Up(origin));
         let mut steps = Vec::new();
         loop {
