@@ -265,3 +265,6 @@ impl Supernode {
         Serving { overlays: self.overlays.iter().map(overlay).collect(), counters }
     }
 }
+
+#[cfg(test)]
+mod tests;

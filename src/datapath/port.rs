@@ -1,6 +1,6 @@
 //! Ports: the hot half of a peer. Keys, the path in use, frames that wait for keys, counters.
 //!
-//! The cold half (identity, handshake, candidates) is `control/peer`; [`PortId`] joins them.
+//! The cold half (identity, handshake, candidates) is `control/peer`; `PortId` joins them.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;

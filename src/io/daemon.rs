@@ -183,7 +183,12 @@ fn open_socket(
     let mut refused = None;
     for name in names {
         match Server::start(&status::default_path(&name), inputs.clone()) {
-            Ok(server) => return Ok(Some(server)),
+            Ok(server) => {
+                if refused.is_some() {
+                    info!(socket = %server.path().display(), "another longwire has the usual status socket");
+                }
+                return Ok(Some(server));
+            }
             Err(error) => {
                 let taken = matches!(error, SocketError::InUse(_));
                 refused = Some(error);

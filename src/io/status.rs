@@ -85,6 +85,11 @@ impl Server {
         tokio::spawn(serve(listener, inputs));
         Ok(Self { path: path.to_owned() })
     }
+
+    /// Where it listens.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
 }
 
 impl Drop for Server {

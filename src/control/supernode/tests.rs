@@ -1,0 +1,142 @@
+use super::*;
+use crate::keys::{Identity, OverlayKey, OverlaySecrets, sign};
+use crate::node::LinkCommand;
+use crate::time::{Time, WallTime};
+
+const EXPORTER: [u8; 32] = [7; 32];
+
+struct World {
+    supernode: Supernode,
+    fx: Effects,
+}
+
+fn secrets(key: u8) -> OverlaySecrets {
+    OverlaySecrets::derive("lab", &OverlayKey::from_bytes([key; 32]))
+}
+
+fn from(port: u16) -> SocketAddr {
+    SocketAddr::from(([198, 51, 100, 1], port))
+}
+
+fn register(node: u8, key: u8, exporter: &[u8; 32]) -> Vec<u8> {
+    let (identity, secrets) = (Identity::from_secret(&[node; 32]), secrets(key));
+    let certificate = Certificate::issue(&secrets, &identity).bytes().to_vec();
+    let signature = sign(&identity, &registration(exporter, secrets.id()));
+    Message::Register { certificate, signature, directory: vec![node] }.bytes()
+}
+
+impl World {
+    fn new(settings: ServeSettings) -> Self {
+        let fx = Effects::new([1; 32], Time::START, WallTime::default());
+        Self { supernode: Supernode::new(settings), fx }
+    }
+
+    /// A link whose node says `message`; what the supernode said to anybody then.
+    fn say(&mut self, link: u64, message: &[u8]) -> Vec<(u64, Message)> {
+        if !self.supernode.links.contains_key(&link) {
+            self.supernode.on_up(link, from(1000 + u16::try_from(link).expect("small")), EXPORTER);
+        }
+        let remote = self.supernode.links[&link].remote;
+        self.supernode.on_message(&mut self.fx, link, remote, message);
+        self.said()
+    }
+
+    fn said(&mut self) -> Vec<(u64, Message)> {
+        let read = |command| {
+            let LinkCommand::Send { link: LinkId::Accepted(link), message } = command else {
+                panic!("a supernode only sends: {command:?}")
+            };
+            (link, Message::parse(&message).expect("own message").expect("known type"))
+        };
+        self.fx.links.drain(..).map(read).collect()
+    }
+}
+
+fn refusal(said: &[(u64, Message)]) -> Option<Refusal> {
+    match said {
+        [(_, Message::Refused { reason, .. })] => Some(*reason),
+        _ => None,
+    }
+}
+
+#[test]
+fn two_members_hear_of_each_other_once() {
+    let mut world = World::new(ServeSettings::default());
+    let first = world.say(1, &register(1, 9, &EXPORTER));
+    assert!(matches!(first[..], [(1, Message::Welcome { .. })]), "{first:?}");
+    let second = world.say(2, &register(2, 9, &EXPORTER));
+    let [
+        (2, Message::Welcome { .. }),
+        (2, Message::Roster { members: to_new, .. }),
+        (1, Message::Roster { members, .. }),
+    ] = &second[..]
+    else {
+        panic!("{second:?}")
+    };
+    assert_eq!((to_new[0].directory.as_slice(), members[0].directory.as_slice()), ([1].as_slice(), [2].as_slice()));
+}
+
+#[test]
+fn members_of_other_overlays_hear_nothing() {
+    let mut world = World::new(ServeSettings::default());
+    world.say(1, &register(1, 9, &EXPORTER));
+    let said = world.say(2, &register(2, 8, &EXPORTER));
+    assert!(matches!(said[..], [(2, Message::Welcome { .. })]), "{said:?}");
+}
+
+#[test]
+fn what_does_not_hold_is_refused_with_its_reason() {
+    let mut world = World::new(ServeSettings { allow: Some(vec![secrets(9).id()]) });
+    assert_eq!(refusal(&world.say(1, &register(1, 8, &EXPORTER))), Some(Refusal::NotAllowed));
+    assert_eq!(refusal(&world.say(1, &register(1, 9, &[6; 32]))), Some(Refusal::Signature), "of another link");
+    let mut bent = register(1, 9, &EXPORTER);
+    bent[40] ^= 1;
+    assert_eq!(refusal(&world.say(1, &bent)), Some(Refusal::Certificate));
+    assert!(refusal(&world.say(1, &register(1, 9, &EXPORTER))).is_none());
+}
+
+#[test]
+fn a_restarted_node_takes_its_own_place() {
+    let mut world = World::new(ServeSettings::default());
+    world.say(1, &register(1, 9, &EXPORTER));
+    world.say(2, &register(2, 9, &EXPORTER));
+    let said = world.say(3, &register(1, 9, &EXPORTER));
+    assert!(said.iter().any(|(to, message)| *to == 2 && matches!(message, Message::Gone { .. })), "{said:?}");
+    assert_eq!(world.supernode.overlays[&secrets(9).id()].members.len(), 2);
+    world.supernode.on_down(&mut world.fx, 1);
+    assert_eq!(world.supernode.overlays[&secrets(9).id()].members.len(), 2, "the old link's end does not matter");
+}
+
+#[test]
+fn the_last_one_out_leaves_nothing() {
+    let mut world = World::new(ServeSettings::default());
+    for node in 1..=3 {
+        world.say(node, &register(u8::try_from(node).expect("small"), 9, &EXPORTER));
+    }
+    world.say(1, &Message::Leave { overlay: secrets(9).id() }.bytes());
+    world.supernode.on_down(&mut world.fx, 2);
+    world.supernode.on_down(&mut world.fx, 3);
+    let left = &world.supernode;
+    assert!(left.overlays.is_empty() && left.overlay_of.is_empty() && left.per_address.is_empty());
+}
+
+#[test]
+fn one_address_cannot_fill_the_supernode() {
+    let mut world = World::new(ServeSettings::default());
+    world.supernode.per_address.insert(from(0).ip(), PER_ADDRESS_MAX);
+    assert_eq!(refusal(&world.say(1, &register(1, 9, &EXPORTER))), Some(Refusal::Full));
+}
+
+#[test]
+fn a_node_that_moved_is_told_of_at_its_new_address() {
+    let mut world = World::new(ServeSettings::default());
+    world.say(1, &register(1, 9, &EXPORTER));
+    world.say(2, &register(2, 9, &EXPORTER));
+    world.supernode.on_message(&mut world.fx, 1, from(4444), &Message::Ping { nonce: 5 }.bytes());
+    let said = world.said();
+    assert!(said.contains(&(1, Message::Pong { nonce: 5, seen: from(4444) })), "{said:?}");
+    let told = said.iter().any(
+        |(to, message)| matches!(message, Message::Roster { members, .. } if *to == 2 && members[0].seen == from(4444)),
+    );
+    assert!(told, "{said:?}");
+}
