@@ -28,16 +28,16 @@ const REKEY_AFTER: Duration = Duration::from_secs(120);
 /// The other side does it if the first has not.
 const REKEY_FALLBACK: Duration = Duration::from_secs(140);
 /// First retransmission of INIT; doubles up to [`RETRY_MAX`].
-const RETRY_FIRST: Duration = Duration::from_millis(300);
+const RETRY_FIRST: Duration = Duration::from_millis(150);
 const RETRY_MAX: Duration = Duration::from_secs(5);
 /// INITs of one attempt: about 20 s.
-const TRIES: u32 = 8;
+const TRIES: u32 = 9;
 /// The same towards a peer that is gone.
 const TRIES_GONE: u32 = 3;
 /// Between attempts.
 const ATTEMPT_REST: Duration = Duration::from_secs(30);
 /// The side with the greater id lets the other go first.
-const COURTESY: Duration = Duration::from_millis(300);
+const COURTESY: Duration = Duration::from_millis(150);
 /// The path in use is probed this often without traffic: NAT mappings live 30 s and more (RFC 4787 REQ-5).
 pub(super) const KEEPALIVE: Duration = Duration::from_secs(16);
 /// Direct addresses an INIT is sent to when no supernode can carry it.
