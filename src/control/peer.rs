@@ -332,13 +332,8 @@ impl Peer {
 
     pub(super) fn on_change(&mut self, fx: &mut Effects, change: Change) {
         fx.commands.push_back(Command::UsePath { port: self.port, path: change.path });
-        fx.events.push_back(Event::PathChanged {
-            overlay: self.overlay,
-            peer: self.id,
-            name: self.name.clone(),
-            path: change.path.map_or_else(|| "none".into(), describe),
-            reason: change.reason,
-        });
+        let (overlay, peer, name, path) = (self.overlay, self.id, self.name.clone(), fx.describe(change.path));
+        fx.events.push_back(Event::PathChanged { overlay, peer, name, path, reason: change.reason });
         fx.timers.set_earlier(Timer::Remember, fx.now + Duration::from_secs(2));
     }
 
@@ -372,13 +367,5 @@ impl Peer {
     /// Where it was heard, for the next start.
     pub fn addresses(&self) -> Vec<SocketAddr> {
         self.paths.worth_remembering()
-    }
-}
-
-/// A path in words.
-pub fn describe(path: Path) -> String {
-    match path {
-        Path::Direct(addr) => format!("direct {addr}"),
-        Path::Relayed(leg, _) => format!("relayed leg {}", leg.0),
     }
 }
