@@ -130,9 +130,11 @@ impl Paths {
         }
     }
 
-    /// An answer came. Gives the path it proves.
-    pub fn on_answer(&mut self, now: Time, token: u64) -> Option<Path> {
-        let (path, sent) = self.outstanding.remove(&token)?;
+    /// An answer came by `from`. Gives the path it proves: the way it came, if the probe went there. A peer whose NAT
+    /// maps per endpoint answers from elsewhere; what was probed stays unproven, or it would be suspect for ever.
+    pub fn on_answer(&mut self, now: Time, token: u64, from: Path) -> Option<Path> {
+        let (path, sent) = self.outstanding.get(&token).copied().filter(|(path, _)| *path == from)?;
+        self.outstanding.remove(&token);
         self.prove(now, path, now.since(sent));
         self.outstanding.retain(|_, (other, at)| *other != path || *at > sent);
         if self.current == Some(path) {

@@ -36,6 +36,8 @@ const TRIES: u32 = 9;
 const TRIES_GONE: u32 = 3;
 /// Between attempts.
 const ATTEMPT_REST: Duration = Duration::from_secs(30);
+/// Whoever answered an INIT and heard nothing more for this long begins itself.
+const CONFIRM_PATIENCE: Duration = Duration::from_secs(5);
 /// The side with the greater id lets the other go first.
 const COURTESY: Duration = Duration::from_millis(150);
 /// The path in use is probed this often without traffic: NAT mappings live 30 s and more (RFC 4787 REQ-5).
@@ -268,7 +270,12 @@ impl Peer {
         if stays_initiator {
             return;
         }
-        self.drop_attempt(fx);
+        // Only one side gives its own attempt up, or both might at once, and nobody would have keys.
+        if me.identity.id() > self.id || self.attempt.is_none() {
+            self.drop_attempt(fx);
+            let patience = fx.jittered(CONFIRM_PATIENCE);
+            fx.timers.set(Timer::Handshake(self.port), fx.now + patience);
+        }
         let (boot, timestamp) = (responder.payload.boot, responder.payload.timestamp);
         self.has_aes = responder.payload.has_aes;
         let index = fx.new_index(self.port);
@@ -291,6 +298,7 @@ impl Peer {
         let Some(answered) = &self.answered else { return };
         let (boot, way) = (answered.boot, answered.path);
         let path = if way.is_direct() && way != path { path } else { way };
+        self.drop_attempt(fx);
         fx.timers.set(Timer::Rekey(self.port), fx.now + REKEY_FALLBACK);
         self.on_session(fx, boot, path, Duration::from_millis(100));
     }

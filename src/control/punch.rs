@@ -195,14 +195,11 @@ impl Peer {
 
     /// An answer came by `path`.
     pub fn on_answer(&mut self, fx: &mut Effects, token: u64, path: Path) {
-        let Some(proven) = self.paths.on_answer(fx.now, token) else { return };
+        let Some(proven) = self.paths.on_answer(fx.now, token, path) else { return self.check(fx, path) };
         let was_direct = self.paths.current().is_some_and(Path::is_direct);
         self.choose(fx, if proven.is_direct() { "it answers" } else { "the supernode carries it" });
         if !was_direct && self.paths.current().is_some_and(Path::is_direct) {
             self.punch.failures = 0;
-        }
-        if path != proven {
-            self.check(fx, path);
         }
     }
 

@@ -22,7 +22,7 @@ fn direct(now: Time) -> Paths {
     let mut paths = relayed();
     paths.candidates.add(CandidateKind::Reflexive, addr(1));
     paths.on_probe(now, 1, Path::Direct(addr(1)));
-    assert_eq!(paths.on_answer(now + Duration::from_millis(10), 1), Some(Path::Direct(addr(1))));
+    assert_eq!(paths.on_answer(now + Duration::from_millis(10), 1, Path::Direct(addr(1))), Some(Path::Direct(addr(1))));
     assert_eq!(paths.choose(now, "").and_then(|change| change.path), Some(Path::Direct(addr(1))));
     paths
 }
@@ -33,8 +33,17 @@ fn an_unproven_candidate_is_never_used() {
     paths.candidates.add(CandidateKind::Host, addr(1));
     paths.on_probe(at(1), 1, Path::Direct(addr(1)));
     assert_eq!(paths.choose(at(2), ""), None);
-    assert_eq!(paths.on_answer(at(3), 99), None);
+    assert_eq!(paths.on_answer(at(3), 99, Path::Direct(addr(1))), None);
     assert_eq!(paths.choose(at(3), ""), None);
+}
+
+#[test]
+fn an_answer_from_elsewhere_proves_nothing() {
+    let mut paths = relayed();
+    paths.candidates.add(CandidateKind::Reflexive, addr(1));
+    paths.on_probe(at(0), 1, Path::Direct(addr(1)));
+    assert_eq!(paths.on_answer(at(10), 1, Path::Direct(addr(2))), None);
+    assert_eq!(paths.choose(at(10), ""), None);
 }
 
 #[test]
@@ -63,7 +72,7 @@ fn an_answer_clears_suspicion() {
     let mut paths = direct(at(0));
     assert!(matches!(paths.health(at(2000), Some(at(1000))), Health::Probe(_)));
     paths.on_probe(at(2000), 7, Path::Direct(addr(1)));
-    paths.on_answer(at(2050), 7);
+    paths.on_answer(at(2050), 7, Path::Direct(addr(1)));
     assert!(matches!(paths.health(at(2250), None), Health::Good(_)));
 }
 
@@ -79,7 +88,7 @@ fn patience_grows_with_the_round_trip() {
     let mut paths = relayed();
     paths.candidates.add(CandidateKind::Reflexive, addr(1));
     paths.on_probe(at(0), 1, Path::Direct(addr(1)));
-    paths.on_answer(at(600), 1);
+    paths.on_answer(at(600), 1, Path::Direct(addr(1)));
     paths.choose(at(600), "");
     assert!(matches!(paths.health(at(2300), Some(at(600))), Health::Good(_)), "600 ms away: 1.8 s of patience");
 }
@@ -92,7 +101,7 @@ fn equal_paths_do_not_flap() {
         let now = at(1000 + step * 100);
         let token = 1000 + step;
         paths.on_probe(now, token, Path::Direct(addr(2)));
-        paths.on_answer(now + Duration::from_millis(8), token);
+        paths.on_answer(now + Duration::from_millis(8), token, Path::Direct(addr(2)));
         assert_eq!(paths.choose(now, ""), None, "8 ms against 10 ms is not worth a change");
     }
 }
@@ -102,7 +111,7 @@ fn the_lan_is_better_than_the_way_around() {
     let mut paths = direct(at(0));
     paths.candidates.add(CandidateKind::Host, addr(3));
     paths.on_probe(at(50), 9, Path::Direct(addr(3)));
-    paths.on_answer(at(61), 9);
+    paths.on_answer(at(61), 9, Path::Direct(addr(3)));
     assert_eq!(paths.choose(at(61), "").and_then(|change| change.path), Some(Path::Direct(addr(3))));
 }
 

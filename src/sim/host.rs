@@ -1,0 +1,190 @@
+//! A host: a [`Node`] with its addresses, its queues, and what survives its death.
+
+use std::net::{IpAddr, SocketAddr};
+
+use super::traffic::OverlayNo;
+use super::underlay::SiteId;
+use crate::keys::{Identity, OverlayKey, OverlaySecrets};
+use crate::node::{HandshakeKind, Memory, Node, OverlaySettings, ServeSettings, Settings, SupernodeSettings};
+use crate::time::Time;
+
+/// The UDP port every node takes unless told otherwise.
+pub const PORT: u16 = 7777;
+
+/// How a host is set up.
+#[derive(Clone, Debug)]
+pub struct HostSpec {
+    /// Where it is.
+    pub site: SiteId,
+    /// What people call it.
+    pub name: String,
+    /// What it is a member of.
+    pub overlays: Vec<OverlayNo>,
+    /// Where it registers.
+    pub supernodes: Vec<SupernodeSettings>,
+    /// Set if it is a supernode.
+    pub serve: Option<ServeSettings>,
+    /// Of its underlay socket.
+    pub port: u16,
+    /// Whether it has IPv6 beside IPv4.
+    pub ipv6: bool,
+}
+
+impl HostSpec {
+    /// A host that is nothing yet.
+    pub fn new(site: SiteId, name: &str) -> Self {
+        let name = name.to_owned();
+        Self { site, name, overlays: Vec::new(), supernodes: Vec::new(), serve: None, port: PORT, ipv6: false }
+    }
+
+    /// As a member of `overlay`.
+    #[must_use]
+    pub fn member(mut self, overlay: OverlayNo) -> Self {
+        self.overlays.push(overlay);
+        self
+    }
+
+    /// Registering at a supernode.
+    #[must_use]
+    pub fn at(mut self, supernode: SupernodeSettings) -> Self {
+        self.supernodes.push(supernode);
+        self
+    }
+
+    /// As a supernode.
+    #[must_use]
+    pub fn serving(mut self) -> Self {
+        self.serve = Some(ServeSettings::default());
+        self
+    }
+
+    /// With its socket on another port.
+    #[must_use]
+    pub const fn on_port(mut self, port: u16) -> Self {
+        self.port = port;
+        self
+    }
+
+    /// With IPv6 too.
+    #[must_use]
+    pub const fn with_ipv6(mut self) -> Self {
+        self.ipv6 = true;
+        self
+    }
+}
+
+/// An Ethernet: what its members share.
+#[derive(Debug)]
+pub(super) struct Overlay {
+    pub(super) name: String,
+    pub(super) secrets: OverlaySecrets,
+}
+
+impl Overlay {
+    pub(super) fn new(name: &str, key: [u8; 32]) -> Self {
+        let secrets = OverlaySecrets::derive(name, &OverlayKey::from_bytes(key));
+        Self { name: name.to_owned(), secrets }
+    }
+}
+
+/// What a host sent, to see whether it goes quiet.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sending {
+    /// Datagrams, without the control link.
+    pub datagrams: u64,
+    /// Their payload bytes.
+    pub bytes: u64,
+    /// Messages on control links.
+    pub messages: u64,
+}
+
+/// A host of the world.
+pub(super) struct Host {
+    pub(super) spec: HostSpec,
+    pub(super) secret: [u8; 32],
+    pub(super) identity: Identity,
+    pub(super) addresses: Vec<IpAddr>,
+    /// From the last `Output::Remember`.
+    pub(super) memory: Memory,
+    /// The running process; taken out while it is driven.
+    pub(super) node: Option<Node>,
+    pub(super) alive: bool,
+    pub(super) asleep: bool,
+    /// How often it was started: what belongs to an earlier process is void.
+    pub(super) boot: u64,
+    pub(super) deadline: Time,
+    /// What the deadline is for.
+    pub(super) reason: &'static str,
+    /// When the earliest alarm in the heap rings.
+    pub(super) alarm: Option<Time>,
+    /// Whether a read of the queues is in the heap.
+    pub(super) reading: bool,
+    pub(super) datagrams: Vec<(SocketAddr, Vec<u8>)>,
+    pub(super) frames: Vec<(usize, Vec<u8>)>,
+    pub(super) sending: Sending,
+}
+
+impl Host {
+    pub(super) fn new(spec: HostSpec, secret: [u8; 32]) -> Self {
+        Self {
+            spec,
+            secret,
+            identity: Identity::from_secret(&secret),
+            addresses: Vec::new(),
+            memory: Memory::default(),
+            node: None,
+            alive: false,
+            asleep: false,
+            boot: 0,
+            deadline: Time::NEVER,
+            reason: "",
+            alarm: None,
+            reading: false,
+            datagrams: Vec::new(),
+            frames: Vec::new(),
+            sending: Sending::default(),
+        }
+    }
+
+    /// Whether it takes part in anything now.
+    pub(super) const fn is_awake(&self) -> bool {
+        self.alive && !self.asleep
+    }
+
+    /// What its node is told at a start.
+    pub(super) fn settings(&self, overlays: &[Overlay], handshake: HandshakeKind) -> Settings {
+        let overlay = |number: &OverlayNo| {
+            let Overlay { name, secrets } = &overlays[number.0];
+            OverlaySettings { name: name.clone(), secrets: secrets.clone(), stp: true, mtu: 1500 }
+        };
+        Settings {
+            identity: Identity::from_secret(&self.secret),
+            name: self.spec.name.clone(),
+            overlays: self.spec.overlays.iter().map(overlay).collect(),
+            supernodes: self.spec.supernodes.clone(),
+            serve: self.spec.serve.clone(),
+            memory: self.memory.clone(),
+            handshake,
+            // Some machines have the instructions and some have not.
+            has_aes: self.secret[0] & 1 == 0,
+        }
+    }
+
+    /// The process is no more.
+    pub(super) fn end(&mut self) {
+        self.node = None;
+        self.alive = false;
+        self.asleep = false;
+        self.deadline = Time::NEVER;
+        self.alarm = None;
+        self.reading = false;
+        self.datagrams.clear();
+        self.frames.clear();
+    }
+
+    /// The source address of a datagram to `to`, if the host has one of that family.
+    pub(super) fn source(&self, to: IpAddr) -> Option<SocketAddr> {
+        let ip = self.addresses.iter().find(|own| own.is_ipv6() == to.is_ipv6())?;
+        Some(SocketAddr::new(*ip, self.spec.port))
+    }
+}

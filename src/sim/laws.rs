@@ -1,0 +1,168 @@
+//! The laws of the world: what must hold after every event, whatever the network did.
+//!
+//! - A frame is delivered at most once per node, never to the node it came from, never changed, never
+//!   into another overlay, and never made up.
+//! - No sender seals two different packets under one receiver index and counter.
+//! - After `handle_timeout` the next deadline is later than now; an early or repeated call does nothing.
+//! - Batches and drains stay within bounds.
+//!
+//! A violation is kept as a sentence with its time. What must hold at rest is in [`rest`](super::rest).
+
+use std::collections::{BTreeMap, VecDeque};
+
+use super::traffic::{OverlayNo, Sent, decode, digest};
+use super::underlay::HostId;
+use crate::time::Time;
+use crate::wire::Kind;
+
+/// Violations that are kept; one is enough to fail.
+const KEPT: usize = 20;
+/// Pieces in one batch, and outputs in one drain: a full read of 256 frames flooded to 1,000 peers in two pieces each.
+pub const BATCH_MAX: usize = 256 * 1000 * 2;
+/// Counters below the newest one whose packets are still compared.
+const COMPARED: usize = 256;
+/// Bytes in front of the inner packet of a RELAY packet (protocol.md section 6).
+const RELAY_HEADER: usize = 24;
+
+/// The watch over the laws.
+#[derive(Debug, Default)]
+pub struct Laws {
+    violations: Vec<String>,
+    sealed: BTreeMap<Stream, Sealed>,
+}
+
+/// Everything one sender seals under one receiver index; for a relay, per relay id.
+type Stream = (HostId, u32, Option<u32>);
+
+#[derive(Debug, Default)]
+struct Sealed {
+    newest: u64,
+    recent: VecDeque<(u64, u64)>,
+}
+
+impl Laws {
+    /// The violations so far.
+    pub fn violations(&self) -> &[String] {
+        &self.violations
+    }
+
+    /// Notes a violation.
+    pub fn broken(&mut self, now: Time, what: &str) {
+        if self.violations.len() < KEPT {
+            self.violations.push(format!("{:.6} s: {what}", now.since(Time::START).as_secs_f64()));
+        }
+    }
+
+    /// `host` wrote `frame` to its TAP of `overlay`. Answers which frame it is.
+    pub fn on_delivered(
+        &mut self,
+        now: Time,
+        (host, overlay): (HostId, OverlayNo),
+        frame: &[u8],
+        frames: &mut [Sent],
+    ) -> Option<usize> {
+        let Some(number) = decode(frame).map(|label| label.id.0).filter(|number| *number < frames.len()) else {
+            self.broken(now, &format!("{host:?} delivers a frame that nobody sent ({} bytes)", frame.len()));
+            return None;
+        };
+        let sent = &mut frames[number];
+        let count = sent.delivered.entry(host).or_default();
+        *count += 1;
+        if *count > 1 {
+            self.broken(now, &format!("{host:?} delivers frame {number} of {:?} {count} times", sent.host));
+        }
+        if sent.host == host {
+            self.broken(now, &format!("frame {number} comes back to {host:?}"));
+        }
+        if sent.overlay != overlay {
+            self.broken(now, &format!("frame {number} of {:?} comes out in {overlay:?} at {host:?}", sent.overlay));
+        }
+        if sent.digest != digest(frame) {
+            self.broken(now, &format!("frame {number} comes out changed at {host:?}"));
+        }
+        Some(number)
+    }
+
+    /// `host` sends a datagram. `relays` tells whether it may be somebody else's, passed on.
+    pub fn on_transmit(&mut self, now: Time, host: HostId, relays: bool, datagram: &[u8]) {
+        let relayed = datagram.first().copied().and_then(Kind::of) == Some(Kind::Relay);
+        let relay = if relayed && relays { number(datagram, 4) } else { None };
+        let packet = if relayed { datagram.get(RELAY_HEADER..).unwrap_or_default() } else { datagram };
+        let kind = packet.first().copied().and_then(Kind::of);
+        if !matches!(kind, Some(Kind::Data | Kind::Session)) {
+            return;
+        }
+        let (Some(index), Some(high), Some(low)) = (number(packet, 4), number(packet, 8), number(packet, 12)) else {
+            return self.broken(now, &format!("{host:?} sends a packet without a header"));
+        };
+        let counter = u64::from(high) << 32 | u64::from(low);
+        let fresh = self.sealed.entry((host, index, relay)).or_default().take(counter, digest(packet), relays);
+        if !fresh {
+            self.broken(now, &format!("{host:?} uses counter {counter} of receiver index {index:#x} twice"));
+        }
+    }
+
+    /// A batch of `pieces` came out of `host`.
+    pub fn on_batch(&mut self, now: Time, host: HostId, pieces: usize) {
+        if pieces == 0 {
+            self.broken(now, &format!("{host:?} hands out an empty batch"));
+        }
+        if pieces > BATCH_MAX {
+            self.broken(now, &format!("{host:?} hands out a batch of {pieces}"));
+        }
+    }
+}
+
+impl Sealed {
+    /// Whether `counter` is new, or carries the very bytes it carried before. A relay may pass on
+    /// packets that the network reordered, so that those too old to compare are let go.
+    fn take(&mut self, counter: u64, digest: u64, relays: bool) -> bool {
+        let first = self.recent.is_empty();
+        if let Some((_, before)) = self.recent.iter().find(|(known, _)| *known == counter) {
+            return *before == digest;
+        }
+        let fresh = first || counter > self.newest || relays;
+        self.newest = self.newest.max(counter);
+        self.recent.push_back((counter, digest));
+        if self.recent.len() > COMPARED {
+            self.recent.pop_front();
+        }
+        fresh
+    }
+}
+
+fn number(bytes: &[u8], at: usize) -> Option<u32> {
+    bytes.get(at..)?.first_chunk().map(|chunk| u32::from_be_bytes(*chunk))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn data(index: u32, counter: u64, byte: u8) -> Vec<u8> {
+        [&[4, 0, 0, 0], &index.to_be_bytes()[..], &counter.to_be_bytes()[..], &[byte; 20][..]].concat()
+    }
+
+    fn relayed(packet: &[u8]) -> Vec<u8> {
+        [&[8], &[0; RELAY_HEADER - 1][..], packet].concat()
+    }
+
+    fn broken(packets: &[Vec<u8>]) -> usize {
+        let mut laws = Laws::default();
+        packets.iter().for_each(|packet| laws.on_transmit(Time::START, HostId(0), false, packet));
+        laws.violations().len()
+    }
+
+    #[test]
+    fn a_counter_is_used_once_per_receiver_index() {
+        assert_eq!(broken(&[data(1, 0, 7), data(1, 1, 7), data(2, 0, 9)]), 0);
+        assert_eq!(broken(&[data(1, 0, 7), data(1, 0, 8)]), 1);
+        assert_eq!(broken(&[data(1, 5, 7), data(1, 4, 8)]), 1, "it never goes back");
+    }
+
+    #[test]
+    fn the_same_packet_may_go_two_ways() {
+        assert_eq!(broken(&[data(1, 0, 7), relayed(&data(1, 0, 7))]), 0);
+        assert_eq!(broken(&[data(1, 0, 7), relayed(&data(1, 0, 8))]), 1);
+    }
+}

@@ -1,0 +1,236 @@
+//! Virtual machines behind the TAPs and the frames they send, every one numbered, so that the world
+//! knows where each went.
+
+use std::collections::BTreeMap;
+use std::hash::Hasher;
+
+use siphasher::sip::SipHasher13;
+
+use super::underlay::HostId;
+use crate::time::Time;
+
+/// The EtherType of test frames: "local experimental 2" of IEEE 802.
+const TEST: u16 = 0x88b6;
+const ARP: u16 = 0x0806;
+const VLAN_TAG: u16 = 0x8100;
+const SERVICE_TAG: u16 = 0x88a8;
+/// Destination, source and EtherType.
+const ETHERNET: usize = 14;
+/// Kind, id and what is asked: the fixed part of a test frame.
+const TEST_BODY: usize = 17;
+/// An ARP packet for IPv4 over Ethernet.
+const ARP_BODY: usize = 28;
+/// Everyone's MAC address.
+pub const BROADCAST: [u8; 6] = [0xff; 6];
+
+/// An Ethernet of the world, known to all its members by name and key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct OverlayNo(pub usize);
+
+/// A virtual machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct VmId(pub usize);
+
+/// A frame that a virtual machine sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct FrameId(pub usize);
+
+/// A virtual machine: one MAC address in one VLAN behind one host.
+#[derive(Clone, Copy, Debug)]
+pub struct Vm {
+    /// Its address.
+    pub mac: [u8; 6],
+    /// Its VLAN; 0 = untagged.
+    pub vlan: u16,
+    /// The Ethernet it is plugged into.
+    pub overlay: OverlayNo,
+    /// Where it runs now.
+    pub host: HostId,
+}
+
+/// What a test frame is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// Nothing but to arrive.
+    Data,
+    /// To be answered by this machine.
+    Ping(VmId),
+    /// The answer to this frame.
+    Pong(FrameId),
+    /// A gratuitous ARP: "I am here now".
+    Announce,
+}
+
+/// What became of a frame.
+#[derive(Clone, Debug)]
+pub struct Sent {
+    /// When it was sent.
+    pub at: Time,
+    /// By whom.
+    pub vm: VmId,
+    /// From where.
+    pub host: HostId,
+    /// In which Ethernet.
+    pub overlay: OverlayNo,
+    /// Fingerprint of its bytes.
+    pub digest: u64,
+    /// How often each node wrote it to its TAP.
+    pub delivered: BTreeMap<HostId, u32>,
+    /// Who heard it, and when first.
+    pub heard: BTreeMap<VmId, Time>,
+    /// When its answer came back.
+    pub answered: Option<Time>,
+}
+
+/// What a frame says about itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Label {
+    /// For whom.
+    pub to: [u8; 6],
+    /// Its VLAN; 0 = untagged.
+    pub vlan: u16,
+    /// Its number.
+    pub id: FrameId,
+    /// What for.
+    pub purpose: Purpose,
+}
+
+/// All machines and all frames.
+#[derive(Debug, Default)]
+pub struct Traffic {
+    /// The machines.
+    pub vms: Vec<Vm>,
+    /// The frames, by [`FrameId`].
+    pub frames: Vec<Sent>,
+}
+
+impl Traffic {
+    /// Numbers and builds a frame of `vm` with at least `payload` bytes after its headers.
+    pub fn build(&mut self, now: Time, vm: VmId, to: [u8; 6], purpose: Purpose, payload: usize) -> (FrameId, Vec<u8>) {
+        let Vm { mac, vlan, overlay, host } = self.vms[vm.0];
+        let id = FrameId(self.frames.len());
+        let bytes = encode(mac, Label { to, vlan, id, purpose }, payload);
+        let digest = digest(&bytes);
+        let (delivered, heard) = (BTreeMap::new(), BTreeMap::new());
+        self.frames.push(Sent { at: now, vm, host, overlay, digest, delivered, heard, answered: None });
+        (id, bytes)
+    }
+
+    /// The machines behind `host` that a frame in `overlay` is for.
+    pub fn receivers(&self, host: HostId, overlay: OverlayNo, label: &Label) -> Vec<VmId> {
+        let group = label.to[0] & 1 == 1;
+        let fits = |vm: &Vm| {
+            vm.host == host && vm.overlay == overlay && vm.vlan == label.vlan && (group || vm.mac == label.to)
+        };
+        self.vms.iter().enumerate().filter(|(_, vm)| fits(vm)).map(|(number, _)| VmId(number)).collect()
+    }
+}
+
+/// A fingerprint of bytes.
+pub fn digest(bytes: &[u8]) -> u64 {
+    let mut hasher = SipHasher13::new();
+    hasher.write(bytes);
+    hasher.finish()
+}
+
+fn encode(from: [u8; 6], label: Label, payload: usize) -> Vec<u8> {
+    let mut bytes = [label.to, from].concat();
+    if label.vlan != 0 {
+        bytes.extend_from_slice(&VLAN_TAG.to_be_bytes());
+        bytes.extend_from_slice(&label.vlan.to_be_bytes());
+    }
+    let start = bytes.len() + 2;
+    let number = (label.id.0 as u64).to_be_bytes();
+    if label.purpose == Purpose::Announce {
+        bytes.extend_from_slice(&ARP.to_be_bytes());
+        bytes.extend_from_slice(&gratuitous_arp(from));
+        bytes.extend_from_slice(&number);
+    } else {
+        let (kind, subject) = match label.purpose {
+            Purpose::Ping(vm) => (1, vm.0 as u64),
+            Purpose::Pong(frame) => (2, frame.0 as u64),
+            Purpose::Data | Purpose::Announce => (0, 0),
+        };
+        bytes.extend_from_slice(&TEST.to_be_bytes());
+        bytes.push(kind);
+        bytes.extend_from_slice(&number);
+        bytes.extend_from_slice(&subject.to_be_bytes());
+    }
+    let end = start + payload;
+    while bytes.len() < end {
+        bytes.push(bytes.len().to_le_bytes()[0] ^ number[7]);
+    }
+    bytes
+}
+
+/// "Who has my address? Tell me": the address is made from the MAC.
+fn gratuitous_arp(mac: [u8; 6]) -> Vec<u8> {
+    let address = [10, mac[3], mac[4], mac[5]];
+    let head = [0, 1, 8, 0, 6, 4, 0, 1];
+    [&head[..], &mac[..], &address[..], &[0; 6][..], &address[..]].concat()
+}
+
+/// Reads a frame of the world; `None` if it is none.
+pub fn decode(frame: &[u8]) -> Option<Label> {
+    let to = *frame.first_chunk()?;
+    let (mut at, mut vlan) = (12, 0);
+    let mut kind = u16::from_be_bytes(*frame.get(at..)?.first_chunk()?);
+    while kind == VLAN_TAG || kind == SERVICE_TAG {
+        vlan = u16::from_be_bytes(*frame.get(at + 2..)?.first_chunk()?) & 0x0fff;
+        at += 4;
+        kind = u16::from_be_bytes(*frame.get(at..)?.first_chunk()?);
+    }
+    let body = frame.get(at + 2..)?;
+    let number =
+        |at: usize| -> Option<usize> { usize::try_from(u64::from_be_bytes(*body.get(at..)?.first_chunk()?)).ok() };
+    let first = body.first();
+    let (id, purpose) = match kind {
+        ARP => (number(ARP_BODY)?, Purpose::Announce),
+        TEST if first == Some(&0) => (number(1)?, Purpose::Data),
+        TEST if first == Some(&1) => (number(1)?, Purpose::Ping(VmId(number(9)?))),
+        TEST if first == Some(&2) => (number(1)?, Purpose::Pong(FrameId(number(9)?))),
+        _ => return None,
+    };
+    Some(Label { to, vlan, id: FrameId(id), purpose })
+}
+
+/// The shortest and the longest test frame of an untagged machine, as payload after its headers.
+pub const PAYLOADS: std::ops::RangeInclusive<usize> = TEST_BODY..=1514 - ETHERNET;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn traffic(vlan: u16) -> Traffic {
+        let vm = Vm { mac: [2, 0, 0, 0, 0, 1], vlan, overlay: OverlayNo(0), host: HostId(0) };
+        Traffic { vms: vec![vm], frames: Vec::new() }
+    }
+
+    #[test]
+    fn every_frame_is_known_again() {
+        for vlan in [0, 10] {
+            for purpose in [Purpose::Data, Purpose::Ping(VmId(3)), Purpose::Pong(FrameId(4)), Purpose::Announce] {
+                let mut traffic = traffic(vlan);
+                traffic.build(Time::START, VmId(0), BROADCAST, Purpose::Data, 0);
+                let (id, bytes) = traffic.build(Time::START, VmId(0), BROADCAST, purpose, 46);
+                assert_eq!(decode(&bytes), Some(Label { to: BROADCAST, vlan, id, purpose }));
+                assert_eq!(id, FrameId(1));
+            }
+        }
+    }
+
+    #[test]
+    fn payloads_span_the_whole_mtu() {
+        let mut traffic = traffic(0);
+        let (_, longest) = traffic.build(Time::START, VmId(0), BROADCAST, Purpose::Data, *PAYLOADS.end());
+        let (_, shortest) = traffic.build(Time::START, VmId(0), BROADCAST, Purpose::Data, 0);
+        assert_eq!((shortest.len(), longest.len()), (31, 1514));
+    }
+
+    #[test]
+    fn other_frames_are_not_ours() {
+        assert_eq!(decode(&[0; 60]), None);
+        assert_eq!(decode(&[0; 5]), None);
+        assert_eq!(decode(&[&[2; 12][..], &[0x88, 0xb6]].concat()), None);
+    }
+}

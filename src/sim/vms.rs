@@ -1,0 +1,90 @@
+//! What machines do: send, answer, move.
+
+use super::traffic::{BROADCAST, FrameId, OverlayNo, Purpose, Vm, VmId, decode};
+use super::underlay::HostId;
+use super::world::World;
+
+/// Payload bytes of small frames.
+const SMALL: usize = 46;
+
+impl World {
+    /// Sends a frame of `vm` with at least `payload` bytes, to one machine by its address.
+    pub fn send(&mut self, vm: VmId, to: VmId, payload: usize) -> FrameId {
+        self.send_frame(vm, self.traffic.vms[to.0].mac, Purpose::Data, payload)
+    }
+
+    /// Sends a frame of `vm` to any MAC address.
+    pub fn send_to(&mut self, vm: VmId, to: [u8; 6], payload: usize) -> FrameId {
+        self.send_frame(vm, to, Purpose::Data, payload)
+    }
+
+    /// Sends a broadcast of `vm`.
+    pub fn broadcast(&mut self, vm: VmId) -> FrameId {
+        self.send_frame(vm, BROADCAST, Purpose::Data, SMALL)
+    }
+
+    /// Sends a frame of `vm` that `to` answers.
+    pub fn ping(&mut self, vm: VmId, to: VmId, payload: usize) -> FrameId {
+        self.send_frame(vm, self.traffic.vms[to.0].mac, Purpose::Ping(to), payload)
+    }
+
+    /// Sends a broadcast of `vm` that `to` answers, as ARP and DHCP do.
+    pub fn call(&mut self, vm: VmId, to: VmId) -> FrameId {
+        self.send_frame(vm, BROADCAST, Purpose::Ping(to), SMALL)
+    }
+
+    /// Lets `vm` tell everyone where it is, by a gratuitous ARP.
+    pub fn announce(&mut self, vm: VmId) -> FrameId {
+        self.send_frame(vm, BROADCAST, Purpose::Announce, SMALL)
+    }
+
+    /// Moves `vm` to another host without a word.
+    pub fn move_vm(&mut self, vm: VmId, to: HostId) {
+        self.traffic.vms[vm.0].host = to;
+    }
+
+    /// Puts a frame of `vm` on its segment: to its neighbours, and into the TAP unless the segment's
+    /// bridge knows better.
+    fn send_frame(&mut self, vm: VmId, to: [u8; 6], purpose: Purpose, payload: usize) -> FrameId {
+        let (id, bytes) = self.traffic.build(self.now, vm, to, purpose, payload);
+        let Vm { host, overlay, .. } = self.traffic.vms[vm.0];
+        let heard = self.reach_vms(host, overlay, &bytes);
+        let stays = to[0] & 1 == 0 && heard > 0;
+        let index = self.overlays_of(host).iter().position(|own| *own == overlay);
+        if let Some(index) = index.filter(|_| !stays && self.is_awake(host)) {
+            self.note(b'v', host, &bytes);
+            self.hosts[host.0].frames.push((index, bytes));
+            self.wake(host);
+        }
+        id
+    }
+
+    /// A frame is on the segment of `host`. Answers how many machines it was for.
+    pub(super) fn reach_vms(&mut self, host: HostId, overlay: OverlayNo, frame: &[u8]) -> usize {
+        let Some(label) = decode(frame) else { return 0 };
+        let sender = self.traffic.frames[label.id.0].vm;
+        let mut receivers = self.traffic.receivers(host, overlay, &label);
+        receivers.retain(|receiver| *receiver != sender);
+        for receiver in &receivers {
+            self.hear(*receiver, label.id, label.purpose);
+        }
+        receivers.len()
+    }
+
+    fn hear(&mut self, vm: VmId, id: FrameId, purpose: Purpose) {
+        let now = self.now;
+        let sent = &mut self.traffic.frames[id.0];
+        let first = !sent.heard.contains_key(&vm);
+        sent.heard.entry(vm).or_insert(now);
+        let asker = self.traffic.vms[sent.vm.0].mac;
+        match purpose {
+            Purpose::Ping(target) if target == vm && first => {
+                self.send_frame(vm, asker, Purpose::Pong(id), SMALL);
+            }
+            Purpose::Pong(asked) => {
+                self.traffic.frames[asked.0].answered.get_or_insert(now);
+            }
+            Purpose::Ping(_) | Purpose::Data | Purpose::Announce => {}
+        }
+    }
+}

@@ -1,0 +1,170 @@
+//! Every pair of kinds of translators, against the oracle of which pairs can be direct.
+//!
+//! Where it says a pair can, it is within 5 s of its start; every other pair is relayed; and from the moment
+//! they know of each other no ping is lost, whatever the path, also while it changes.
+
+mod common;
+
+use std::time::Duration;
+
+use common::Lab;
+use longwire::control::report::PathKind;
+use longwire::node::Event;
+use longwire::sim::scenario::BOXES;
+use longwire::sim::{Behaviour, SiteSpec, Way};
+
+/// From the start to the direct path.
+const DIRECT_WITHIN: Duration = Duration::from_secs(5);
+/// From the start to the first ping that must be answered.
+const KNOWN_WITHIN: Duration = Duration::from_secs(1);
+/// Of pings, after the two know of each other.
+const WATCHED: Duration = Duration::from_secs(12);
+
+/// A kind of access: a box, and perhaps a carrier's in front of it.
+type Access = (Option<Behaviour>, Option<Behaviour>);
+
+fn accesses() -> Vec<Access> {
+    let carriers = [Behaviour::port_restricted().random_ports(), Behaviour::symmetric()];
+    let homes = carriers.map(|carrier| (Some(Behaviour::port_restricted()), Some(carrier)));
+    BOXES.iter().map(|behaviour| (*behaviour, None)).chain(homes).collect()
+}
+
+fn pair(seed: u64, accesses: [Access; 2]) -> Lab {
+    let mut lab = Lab::new(seed, 1, &[]);
+    lab.run(0.2);
+    for (behaviour, carrier) in accesses {
+        let carrier = carrier.map(|behaviour| lab.site(Some(behaviour)));
+        let site = lab.world.site(SiteSpec { behaviour, carrier, ..SiteSpec::default() });
+        lab.member(site);
+    }
+    lab
+}
+
+/// What is wrong with a pair, if something is.
+fn judge(seed: u64, accesses: [Access; 2]) -> Result<(), String> {
+    let mut lab = pair(seed, accesses);
+    let (a, b) = (lab.hosts[0], lab.hosts[1]);
+    let start = lab.world.now();
+    let overlay = lab.overlay;
+    let known = lab.world.run_until_true(Duration::from_millis(10), KNOWN_WITHIN, |world| {
+        world.peer(a, b, overlay).is_some() && world.peer(b, a, overlay).is_some()
+    });
+    if known.is_none() {
+        return Err(format!("they do not know of each other after {KNOWN_WITHIN:?}"));
+    }
+    let mut pings = Vec::new();
+    let mut direct = None;
+    let end = lab.world.now() + WATCHED;
+    while lab.world.now() < end {
+        pings.push(lab.world.ping(lab.vms[0], lab.vms[1], 100));
+        pings.push(lab.world.ping(lab.vms[1], lab.vms[0], 1200));
+        lab.run(0.05);
+        let paths = [lab.world.path(a, b, overlay), lab.world.path(b, a, overlay)];
+        if paths == [PathKind::Direct; 2] {
+            direct.get_or_insert(lab.world.now().since(start));
+        }
+    }
+    lab.run(1.0);
+    let lost = lab.lost(&pings);
+    let way = lab.world.expected(a, b);
+    let late = direct.is_none_or(|direct| direct > DIRECT_WITHIN);
+    if !lost.is_empty() {
+        return Err(format!("{} of {} pings lost, at {lost:.2?}\n{}", lost.len(), pings.len(), lab.tale()));
+    }
+    if way == Way::Direct && late {
+        return Err(format!("direct after {direct:?}\n{}", lab.tale()));
+    }
+    let settled = lab.world.unsettled();
+    if !settled.is_empty() || !lab.world.violations().is_empty() {
+        return Err(format!("{settled:?} {:?}\n{}", lab.world.violations(), lab.tale()));
+    }
+    Ok(())
+}
+
+#[test]
+fn every_pair_is_direct_or_relayed_as_it_can_and_loses_nothing() {
+    let accesses = accesses();
+    let mut wrong = Vec::new();
+    let mut seed = 0;
+    for (place, a) in accesses.iter().enumerate() {
+        for (other, b) in accesses.iter().enumerate().skip(place) {
+            seed += 1;
+            if let Err(reason) = judge(seed, [*a, *b]) {
+                wrong.push(format!("{place} x {other}: {a:?} and {b:?}: {reason}"));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{} pairs are wrong:\n{}", wrong.len(), wrong.join("\n\n"));
+}
+
+#[test]
+fn a_pair_starts_relayed_and_then_is_direct() {
+    let access = (Some(Behaviour::port_restricted()), None);
+    let mut lab = pair(1, [access; 2]);
+    lab.run(5.0);
+    for host in lab.hosts.clone() {
+        let mut paths = Vec::new();
+        for (_, at, event) in lab.world.events() {
+            if let Event::PathChanged { path, .. } = event
+                && *at == host
+            {
+                paths.extend(path.split(' ').next());
+            }
+        }
+        assert_eq!(paths, ["relayed", "direct"], "{}", lab.tale());
+    }
+}
+
+#[test]
+fn neighbours_of_one_lan_are_direct_whatever_is_in_front_of_it() {
+    for behaviour in BOXES {
+        let mut lab = Lab::new(1, 1, &[]);
+        let site = lab.site(behaviour);
+        lab.member(site);
+        lab.member(site);
+        lab.run(5.0);
+        assert_eq!(lab.world.unsettled(), &[] as &[String], "{behaviour:?}\n{}", lab.tale());
+        lab.check();
+    }
+}
+
+#[test]
+fn homes_behind_one_carrier_are_direct_if_it_has_a_hairpin() {
+    for hairpin in [false, true] {
+        let mut lab = Lab::new(1, 1, &[]);
+        let carrier = lab.site(Some(Behaviour { hairpin, ..Behaviour::port_restricted() }));
+        for _ in 0..2 {
+            let behaviour = Some(Behaviour::port_restricted());
+            let site = lab.world.site(SiteSpec { behaviour, carrier: Some(carrier), ..SiteSpec::default() });
+            lab.member(site);
+        }
+        lab.settle();
+        assert!(lab.answers(0, 1) && lab.answers(1, 0));
+    }
+}
+
+#[test]
+fn homes_with_the_same_lan_addresses_are_not_confused() {
+    let mut lab = Lab::new(1, 1, &[]);
+    for _ in 0..3 {
+        let behaviour = Some(Behaviour::port_restricted());
+        let site = lab.world.site(SiteSpec { behaviour, lan: Some(1), ..SiteSpec::default() });
+        lab.member(site);
+    }
+    lab.settle();
+    assert!(lab.answers(0, 1) && lab.answers(1, 2) && lab.answers(2, 0));
+    lab.check();
+}
+
+#[test]
+fn ipv6_makes_symmetric_pairs_direct() {
+    let mut lab = Lab::new(1, 1, &[]);
+    for _ in 0..2 {
+        let behaviour = Some(Behaviour::symmetric());
+        let site = lab.world.site(SiteSpec { behaviour, ipv6: true, ..SiteSpec::default() });
+        let spec = lab.spec(site).member(lab.overlay).with_ipv6();
+        lab.add(spec);
+    }
+    lab.settle();
+    assert!(lab.answers(0, 1));
+}
