@@ -223,11 +223,4 @@ fn what_is_known(daemon: &Daemon) {
             println!("      {line}");
         }
     }
-    let counters = daemon.counters();
-    let counted: Vec<String> =
-        counters.iter().filter(|(_, count)| **count > 0).map(|(name, count)| format!("{name} {count}")).collect();
-    match counted.as_slice() {
-        [] => println!("  No frame or packet was dropped for any reason."),
-        _ => println!("  Dropped, by reason: {}.", counted.join(", ")),
-    }
 }

@@ -19,7 +19,7 @@ const CROSSING: Duration = Duration::from_millis(300);
 /// How often a broadcast of one guest is heard by the other.
 fn heard(from: &Guest, to: &Guest, mark: u64) -> usize {
     let (sender, receiver) = (PacketSocket::open(&from.space, "eth0"), PacketSocket::open(&to.space, "eth0"));
-    let frame = marked(Mac::BROADCAST, Mac::foreign(1), mark);
+    let frame = marked(Mac::BROADCAST, Mac::foreign(u8::try_from(mark).unwrap()), mark);
     sender.send(&frame).unwrap();
     let frames = receiver.collect(CROSSING, |_| false);
     frames.iter().filter(|heard| **heard == frame).count()

@@ -159,3 +159,27 @@ fn parse_error(text: &str) -> String {
 fn check_error(text: &str, env: Option<&str>) -> String {
     Config::parse(text).expect("well-formed").check(env).expect_err(text).to_string()
 }
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig::with_cases(20_000))]
+
+    #[test]
+    fn no_text_panics(text in "[ -~\\n]{0,60}", word in "[\\[\\]:#a-z0-9./%-]{0,40}") {
+        let _refused_or_not = (
+            Config::parse(&text).and_then(|config| config.check(None)).is_ok(),
+            word.parse::<SupernodeText>().is_ok(),
+            word.parse::<Cidr>().is_ok(),
+            word.parse::<InterfaceName>().is_ok(),
+            word.parse::<OverlayName>().is_ok(),
+            word.parse::<AllowedOverlay>().is_ok(),
+        );
+    }
+
+    #[test]
+    fn a_supernode_that_is_taken_can_be_resolved(word in "[\\[\\]:#a-z0-9./%-]{0,40}") {
+        if let Ok(SupernodeText(supernode)) = word.parse::<SupernodeText>() {
+            let (host, port) = supernode.address.rsplit_once(':').expect("host and port");
+            proptest::prop_assert!(!host.is_empty() && port.parse::<u16>().is_ok_and(|port| port != 0));
+        }
+    }
+}

@@ -35,6 +35,7 @@ pub struct Effects {
     pub indices: BTreeMap<u32, PortId>,
     /// Outer MACs of the INITs answered last, and whose they are: a retransmission costs no Diffie-Hellman.
     pub answered: BTreeMap<[u8; 16], PortId>,
+    leg_names: BTreeMap<LegId, String>,
     start: (Time, WallTime),
     last_timestamp: WallTime,
     next_port: u32,
@@ -53,6 +54,7 @@ impl Effects {
             rng: ChaCha20Rng::from_seed(seed),
             indices: BTreeMap::new(),
             answered: BTreeMap::new(),
+            leg_names: BTreeMap::new(),
             start: (now, wall),
             last_timestamp: wall,
             next_port: 1,
@@ -67,11 +69,29 @@ impl Effects {
         port
     }
 
-    /// A leg id that was never used.
-    pub fn new_leg(&mut self) -> LegId {
+    /// A leg id that was never used, at the supernode with this `host:port`.
+    pub fn new_leg(&mut self, supernode: &str) -> LegId {
         let leg = LegId(self.next_leg);
         self.next_leg += 1;
+        self.leg_names.insert(leg, supernode.to_owned());
         leg
+    }
+
+    /// A leg is closed.
+    pub fn drop_leg(&mut self, leg: LegId) {
+        self.leg_names.remove(&leg);
+        self.commands.push_back(Command::DropLeg { leg });
+    }
+
+    /// A path in words.
+    pub fn describe(&self, path: Option<Path>) -> String {
+        match path {
+            Some(Path::Direct(addr)) => format!("direct {addr}"),
+            Some(Path::Relayed(leg, _)) => {
+                format!("relayed by {}", self.leg_names.get(&leg).map_or("a supernode", String::as_str))
+            }
+            None => "none".to_owned(),
+        }
     }
 
     /// A receiver index that is not in use.

@@ -28,10 +28,10 @@ const REKEY_AFTER: Duration = Duration::from_secs(120);
 /// The other side does it if the first has not.
 const REKEY_FALLBACK: Duration = Duration::from_secs(140);
 /// First retransmission of INIT; doubles up to [`RETRY_MAX`].
-const RETRY_FIRST: Duration = Duration::from_millis(300);
+const RETRY_FIRST: Duration = Duration::from_millis(150);
 const RETRY_MAX: Duration = Duration::from_secs(5);
 /// INITs of one attempt: about 20 s.
-const TRIES: u32 = 8;
+const TRIES: u32 = 9;
 /// The same towards a peer that is gone.
 const TRIES_GONE: u32 = 3;
 /// Between attempts.
@@ -39,7 +39,7 @@ const ATTEMPT_REST: Duration = Duration::from_secs(30);
 /// Whoever answered an INIT and heard nothing more for this long begins itself.
 const CONFIRM_PATIENCE: Duration = Duration::from_secs(5);
 /// The side with the greater id lets the other go first.
-const COURTESY: Duration = Duration::from_millis(300);
+const COURTESY: Duration = Duration::from_millis(150);
 /// The path in use is probed this often without traffic: NAT mappings live 30 s and more (RFC 4787 REQ-5).
 pub(super) const KEEPALIVE: Duration = Duration::from_secs(16);
 /// Direct addresses an INIT is sent to when no supernode can carry it.
@@ -340,13 +340,8 @@ impl Peer {
 
     pub(super) fn on_change(&mut self, fx: &mut Effects, change: Change) {
         fx.commands.push_back(Command::UsePath { port: self.port, path: change.path });
-        fx.events.push_back(Event::PathChanged {
-            overlay: self.overlay,
-            peer: self.id,
-            name: self.name.clone(),
-            path: change.path.map_or_else(|| "none".into(), describe),
-            reason: change.reason,
-        });
+        let (overlay, peer, name, path) = (self.overlay, self.id, self.name.clone(), fx.describe(change.path));
+        fx.events.push_back(Event::PathChanged { overlay, peer, name, path, reason: change.reason });
         fx.timers.set_earlier(Timer::Remember, fx.now + Duration::from_secs(2));
     }
 
@@ -380,13 +375,5 @@ impl Peer {
     /// Where it was heard, for the next start.
     pub fn addresses(&self) -> Vec<SocketAddr> {
         self.paths.worth_remembering()
-    }
-}
-
-/// A path in words.
-pub fn describe(path: Path) -> String {
-    match path {
-        Path::Direct(addr) => format!("direct {addr}"),
-        Path::Relayed(leg, _) => format!("relayed leg {}", leg.0),
     }
 }

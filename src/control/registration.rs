@@ -152,9 +152,9 @@ impl Home {
     ) -> Option<LegId> {
         let supernode = self.remote?;
         let registration = self.registrations.get_mut(&overlay)?;
-        let leg = fx.new_leg();
+        let leg = fx.new_leg(&self.address);
         if let Standing::Registered(old) = std::mem::replace(&mut registration.standing, Standing::Registered(leg)) {
-            fx.commands.push_back(Command::DropLeg { leg: old });
+            fx.drop_leg(old);
         }
         fx.commands.push_back(Command::SetLeg { leg, supernode, key });
         self.state = LinkState::Up;
@@ -235,7 +235,7 @@ impl Home {
             fx.events.push_back(Event::SupernodeLost { supernode: self.address.clone(), reason });
         }
         for (_, leg) in self.legs() {
-            fx.commands.push_back(Command::DropLeg { leg });
+            fx.drop_leg(leg);
         }
         self.state = LinkState::Down;
         self.remote = None;

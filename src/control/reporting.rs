@@ -10,7 +10,7 @@ use super::report::{
 use super::{Control, Peer};
 use crate::datapath::buf::OverlayIndex;
 use crate::datapath::fdb::TAP;
-use crate::datapath::{Datapath, LegId, Path};
+use crate::datapath::{Datapath, Path};
 use crate::time::Time;
 
 fn micros(span: Option<Duration>) -> Option<u64> {
@@ -94,13 +94,6 @@ impl Control {
             }
             None => PathStatus { kind: PathKind::None, remote: None, via: None },
         }
-    }
-
-    /// The supernode whose leg this is, in words.
-    pub fn leg_name(&self, leg: LegId) -> String {
-        self.path_status(Some(Path::Relayed(leg, crate::wire::relay::RelayId(0))))
-            .via
-            .unwrap_or_else(|| "a supernode".into())
     }
 
     fn fdb(&self, now: Time, datapath: &Datapath) -> Vec<FdbRow> {

@@ -15,6 +15,8 @@ pub mod fdb;
 
 pub mod limit;
 
+pub mod clamp;
+
 mod port;
 
 pub mod seal;
@@ -73,7 +75,19 @@ pub struct Datapath {
     node_stats: Stats,
     transmits: Transmits,
     deliveries: Deliveries,
+    scratch: Vec<u8>,
     notices: VecDeque<Notice>,
+}
+
+/// The longest frame that travels in one packet on `path`, whose next stop is `to`.
+fn frame_limit(path: Path, to: SocketAddr) -> usize {
+    let datagram = if to.is_ipv4() { LIMIT_V4 } else { LIMIT_V6 };
+    datagram - lead(path) - OVERHEAD
+}
+
+/// Bytes in front of a packet on `path`: the relay header, or nothing.
+const fn lead(path: Path) -> usize {
+    if path.is_direct() { 0 } else { relay_wire::HEADER_LEN }
 }
 
 impl Datapath {
@@ -136,20 +150,28 @@ impl Datapath {
         if port.note_sent(now, frame.len()) {
             self.notices.push_back(Notice::Active { port: id });
         }
-        let whole = Meta { fragment: false }.byte();
-        let lead = if path.is_direct() { 0 } else { relay_wire::HEADER_LEN };
-        let limit = if to.is_ipv4() { LIMIT_V4 } else { LIMIT_V6 } - lead - OVERHEAD;
+        let limit = frame_limit(path, to);
+        let mut scratch = std::mem::take(&mut self.scratch);
+        self.pack(now, id, path, limit, clamp::clamp_mss(frame, limit, &mut scratch));
+        self.scratch = scratch;
+    }
+
+    /// One frame as one packet, or as two if it has more than `limit` bytes.
+    fn pack(&mut self, now: Time, id: PortId, path: Path, limit: usize, frame: &[u8]) {
         if frame.len() <= limit {
+            let whole = Meta { fragment: false }.byte();
             return self.transmit(now, id, path, None, (true, &[&[whole], frame]));
         }
+        let Some(port) = self.ports.get_mut(&id) else { return };
+        let stats = &mut self.stats[port.overlay.0];
         let Some(cut) = fragment::split(frame.len(), limit - FRAGMENT_LEN) else {
             return stats.dropped(DropReason::Jumbo);
         };
         stats.splits += 1;
         port.fragment_id = port.fragment_id.wrapping_add(1);
-        let (id_of_pieces, piece) = (port.fragment_id, Meta { fragment: true }.byte());
+        let (fragment_id, piece) = (port.fragment_id, Meta { fragment: true }.byte());
         for (part, bytes) in [(0, &frame[..cut]), (1, &frame[cut..])] {
-            let fragment = Fragment { id: id_of_pieces, part }.bytes();
+            let fragment = Fragment { id: fragment_id, part }.bytes();
             self.transmit(now, id, path, None, (true, &[&[piece], &fragment, bytes]));
         }
     }
@@ -160,7 +182,7 @@ impl Datapath {
         let stats = &mut self.stats[port.overlay.0];
         let (Some(epoch), Some(to)) = (port.sending(now), self.legs.address(path)) else { return };
         stats.datagrams_out += 1;
-        let lead = if path.is_direct() { 0 } else { relay_wire::HEADER_LEN };
+        let lead = lead(path);
         let len = lead + HEADER_LEN + parts.iter().map(|part| part.len()).sum::<usize>() + TAG_LEN;
         let packet = &mut self.transmits.reserve(len)[..len];
         let mut at = lead + HEADER_LEN;

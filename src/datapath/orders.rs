@@ -12,7 +12,7 @@ use super::relay::{Channels, Legs};
 use super::seal::SessionKeys;
 use super::stats::Stats;
 use super::switch::Switch;
-use super::{Activity, Command, Datapath, HANDSHAKE_BURST, HANDSHAKE_RATE, Notice, Target, relay_wire};
+use super::{Activity, Command, Datapath, HANDSHAKE_BURST, HANDSHAKE_RATE, Notice, Target, lead};
 use crate::node::OverlaySettings;
 use crate::time::Time;
 
@@ -33,6 +33,7 @@ impl Datapath {
             node_stats: Stats::default(),
             transmits: Transmits::default(),
             deliveries: Deliveries::default(),
+            scratch: Vec::new(),
             notices: VecDeque::new(),
         }
     }
@@ -171,7 +172,7 @@ impl Datapath {
 
     fn send_plain(&mut self, path: Path, packet: &[u8]) {
         let Some(to) = self.legs.address(path) else { return };
-        let lead = if path.is_direct() { 0 } else { relay_wire::HEADER_LEN };
+        let lead = lead(path);
         let len = lead + packet.len();
         let room = &mut self.transmits.reserve(len)[..len];
         room[lead..].copy_from_slice(packet);

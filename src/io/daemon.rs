@@ -6,7 +6,6 @@
 use std::collections::BTreeSet;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -35,6 +34,8 @@ const KEEP_WALL: Duration = Duration::from_secs(600);
 const BLOCKING_THREADS: usize = 4;
 /// For the background to end.
 const BACKGROUND_END: Duration = Duration::from_millis(500);
+/// Daemons of one name on one host that get a socket by themselves.
+const SAME_NAME_MAX: usize = 64;
 /// The longest name of a node, in bytes.
 const NAME_MAX: usize = 63;
 
@@ -119,7 +120,7 @@ async fn serve(
         taps.push(Box::new(open_tap(overlay, &identity, netlink, wirings).await?));
     }
     let tap_names: BTreeSet<String> = taps.iter().map(|tap| tap.name().to_owned()).collect();
-    let _socket = open_socket(&settings.socket, background, inputs_in.clone())?;
+    let _socket = open_socket(&settings.socket, background, &inputs_in)?;
 
     let found = addresses::list(netlink, &tap_names).await.unwrap_or_else(|error| {
         warn!(%error, "this host's addresses cannot be read");
@@ -166,34 +167,41 @@ fn default_tap(overlay: &str) -> String {
     if name.len() <= INTERFACE_NAME_MAX { name } else { "lw%d".into() }
 }
 
-fn stem(path: &std::path::Path) -> std::borrow::Cow<'_, str> {
-    path.file_stem().unwrap_or_default().to_string_lossy()
-}
-
-/// A socket that was asked for must be; the usual one need not (a supernode needs no rights at all).
+/// A socket that was asked for must be. The usual one takes another name beside a daemon of the same
+/// name, and need not be at all: a supernode has no rights to /run.
 fn open_socket(
     choice: &SocketChoice,
     background: &Background,
-    inputs: mpsc::Sender<Input>,
+    inputs: &mpsc::Sender<Input>,
 ) -> Result<Option<Server>, SocketError> {
     let _on = background.enter();
-    let (path, needed): (PathBuf, bool) = match choice {
-        SocketChoice::At(path) => (path.clone(), true),
-        SocketChoice::Named(name) => (status::default_path(name), false),
+    let name = match choice {
+        SocketChoice::At(path) => return Server::start(path, inputs.clone()).map(Some),
+        SocketChoice::Named(name) => name,
     };
-    match Server::start(&path, inputs.clone()) {
-        Ok(server) => Ok(Some(server)),
-        Err(SocketError::InUse(_)) if !needed => {
-            let own = path.with_file_name(format!("{}-{}.sock", stem(&path), std::process::id()));
-            warn!(taken = %path.display(), socket = %own.display(), "another longwire has the usual status socket");
-            Server::start(&own, inputs).map(Some)
+    let names = std::iter::once(name.clone()).chain((2..=SAME_NAME_MAX).map(|number| format!("{name}-{number}")));
+    let mut refused = None;
+    for name in names {
+        match Server::start(&status::default_path(&name), inputs.clone()) {
+            Ok(server) => {
+                if refused.is_some() {
+                    info!(socket = %server.path().display(), "another longwire has the usual status socket");
+                }
+                return Ok(Some(server));
+            }
+            Err(error) => {
+                let taken = matches!(error, SocketError::InUse(_));
+                refused = Some(error);
+                if !taken {
+                    break;
+                }
+            }
         }
-        Err(error @ SocketError::Other(..)) if !needed => {
-            warn!(%error, "`longwire status` will not work");
-            Ok(None)
-        }
-        Err(error) => Err(error),
     }
+    if let Some(error) = refused {
+        warn!(%error, "`longwire status` will not work");
+    }
+    Ok(None)
 }
 
 fn node_settings(settings: Settings, identity: Identity, local: SocketAddr, memory: Memory) -> node::Settings {

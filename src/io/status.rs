@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 use thiserror::Error;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader as AsyncBufReader};
@@ -84,6 +85,11 @@ impl Server {
         tokio::spawn(serve(listener, inputs));
         Ok(Self { path: path.to_owned() })
     }
+
+    /// Where it listens.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
 }
 
 impl Drop for Server {
@@ -93,9 +99,11 @@ impl Drop for Server {
 }
 
 fn bind(path: &Path) -> io::Result<UnixListener> {
-    if let Some(dir) = path.parent().filter(|dir| !dir.as_os_str().is_empty()) {
-        fs::DirBuilder::new().recursive(true).mode(0o755).create(dir)?;
-    }
+    let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    fs::DirBuilder::new().recursive(true).mode(0o755).create(dir)?;
+    // One daemon at a time: a socket that is bound and does not listen yet looks dead.
+    let turn = fs::File::open(dir)?;
+    flock(&turn, FlockOperation::LockExclusive)?;
     match BlockingStream::connect(path) {
         Ok(_) => return Err(Errno::ADDRINUSE.into()),
         // Left behind by a daemon that died.

@@ -208,20 +208,23 @@ impl Capture {
         let ended = Arc::clone(&ending);
         let thread = std::thread::spawn(move || {
             let mut frames = Vec::new();
-            loop {
-                // Asked before the wait: what has arrived until `stop` is still taken.
+            // Where traffic never pauses, a few more rounds take what had arrived until `stop`.
+            let mut rounds_after_stop = 0;
+            while rounds_after_stop < 5 {
                 let last = ended.load(Ordering::Relaxed);
                 let before = frames.len();
                 frames.extend(socket.collect(Duration::from_millis(50), |_| false));
                 if last && frames.len() == before {
-                    return frames;
+                    break;
                 }
+                rounds_after_stop += u32::from(last);
             }
+            frames
         });
         Capture { ending, thread }
     }
 
-    /// Ends when nothing arrives any more; the frames in order.
+    /// Ends when nothing arrives any more, or a quarter of a second later; the frames in order.
     pub fn stop(self) -> Vec<Vec<u8>> {
         self.ending.store(true, Ordering::Relaxed);
         self.thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
