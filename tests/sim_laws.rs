@@ -12,7 +12,7 @@ use longwire::sim::scenario::{Scenario, Trouble};
 /// Storms played by default.
 const STORMS: u64 = 150;
 /// Bytes of a storm.
-const LENGTH: usize = 160;
+const LENGTH: usize = 220;
 
 fn corpus() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/corpus")

@@ -20,8 +20,9 @@ const SETTLING: Duration = Duration::from_secs(75);
 const SETTLE_LIMIT: Duration = Duration::from_secs(800);
 /// A ping over any path takes less than this at rest.
 const ANSWER_LIMIT: Duration = Duration::from_secs(2);
-/// Without traffic for this long before the quiet is measured.
-const BEFORE_QUIET: Duration = Duration::from_secs(30);
+/// Without traffic for this long before the quiet is measured: pairs that cannot be direct try only every
+/// ten minutes by then.
+const BEFORE_QUIET: Duration = Duration::from_secs(240);
 const QUIET: Duration = Duration::from_secs(100);
 
 /// What a scenario came to.
