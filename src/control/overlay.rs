@@ -6,7 +6,7 @@ use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
 
 use super::handshake::Local;
 use crate::keys::{Identity, NodeId, OverlayId, OverlaySecrets};
-use crate::node::OverlaySettings;
+use crate::seam::OverlaySettings;
 use crate::wire::DecodeError;
 use crate::wire::certificate::Certificate;
 use crate::wire::message::Directory;

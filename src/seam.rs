@@ -1,4 +1,6 @@
-//! What goes into a [`Node`](super::Node) and what comes out: plain values, no behaviour.
+//! What goes into a [`Node`](crate::node::Node) and what comes out: plain values, no behaviour.
+//!
+//! Below the node and the control room, so that both speak of the same things.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -157,7 +159,7 @@ pub enum LinkCommand {
     },
 }
 
-/// What [`Node::poll_output`](super::Node::poll_output) says.
+/// What [`Node::poll_output`](crate::node::Node::poll_output) says.
 #[derive(Debug)]
 pub enum Output {
     /// Send these; hand the batch back with `recycle_transmits`.
