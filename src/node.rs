@@ -41,7 +41,7 @@ impl Node {
     /// A node that has done nothing yet. `seed` is all the chance it will ever have.
     pub fn new(settings: Settings, seed: [u8; 32], now: Time, wall: WallTime) -> Self {
         let mut rng = <rand_chacha::ChaCha20Rng as rand_chacha::rand_core::SeedableRng>::from_seed(seed);
-        let switches = settings.overlays.iter().map(|overlay| (overlay.mtu, overlay.stp)).collect::<Vec<_>>();
+        let switches = settings.overlays.iter().map(|overlay| overlay.switch).collect::<Vec<_>>();
         let datapath = Datapath::new(&switches, &mut rng);
         let mut control_seed = [0; 32];
         rand_chacha::rand_core::RngCore::fill_bytes(&mut rng, &mut control_seed);

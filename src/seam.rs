@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::datapath::SwitchSettings;
 use crate::datapath::buf::{Deliveries, OverlayIndex, Transmits};
 use crate::keys::{Fingerprint, Identity, NodeId, OverlayId, OverlaySecrets};
 use crate::time::Time;
@@ -39,10 +40,8 @@ pub struct OverlaySettings {
     pub name: String,
     /// What its key gives.
     pub secrets: OverlaySecrets,
-    /// Whether spanning tree frames (01:80:c2:00:00:00) pass.
-    pub stp: bool,
-    /// The largest Ethernet payload carried, in bytes (1500; more if asked).
-    pub mtu: usize,
+    /// What the user chose of its switch.
+    pub switch: SwitchSettings,
 }
 
 /// A supernode to register at.
