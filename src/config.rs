@@ -17,6 +17,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
+use crate::datapath::SwitchSettings;
 use crate::keys::OverlaySecrets;
 use crate::node::{ServeSettings, SupernodeSettings};
 
@@ -81,6 +82,8 @@ pub struct OverlayConfig {
     pub stp: Option<Stp>,
     /// The largest Ethernet payload.
     pub mtu: Option<u16>,
+    /// Whether TCP is asked for segments that fit one packet.
+    pub mss_clamp: Option<bool>,
 }
 
 /// What becomes of spanning tree frames.
@@ -153,10 +156,8 @@ pub struct Overlay {
     pub attach: Attach,
     /// The TAP's name, if chosen.
     pub tap: Option<String>,
-    /// Whether spanning tree frames pass.
-    pub stp: bool,
-    /// The largest Ethernet payload.
-    pub mtu: usize,
+    /// What was chosen of its switch.
+    pub switch: SwitchSettings,
 }
 
 /// What a TAP is joined to.
@@ -231,6 +232,7 @@ impl OverlayConfig {
             tap: None,
             stp: None,
             mtu: None,
+            mss_clamp: None,
         }
     }
 
@@ -239,7 +241,8 @@ impl OverlayConfig {
     }
 
     fn check(self, env_key: Option<&str>) -> Result<Overlay, ConfigError> {
-        let Self { name: OverlayName(name), key_file, passphrase_file, bridge, address, tap, stp, mtu } = self;
+        let Self { name, key_file, passphrase_file, bridge, address, tap, stp, mtu, mss_clamp } = self;
+        let OverlayName(name) = name;
         let source = match (key_file, passphrase_file, env_key) {
             (Some(_), Some(_), _) => return Err(ConfigError::Together("key-file", "passphrase-file")),
             (Some(path), None, _) => KeySource::KeyFile(path),
@@ -263,8 +266,11 @@ impl OverlayConfig {
             name,
             attach,
             tap: tap.map(|tap| tap.0),
-            stp: stp != Some(Stp::Drop),
-            mtu: usize::from(mtu),
+            switch: SwitchSettings {
+                mtu: usize::from(mtu),
+                stp: stp != Some(Stp::Drop),
+                clamp_mss: mss_clamp != Some(false),
+            },
         })
     }
 }

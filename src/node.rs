@@ -11,9 +11,7 @@
 //! The corridor (`datapath`) and the control room (`control`) meet only here, through
 //! [`Command`](crate::datapath::Command) and [`Notice`](crate::datapath::Notice).
 
-mod seam;
-
-pub use seam::{
+pub use crate::seam::{
     Deadline, Event, HandshakeKind, LinkCommand, LinkEvent, LinkId, Memory, Output, OverlaySettings, RememberedPeer,
     ServeSettings, Settings, SupernodeSettings,
 };
@@ -43,7 +41,8 @@ impl Node {
     /// A node that has done nothing yet. `seed` is all the chance it will ever have.
     pub fn new(settings: Settings, seed: [u8; 32], now: Time, wall: WallTime) -> Self {
         let mut rng = <rand_chacha::ChaCha20Rng as rand_chacha::rand_core::SeedableRng>::from_seed(seed);
-        let datapath = Datapath::new(&settings.overlays, &mut rng);
+        let switches = settings.overlays.iter().map(|overlay| overlay.switch).collect::<Vec<_>>();
+        let datapath = Datapath::new(&switches, &mut rng);
         let mut control_seed = [0; 32];
         rand_chacha::rand_core::RngCore::fill_bytes(&mut rng, &mut control_seed);
         let control = Control::new(settings, control_seed, now, wall);

@@ -13,7 +13,7 @@ use super::timers::Timers;
 use crate::datapath::fdb::PortId;
 use crate::datapath::stats::DropReason;
 use crate::datapath::{Command, LegId, Path};
-use crate::node::{Event, LinkCommand, LinkId};
+use crate::seam::{Event, LinkCommand, LinkId};
 use crate::time::{Time, WallTime};
 use crate::wire::{message, session};
 

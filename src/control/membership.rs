@@ -10,7 +10,7 @@ use crate::datapath::fdb::PortId;
 use crate::datapath::stats::DropReason;
 use crate::datapath::{Command, LegId, Path};
 use crate::keys::{Fingerprint, OverlayId};
-use crate::node::Event;
+use crate::seam::Event;
 use crate::wire::certificate::Certificate;
 use crate::wire::message::{DIRECTORY_CANDIDATES_MAX, Directory, Member, Message, registration};
 use crate::wire::relay::RelayId;
@@ -130,7 +130,7 @@ impl Control {
             for (overlay, _) in self.homes[place].legs() {
                 let message =
                     Message::Update { overlay: self.overlays[overlay.0].id(), directory: self.directory(overlay) };
-                self.fx.tell(crate::node::LinkId::Dialled(place), &message);
+                self.fx.tell(crate::seam::LinkId::Dialled(place), &message);
             }
         }
     }

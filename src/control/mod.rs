@@ -44,7 +44,7 @@ use crate::datapath::fdb::PortId;
 use crate::datapath::stats::DropReason;
 use crate::datapath::{Command, Notice, Path};
 use crate::keys::NodeId;
-use crate::node::{Event, HandshakeKind, LinkEvent, LinkId, Memory, RememberedPeer, Settings};
+use crate::seam::{Event, HandshakeKind, LinkEvent, LinkId, Memory, RememberedPeer, Settings};
 use crate::time::{Time, WallTime};
 use crate::wire::handshake::{Envelope, split_mac1};
 use crate::wire::session::{CandidateKind, Message};
@@ -92,7 +92,7 @@ impl Control {
             identity: settings.identity,
         };
         let overlays = settings.overlays.iter().map(|overlay| Overlay::new(overlay, &me.identity)).collect::<Vec<_>>();
-        let home = |(place, supernode): (usize, &crate::node::SupernodeSettings)| {
+        let home = |(place, supernode): (usize, &crate::seam::SupernodeSettings)| {
             let remembered = settings.memory.supernodes.get(&supernode.address);
             Home::new(place, supernode, remembered.and_then(|text| text.parse().ok()))
         };
@@ -325,7 +325,7 @@ impl Control {
                 let overlay = self.overlays[overlay.0].id();
                 self.fx.tell(LinkId::Dialled(home.place), &crate::wire::message::Message::Leave { overlay });
             }
-            self.fx.links.push_back(crate::node::LinkCommand::Close { link: LinkId::Dialled(home.place) });
+            self.fx.links.push_back(crate::seam::LinkCommand::Close { link: LinkId::Dialled(home.place) });
         }
     }
 

@@ -6,7 +6,7 @@ use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
 
 use super::handshake::Local;
 use crate::keys::{Identity, NodeId, OverlayId, OverlaySecrets};
-use crate::node::OverlaySettings;
+use crate::seam::OverlaySettings;
 use crate::wire::DecodeError;
 use crate::wire::certificate::Certificate;
 use crate::wire::message::Directory;
@@ -82,7 +82,8 @@ mod tests {
     fn an_entry_opens_for_members_and_only_as_its_nodes() {
         let overlay = |key| {
             let secrets = OverlaySecrets::derive("lab", &OverlayKey::from_bytes([key; 32]));
-            let settings = OverlaySettings { name: "lab".into(), secrets, stp: true, mtu: 1500 };
+            let settings =
+                OverlaySettings { name: "lab".into(), secrets, switch: crate::datapath::SwitchSettings::default() };
             Overlay::new(&settings, &Identity::from_secret(&[1; 32]))
         };
         let entry = Directory { name: "alpha".into(), candidates: Vec::new() };

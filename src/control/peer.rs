@@ -17,7 +17,7 @@ use crate::datapath::fdb::PortId;
 use crate::datapath::stats::DropReason;
 use crate::datapath::{Command, Path};
 use crate::keys::{Identity, NodeId};
-use crate::node::Event;
+use crate::seam::Event;
 use crate::time::Time;
 use crate::wire::certificate::Certificate;
 use crate::wire::handshake::{Envelope, Payload, Suite};

@@ -15,7 +15,7 @@ use crate::datapath::buf::OverlayIndex;
 use crate::datapath::fdb::PortId;
 use crate::datapath::{Command, LegId};
 use crate::keys::Fingerprint;
-use crate::node::{Event, LinkCommand, LinkId, SupernodeSettings};
+use crate::seam::{Event, LinkCommand, LinkId, SupernodeSettings};
 use crate::time::Time;
 use crate::wire::message::Message;
 use crate::wire::relay::RelayId;

@@ -12,7 +12,7 @@ use super::effects::Effects;
 use super::report::{ServedOverlay, Serving};
 use crate::datapath::Command;
 use crate::keys::{NodeId, OverlayId, verify};
-use crate::node::{Event, LinkId, ServeSettings};
+use crate::seam::{Event, LinkId, ServeSettings};
 use crate::wire::certificate::Certificate;
 use crate::wire::message::{Member, Message, ROSTER_MAX, Refusal, registration};
 use crate::wire::relay::{LegKey, RelayId};

@@ -35,6 +35,7 @@ mod orders;
 
 pub use command::{Command, Notice};
 pub use port::{Activity, LegId, Path};
+pub use switch::SwitchSettings;
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::net::SocketAddr;
@@ -152,7 +153,9 @@ impl Datapath {
         }
         let limit = frame_limit(path, to);
         let mut scratch = std::mem::take(&mut self.scratch);
-        self.pack(now, id, path, limit, clamp::clamp_mss(frame, limit, &mut scratch));
+        let clamps = self.switches[port.overlay.0].clamps_mss();
+        let frame = if clamps { clamp::clamp_mss(frame, limit, &mut scratch) } else { frame };
+        self.pack(now, id, path, limit, frame);
         self.scratch = scratch;
     }
 

@@ -11,18 +11,17 @@ use super::port::{Epoch, Path, Port};
 use super::relay::{Channels, Legs};
 use super::seal::SessionKeys;
 use super::stats::Stats;
-use super::switch::Switch;
+use super::switch::{Switch, SwitchSettings};
 use super::{Activity, Command, Datapath, HANDSHAKE_BURST, HANDSHAKE_RATE, Notice, Target, lead};
-use crate::node::OverlaySettings;
 use crate::time::Time;
 
 impl Datapath {
-    /// An empty corridor for these overlays.
-    pub fn new(overlays: &[OverlaySettings], rng: &mut impl RngCore) -> Self {
+    /// An empty corridor for overlays with these switches.
+    pub fn new(overlays: &[SwitchSettings], rng: &mut impl RngCore) -> Self {
         let mut seed = || std::array::from_fn(|_| rng.next_u64());
         let hasher = |[a, b, c, d]: [u64; 4]| ahash::RandomState::with_seeds(a, b, c, d);
         Self {
-            switches: overlays.iter().map(|overlay| Switch::new(seed(), overlay.mtu, overlay.stp)).collect(),
+            switches: overlays.iter().map(|settings| Switch::new(seed(), *settings)).collect(),
             ports: BTreeMap::new(),
             by_index: HashMap::with_hasher(hasher(seed())),
             remote_indices: HashSet::with_hasher(hasher(seed())),

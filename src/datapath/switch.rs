@@ -25,25 +25,45 @@ pub(super) enum Verdict {
     Drop(DropReason),
 }
 
+/// What a user may choose of an overlay's switch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SwitchSettings {
+    /// The largest Ethernet payload carried, in bytes: 1500, more if asked.
+    pub mtu: usize,
+    /// Whether spanning tree frames (01:80:c2:00:00:00) pass.
+    pub stp: bool,
+    /// Whether TCP is asked for segments that fit one packet.
+    pub clamp_mss: bool,
+}
+
+impl Default for SwitchSettings {
+    fn default() -> Self {
+        Self { mtu: 1500, stp: true, clamp_mss: true }
+    }
+}
+
 /// One overlay's switch.
 pub(super) struct Switch {
     pub(super) fdb: Fdb,
     /// The peers' ports, in the order of their ids.
     pub(super) ports: BTreeSet<PortId>,
     flood_limit: Bucket,
-    frame_max: usize,
-    stp: bool,
+    settings: SwitchSettings,
 }
 
 impl Switch {
-    pub(super) fn new(seed: [u64; 4], mtu: usize, stp: bool) -> Self {
+    pub(super) fn new(seed: [u64; 4], settings: SwitchSettings) -> Self {
         Self {
             fdb: Fdb::new(seed),
             ports: BTreeSet::new(),
             flood_limit: Bucket::new(FLOOD_RATE, FLOOD_BURST),
-            frame_max: ETHERNET_LEN + mtu,
-            stp,
+            settings,
         }
+    }
+
+    /// Whether TCP is asked for segments that fit one packet.
+    pub(super) const fn clamps_mss(&self) -> bool {
+        self.settings.clamp_mss
     }
 
     /// A frame out of the TAP.
@@ -79,7 +99,7 @@ impl Switch {
 
     /// What no bridge passes on, whatever its tables say.
     fn check(&self, bytes: &[u8], header: &Header) -> Result<(), DropReason> {
-        if bytes.len() > self.frame_max {
+        if bytes.len() > ETHERNET_LEN + self.settings.mtu {
             return Err(DropReason::Jumbo);
         }
         if header.src.is_group() || header.src.is_zero() {
@@ -87,7 +107,7 @@ impl Switch {
         }
         match frame::link_local(header.dst) {
             LinkLocal::Pass => Ok(()),
-            LinkLocal::Stp if self.stp => Ok(()),
+            LinkLocal::Stp if self.settings.stp => Ok(()),
             LinkLocal::Stp | LinkLocal::Never => Err(DropReason::LinkLocal),
         }
     }

@@ -154,9 +154,9 @@ async fn open_tap(
     wirings: &mut Vec<Wiring>,
 ) -> Result<PlainTap, DaemonError> {
     let name = overlay.tap.clone().unwrap_or_else(|| default_tap(&overlay.name));
-    let tap = PlainTap::open(&name, overlay.mtu)?;
+    let tap = PlainTap::open(&name, overlay.switch.mtu)?;
     let mac = identity.tap_mac(overlay.secrets.id());
-    wirings.push(netlink::wire(netlink, tap.name(), mac, overlay.mtu, &overlay.attach).await?);
+    wirings.push(netlink::wire(netlink, tap.name(), mac, overlay.switch.mtu, &overlay.attach).await?);
     info!(overlay = overlay.name, id = %overlay.secrets.id(), tap = tap.name(), "joining");
     Ok(tap)
 }
@@ -212,8 +212,7 @@ fn node_settings(settings: Settings, identity: Identity, local: SocketAddr, memo
     let overlays = settings.overlays.into_iter().map(|overlay| OverlaySettings {
         name: overlay.name,
         secrets: overlay.secrets,
-        stp: overlay.stp,
-        mtu: overlay.mtu,
+        switch: overlay.switch,
     });
     node::Settings {
         identity,

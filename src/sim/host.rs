@@ -155,7 +155,11 @@ impl Host {
     pub(super) fn settings(&self, overlays: &[Overlay], handshake: HandshakeKind) -> Settings {
         let overlay = |number: &OverlayNo| {
             let Overlay { name, secrets } = &overlays[number.0];
-            OverlaySettings { name: name.clone(), secrets: secrets.clone(), stp: true, mtu: 1500 }
+            OverlaySettings {
+                name: name.clone(),
+                secrets: secrets.clone(),
+                switch: crate::datapath::SwitchSettings::default(),
+            }
         };
         Settings {
             identity: Identity::from_secret(&self.secret),

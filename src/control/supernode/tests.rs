@@ -1,6 +1,6 @@
 use super::*;
 use crate::keys::{Identity, OverlayKey, OverlaySecrets, sign};
-use crate::node::LinkCommand;
+use crate::seam::LinkCommand;
 use crate::time::{Time, WallTime};
 
 const EXPORTER: [u8; 32] = [7; 32];

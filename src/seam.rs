@@ -1,10 +1,13 @@
-//! What goes into a [`Node`](super::Node) and what comes out: plain values, no behaviour.
+//! What goes into a [`Node`](crate::node::Node) and what comes out: plain values, no behaviour.
+//!
+//! Below the node and the control room, so that both speak of the same things.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::datapath::SwitchSettings;
 use crate::datapath::buf::{Deliveries, OverlayIndex, Transmits};
 use crate::keys::{Fingerprint, Identity, NodeId, OverlayId, OverlaySecrets};
 use crate::time::Time;
@@ -37,10 +40,8 @@ pub struct OverlaySettings {
     pub name: String,
     /// What its key gives.
     pub secrets: OverlaySecrets,
-    /// Whether spanning tree frames (01:80:c2:00:00:00) pass.
-    pub stp: bool,
-    /// The largest Ethernet payload carried, in bytes (1500; more if asked).
-    pub mtu: usize,
+    /// What the user chose of its switch.
+    pub switch: SwitchSettings,
 }
 
 /// A supernode to register at.
@@ -157,7 +158,7 @@ pub enum LinkCommand {
     },
 }
 
-/// What [`Node::poll_output`](super::Node::poll_output) says.
+/// What [`Node::poll_output`](crate::node::Node::poll_output) says.
 #[derive(Debug)]
 pub enum Output {
     /// Send these; hand the batch back with `recycle_transmits`.
