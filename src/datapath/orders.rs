@@ -129,7 +129,7 @@ impl Datapath {
 
     fn install(&mut self, now: Time, id: PortId, keys: &SessionKeys, confirmed: bool) {
         let Some(port) = self.ports.get_mut(&id) else { return };
-        let epoch = Epoch::new(now, keys);
+        let epoch = Box::new(Epoch::new(now, keys));
         self.switches[port.overlay.0].ports.insert(id);
         self.by_index.insert(keys.local_index, id);
         self.remote_indices.insert(keys.remote_index);

@@ -88,9 +88,9 @@ pub struct Activity {
 pub(super) struct Port {
     pub(super) overlay: OverlayIndex,
     pub(super) path: Option<Path>,
-    pub(super) current: Option<Epoch>,
-    pub(super) previous: Option<Epoch>,
-    pub(super) next: Option<Epoch>,
+    pub(super) current: Option<Box<Epoch>>,
+    pub(super) previous: Option<Box<Epoch>>,
+    pub(super) next: Option<Box<Epoch>>,
     pub(super) reassembly: Reassembly,
     pub(super) fragment_id: u16,
     pub(super) activity: Activity,
@@ -122,25 +122,25 @@ impl Port {
 
     /// The epoch that sends at `now`, if there is one.
     pub(super) fn sending(&mut self, now: Time) -> Option<&mut Epoch> {
-        self.current.as_mut().filter(|epoch| !epoch.is_expired(now) && epoch.sealer.sealed() < PACKETS_MAX)
+        self.current.as_deref_mut().filter(|epoch| !epoch.is_expired(now) && epoch.sealer.sealed() < PACKETS_MAX)
     }
 
     /// The epoch that `index` names.
     pub(super) fn epoch(&mut self, index: u32) -> Option<(Generation, &mut Epoch)> {
         let named = |epoch: &Epoch| epoch.local_index == index;
-        if self.current.as_ref().is_some_and(named) {
-            self.current.as_mut().map(|epoch| (Generation::Current, epoch))
-        } else if self.previous.as_ref().is_some_and(named) {
-            self.previous.as_mut().map(|epoch| (Generation::Previous, epoch))
-        } else if self.next.as_ref().is_some_and(named) {
-            self.next.as_mut().map(|epoch| (Generation::Next, epoch))
+        if self.current.as_deref().is_some_and(named) {
+            self.current.as_deref_mut().map(|epoch| (Generation::Current, epoch))
+        } else if self.previous.as_deref().is_some_and(named) {
+            self.previous.as_deref_mut().map(|epoch| (Generation::Previous, epoch))
+        } else if self.next.as_deref().is_some_and(named) {
+            self.next.as_deref_mut().map(|epoch| (Generation::Next, epoch))
         } else {
             None
         }
     }
 
     /// Makes `epoch` the one that sends; gives back the one that nothing uses any more.
-    pub(super) fn promote(&mut self, epoch: Epoch) -> Option<Epoch> {
+    pub(super) fn promote(&mut self, epoch: Box<Epoch>) -> Option<Box<Epoch>> {
         let current = self.current.replace(epoch);
         std::mem::replace(&mut self.previous, current)
     }
