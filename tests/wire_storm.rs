@@ -197,10 +197,9 @@ impl World {
     }
 
     fn status(&mut self, number: usize) -> Status {
-        match self.nodes[number].handle_request(self.now, &Request::Status) {
-            Response::Status(status) => status,
-            other => panic!("not a status: {other:?}"),
-        }
+        let response = self.nodes[number].handle_request(self.now, &Request::Status);
+        let Response::Status(status) = response else { panic!("not a status: {response:?}") };
+        status
     }
 
     /// All that a node has counted.
