@@ -104,6 +104,14 @@ impl PlainTap {
         Ok(Self { name, fd, room: mtu + FRAME_EXTRA, counters: TapCounters::default() })
     }
 
+    /// A wakeup without frames: a TAP that was removed is not readable to the poller, only to us.
+    fn look(&self) -> io::Result<()> {
+        match self.fd.get_ref().read(&mut []) {
+            Err(error) if sort(&error) == Severity::Fatal => Err(error),
+            Err(_) | Ok(_) => Ok(()),
+        }
+    }
+
     fn try_io<R>(&mut self, interest: Interest, io: impl FnMut(&File) -> io::Result<R>) -> io::Result<Option<R>> {
         match self.fd.try_io(interest, io) {
             Ok(done) => Ok(Some(done)),
@@ -127,7 +135,7 @@ impl AsyncTapFd {
     fn watch(iface: tun_tap::Iface) -> io::Result<AsyncFd<File>> {
         // SAFETY: `into_raw_fd` hands the open descriptor over, so nobody else will close it.
         let fd = unsafe { OwnedFd::from_raw_fd(iface.into_raw_fd()) };
-        watch(File::from(fd), Interest::READABLE | Interest::WRITABLE)
+        watch(File::from(fd), Interest::READABLE)
     }
 }
 
@@ -137,7 +145,11 @@ impl Tap for PlainTap {
     }
 
     fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<()> {
-        self.fd.poll_read_ready(cx).map(|_ready_or_gone| ())
+        // Nobody waits for room in a TAP, so all that its writing side tells is that it is no more.
+        match (self.fd.poll_read_ready(cx), self.fd.poll_write_ready(cx)) {
+            (Poll::Pending, Poll::Pending) => Poll::Pending,
+            (Poll::Ready(_), _) | (_, Poll::Ready(_)) => Poll::Ready(()),
+        }
     }
 
     fn read(&mut self, frames: &mut Frames) -> io::Result<()> {
@@ -148,7 +160,7 @@ impl Tap for PlainTap {
             };
             frames.commit(len, ());
         }
-        Ok(())
+        if frames.is_empty() { self.look() } else { Ok(()) }
     }
 
     fn write(&mut self, frame: &[u8]) -> io::Result<()> {

@@ -113,6 +113,17 @@ impl Supernode {
         &self.process
     }
 
+    /// The fingerprint that it tells in its first lines.
+    #[track_caller]
+    pub fn fingerprint(&self) -> String {
+        wait_for("the supernode tells its fingerprint", PATIENCE, || {
+            let said = self.process.stderr();
+            let (_, rest) = said.split_once("with --supernode ")?;
+            let (_, fingerprint) = rest.split_whitespace().next()?.split_once('#')?;
+            Some(fingerprint.to_owned())
+        })
+    }
+
     /// Starts it again with the same words and state, after `process().kill()`.
     #[track_caller]
     pub fn start_again(&mut self) {
@@ -168,6 +179,7 @@ pub struct Daemon {
     process: Process,
     space: Space,
     words: Vec<String>,
+    state: PathBuf,
     socket: PathBuf,
     /// Its node name.
     pub node: String,
@@ -178,23 +190,31 @@ impl Daemon {
     #[track_caller]
     pub fn start(lab: &Lab, host: &Host, join: &Join) -> Daemon {
         let stem = format!("{}-{}", join.node, join.overlay);
-        let socket = lab.dir().join(format!("{stem}.sock"));
         let key_file = lab.dir().join(format!("{stem}.key"));
         write_secret(&key_file, &join.key);
-        let mut words = vec![text(&program()), "up".into(), join.overlay.clone()];
-        words.extend(["--key-file".into(), text(&key_file)]);
-        words.extend(["--name".into(), join.node.clone()]);
+        let key_file = text(&key_file);
+        let words = ["up", &join.overlay, "--key-file", &key_file];
+        let more = join.words.iter().map(String::as_str);
+        Daemon::start_words(lab, host, &stem, &join.node, &[], &words.into_iter().chain(more).collect::<Vec<_>>())
+    }
+
+    /// Starts `longwire` with these words and a name, state (`STEM.state`) and socket of its own. What
+    /// stands `before` is a command that becomes another one: `env A=B`, `setpriv ..`, `sh -c 'exec "$@"' sh`.
+    #[track_caller]
+    pub fn start_words(lab: &Lab, host: &Host, stem: &str, node: &str, before: &[&str], words: &[&str]) -> Daemon {
         let state = lab.dir().join(format!("{stem}.state"));
-        words.extend(["--state".into(), text(&state)]);
-        words.extend(["--socket".into(), text(&socket)]);
-        words.extend(join.words.iter().cloned());
-        Daemon {
-            process: host.space.spawn(&join.node, &words),
-            space: host.space.clone(),
-            words,
-            socket,
-            node: join.node.clone(),
-        }
+        let socket = lab.dir().join(format!("{stem}.sock"));
+        let (program, state_dir, path) = (text(&program()), text(&state), text(&socket));
+        let own = ["--name", node, "--state", &state_dir, "--socket", &path];
+        let words = [before, &[&program], words, &own].concat();
+        let words: Vec<String> = words.into_iter().map(Into::into).collect();
+        let process = host.space.spawn(node, &words);
+        Daemon { process, space: host.space.clone(), words, state, socket, node: node.to_owned() }
+    }
+
+    /// Its state directory.
+    pub fn state(&self) -> &Path {
+        &self.state
     }
 
     /// The running process.

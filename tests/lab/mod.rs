@@ -47,7 +47,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 pub use daemon::{Daemon, Join, Supernode, longwire, new_key, program};
 pub use emulator::Impairment;
 pub use frame::Mac;
-pub use measure::{Capture, Iperf, Ping, PingReport};
+pub use measure::{Capture, Iperf, Ping, PingReport, Reply};
 pub use nat::{Nat, can_be_direct};
 pub use packet::PacketSocket;
 pub use process::{Process, poll_for, wait_for};

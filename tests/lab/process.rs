@@ -257,6 +257,16 @@ impl Process {
         self.signal(Signal::INT);
     }
 
+    /// SIGSTOP: as a host that sleeps, or a VM that is suspended.
+    pub fn pause(&self) {
+        self.signal(Signal::STOP);
+    }
+
+    /// SIGCONT.
+    pub fn resume(&self) {
+        self.signal(Signal::CONT);
+    }
+
     /// `kill -9`.
     pub fn kill(&self) {
         let mut child = lock(&self.child);
