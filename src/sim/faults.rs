@@ -46,6 +46,13 @@ impl World {
         } else {
             self.rearm(id);
         }
+        self.tell_addresses(id);
+    }
+
+    /// The kernel tells of the host's addresses, as they are now.
+    fn tell_addresses(&mut self, id: HostId) {
+        let (port, addresses) = (self.hosts[id.0].spec.port, self.hosts[id.0].addresses.clone());
+        self.feed(id, |node, now| node.handle_addresses(now, port, addresses));
     }
 
     /// Takes `host` to `site`: new addresses, and the old ones are nobody's.
@@ -56,9 +63,8 @@ impl World {
         }
         self.hosts[id.0].spec.site = site;
         self.settle_in(id);
-        let (port, addresses) = (self.hosts[id.0].spec.port, self.hosts[id.0].addresses.clone());
         if !self.hosts[id.0].asleep {
-            self.feed(id, |node, now| node.handle_addresses(now, port, addresses));
+            self.tell_addresses(id);
         }
     }
 

@@ -29,6 +29,8 @@ const RELAY_HEADER: usize = 24;
 pub struct Laws {
     violations: Vec<String>,
     sealed: BTreeMap<Stream, Sealed>,
+    /// Who drew a receiver index, from the handshakes that name it; nobody if two did by chance.
+    drawn_by: BTreeMap<u32, Option<HostId>>,
 }
 
 /// Everything one sender seals under one receiver index; for a relay, per relay id.
@@ -88,17 +90,31 @@ impl Laws {
         let relayed = datagram.first().copied().and_then(Kind::of) == Some(Kind::Relay);
         let relay = if relayed && relays { number(datagram, 4) } else { None };
         let packet = if relayed { datagram.get(RELAY_HEADER..).unwrap_or_default() } else { datagram };
-        let kind = packet.first().copied().and_then(Kind::of);
-        if !matches!(kind, Some(Kind::Data | Kind::Session)) {
-            return;
+        match packet.first().copied().and_then(Kind::of) {
+            Some(Kind::Init | Kind::Resp) if relay.is_none() => return self.on_drawn(host, number(packet, 4)),
+            Some(Kind::Data | Kind::Session) => {}
+            Some(Kind::Init | Kind::Resp | Kind::Relay | Kind::Quic) | None => return,
         }
         let (Some(index), Some(high), Some(low)) = (number(packet, 4), number(packet, 8), number(packet, 12)) else {
             return self.broken(now, &format!("{host:?} sends a packet without a header"));
         };
+        if self.drawn_by.get(&index) == Some(&None) {
+            return;
+        }
         let counter = u64::from(high) << 32 | u64::from(low);
         let fresh = self.sealed.entry((host, index, relay)).or_default().take(counter, digest(packet), relays);
         if !fresh {
             self.broken(now, &format!("{host:?} uses counter {counter} of receiver index {index:#x} twice"));
+        }
+    }
+
+    /// `host` tells a peer to name `index` to it. Among a million pairs two hosts draw the same one now and then;
+    /// a third that has both as peers seals to both under it, with different keys.
+    fn on_drawn(&mut self, host: HostId, index: Option<u32>) {
+        let Some(index) = index else { return };
+        let owner = self.drawn_by.entry(index).or_insert(Some(host));
+        if *owner != Some(host) {
+            *owner = None;
         }
     }
 
@@ -158,6 +174,18 @@ mod tests {
         assert_eq!(broken(&[data(1, 0, 7), data(1, 1, 7), data(2, 0, 9)]), 0);
         assert_eq!(broken(&[data(1, 0, 7), data(1, 0, 8)]), 1);
         assert_eq!(broken(&[data(1, 5, 7), data(1, 4, 8)]), 1, "it never goes back");
+    }
+
+    #[test]
+    fn an_index_that_two_hosts_drew_tells_nothing() {
+        let mut laws = Laws::default();
+        for host in [1, 2] {
+            laws.on_transmit(Time::START, HostId(host), false, &[&[1, 1, 1, 0], &7_u32.to_be_bytes()[..]].concat());
+        }
+        for byte in [7, 8] {
+            laws.on_transmit(Time::START, HostId(0), false, &data(7, 0, byte));
+        }
+        assert!(laws.violations().is_empty());
     }
 
     #[test]

@@ -76,7 +76,7 @@ impl World {
         self.traffic.vms[vm.0]
     }
 
-    /// What users would have read so far.
+    /// What users would have read so far; in long histories, of late.
     pub fn events(&self) -> &[(Time, HostId, Event)] {
         &self.events
     }

@@ -22,7 +22,7 @@ use crate::time::{Time, WallTime};
 const LOCAL_DELAY: Duration = Duration::from_micros(10);
 /// When every world begins: 2023-11-14.
 const EPOCH: Duration = Duration::from_secs(1_700_000_000);
-/// Events kept for tests to read.
+/// Events kept for tests to read; the older half goes when there are more.
 const EVENTS_KEPT: usize = 200_000;
 /// Events in one second, at most.
 const BUSY: u64 = 200_000;
@@ -310,9 +310,10 @@ impl World {
     /// Writes what a user would read to the trace and the list.
     pub(super) fn note_event(&mut self, host: HostId, event: Event) {
         self.note(b'e', host, format!("{event:?}").as_bytes());
-        if self.events.len() < EVENTS_KEPT {
-            self.events.push((self.now, host, event));
+        if self.events.len() >= EVENTS_KEPT {
+            self.events.drain(..EVENTS_KEPT / 2);
         }
+        self.events.push((self.now, host, event));
     }
 }
 
