@@ -19,7 +19,7 @@ const ARROWS: [(&str, &[&str]); 8] = [
 ];
 
 /// What the corridor names of the control room, and the other way round: nothing but these.
-const CORRIDOR_FOR_CONTROL: [&str; 7] = ["buf", "fdb", "seal", "stats", "Command", "Notice", "{"];
+const CORRIDOR_FOR_CONTROL: [&str; 8] = ["buf", "fdb", "limit", "seal", "stats", "Command", "Notice", "{"];
 
 fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))

@@ -1,5 +1,6 @@
 //! Candidates: the addresses at which a peer may be heard, and what became of each.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -27,36 +28,47 @@ pub struct CandidateState {
     pub rtt: Option<Duration>,
     /// The other side has answered on it, and it has not fallen silent since.
     pub proven: bool,
+    /// Counts up each time any address is told or heard: greater is newer.
+    news: u64,
 }
 
 /// The candidates of one peer.
 #[derive(Clone, Debug, Default)]
-pub struct Candidates(BTreeMap<SocketAddr, CandidateState>);
+pub struct Candidates {
+    table: BTreeMap<SocketAddr, CandidateState>,
+    news: u64,
+}
 
 impl Candidates {
     /// Learns of an address; one that is known keeps its history. Addresses that cannot be a peer's are refused.
     pub fn add(&mut self, kind: CandidateKind, addr: SocketAddr) {
-        if !is_usable(addr) || self.0.contains_key(&addr) {
+        if !is_usable(addr) {
             return;
         }
-        if self.0.len() >= CAPACITY {
-            let oldest = self.0.iter().filter(|(_, state)| !state.proven).min_by_key(|(_, state)| state.sent);
+        self.news += 1;
+        let news = self.news;
+        if let Some(state) = self.table.get_mut(&addr) {
+            state.news = news;
+            return;
+        }
+        if self.table.len() >= CAPACITY {
+            let oldest = self.table.iter().filter(|(_, state)| !state.proven).min_by_key(|(_, state)| state.news);
             let Some(oldest) = oldest.map(|(addr, _)| *addr) else { return };
-            self.0.remove(&oldest);
+            self.table.remove(&oldest);
         }
         let state =
-            CandidateState { kind, probes: 0, answers: 0, sent: None, answered: None, rtt: None, proven: false };
-        self.0.insert(addr, state);
+            CandidateState { kind, probes: 0, answers: 0, sent: None, answered: None, rtt: None, proven: false, news };
+        self.table.insert(addr, state);
     }
 
     /// What is known of an address.
     pub fn get(&self, addr: SocketAddr) -> Option<&CandidateState> {
-        self.0.get(&addr)
+        self.table.get(&addr)
     }
 
     /// A probe goes to `addr`.
     pub fn on_probe(&mut self, now: Time, addr: SocketAddr) {
-        if let Some(state) = self.0.get_mut(&addr) {
+        if let Some(state) = self.table.get_mut(&addr) {
             state.probes += 1;
             state.sent = Some(now);
         }
@@ -64,7 +76,7 @@ impl Candidates {
 
     /// The peer answered on `addr`; `true` if this is news.
     pub fn on_answer(&mut self, now: Time, addr: SocketAddr, rtt: Duration) -> bool {
-        let Some(state) = self.0.get_mut(&addr) else { return false };
+        let Some(state) = self.table.get_mut(&addr) else { return false };
         state.answers += 1;
         state.answered = Some(now);
         state.rtt = Some(rtt);
@@ -73,40 +85,34 @@ impl Candidates {
 
     /// `addr` fell silent.
     pub fn on_silence(&mut self, addr: SocketAddr) {
-        if let Some(state) = self.0.get_mut(&addr) {
+        if let Some(state) = self.table.get_mut(&addr) {
             state.proven = false;
         }
     }
 
     /// The peer restarted or the network changed: nothing is proven any more.
     pub fn forget_proofs(&mut self) {
-        for state in self.0.values_mut() {
+        for state in self.table.values_mut() {
             state.proven = false;
         }
     }
 
     /// All of them, in the order of their addresses.
     pub fn iter(&self) -> impl Iterator<Item = (SocketAddr, &CandidateState)> {
-        self.0.iter().map(|(addr, state)| (*addr, state))
+        self.table.iter().map(|(addr, state)| (*addr, state))
     }
 
     /// At most `limit` addresses worth a probe, the likeliest first.
     pub fn to_probe(&self, limit: usize) -> Vec<SocketAddr> {
-        let mut list = self.0.iter().map(|(addr, state)| (rank(state), *addr)).collect::<Vec<_>>();
+        let mut list = self.table.iter().map(|(addr, state)| (rank(state), *addr)).collect::<Vec<_>>();
         list.sort_unstable();
         list.into_iter().take(limit).map(|(_, addr)| addr).collect()
     }
 }
 
-/// Lower is likelier: heard from before seen by others before told by itself.
-fn rank(state: &CandidateState) -> (bool, bool, u8) {
-    let kind = match state.kind {
-        CandidateKind::PeerReflexive => 0,
-        CandidateKind::Reflexive => 1,
-        CandidateKind::Host => 2,
-        CandidateKind::Configured => 3,
-    };
-    (!state.proven, state.answers == 0, kind)
+/// Lower is likelier: what answers, then what was told or heard last. An old address never hides a new one.
+const fn rank(state: &CandidateState) -> (bool, Reverse<u64>) {
+    (!state.proven, Reverse(state.news))
 }
 
 /// Whether packets to `addr` could reach another host: no wildcard, loopback, broadcast or group.
@@ -143,6 +149,20 @@ mod tests {
             assert!(!is_usable(addr(text)), "{text}");
         }
         assert!(is_usable(addr("10.0.0.1:7777")));
+    }
+
+    #[test]
+    fn a_new_address_is_probed_before_old_ones_that_fell_silent() {
+        let mut table = Candidates::default();
+        for port in 1..=12 {
+            let old = addr(&format!("198.51.100.2:{port}"));
+            table.add(CandidateKind::Reflexive, old);
+            table.on_answer(Time::START, old, Duration::ZERO);
+            table.on_silence(old);
+        }
+        let new = addr("198.51.100.9:7777");
+        table.add(CandidateKind::Reflexive, new);
+        assert_eq!(table.to_probe(8).first(), Some(&new));
     }
 
     #[test]

@@ -96,7 +96,7 @@ pub fn initiate(
 
 impl Initiator {
     /// Reads RESP. The initiator stays as it was if the packet is not genuine.
-    pub fn finish(mut self, envelope: &Envelope<'_>) -> Result<(Payload, SessionKeys), HandshakeError> {
+    pub fn finish(&mut self, envelope: &Envelope<'_>) -> Result<(Payload, SessionKeys), HandshakeError> {
         let payload = Payload::parse(&self.side.read(envelope.noise).ok_or(HandshakeError::Noise)?)?;
         if payload.certificate.node != self.remote {
             return Err(HandshakeError::NotAMember);

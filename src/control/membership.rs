@@ -65,7 +65,9 @@ impl Control {
             }
             Some(Message::Refused { overlay, reason }) => {
                 let Some(overlay) = self.overlay_index(overlay) else { return };
+                let leg = self.homes[place].leg(overlay);
                 self.homes[place].on_refused(&mut self.fx, overlay);
+                self.close_leg(leg);
                 let supernode = self.homes[place].address.clone();
                 self.fx.events.push_back(Event::Refused { overlay, supernode, reason: reason.text() });
             }
@@ -187,7 +189,9 @@ impl Control {
     fn drop_relay(&mut self, port: PortId, leg: LegId) {
         let Some(peer) = self.peers.get_mut(&port) else { return };
         let before = peer.paths.current();
-        peer.paths.drop_relay(leg);
+        if !peer.paths.drop_relay(leg) {
+            return;
+        }
         if before.is_some() && peer.paths.current().is_none() {
             self.fx.commands.push_back(Command::UsePath { port, path: None });
             peer.choose(&mut self.fx, "the supernode before is gone");
@@ -200,13 +204,20 @@ impl Control {
 
     pub(super) fn on_home_down(&mut self, place: usize, reason: String) {
         let registrations = self.homes[place].on_down(&mut self.fx, reason);
-        for (_, Registration { standing, members }) in registrations {
-            let Standing::Registered(leg) = standing else { continue };
-            for port in members.into_values() {
-                self.drop_relay(port, leg);
+        for (_, Registration { standing, .. }) in registrations {
+            if let Standing::Registered(leg) = standing {
+                self.close_leg(Some(leg));
             }
         }
         self.fx.timers.set_earlier(Timer::Remember, now_soon(self.fx.now));
+    }
+
+    /// No peer can be reached by this leg any more.
+    fn close_leg(&mut self, leg: Option<LegId>) {
+        let Some(leg) = leg else { return };
+        for port in self.peers.keys().copied().collect::<Vec<_>>() {
+            self.drop_relay(port, leg);
+        }
     }
 
     pub(super) fn on_ping_timer(&mut self, place: usize) {

@@ -41,6 +41,7 @@ use rand_chacha::rand_core::RngCore;
 
 use crate::datapath::buf::OverlayIndex;
 use crate::datapath::fdb::PortId;
+use crate::datapath::limit::Bucket;
 use crate::datapath::stats::DropReason;
 use crate::datapath::{Command, Notice, Path};
 use crate::keys::NodeId;
@@ -60,6 +61,13 @@ use timers::Timer;
 const ALONE_AFTER: Duration = Duration::from_secs(10);
 /// Most peers of one overlay: as many as a supernode takes members.
 const PEERS_MAX: usize = supernode::MEMBERS_MAX;
+/// INITs believed per second, from all members together: each costs 77 us. What shows no overlay key does
+/// not get so far.
+const HANDSHAKE_RATE: u32 = 1000;
+/// And at once: a thousand members starting in the same second.
+const HANDSHAKE_BURST: u32 = 2000;
+/// A peer that cannot be reached and that no supernode knows is forgotten after this time.
+const FORGET_AFTER: Duration = Duration::from_secs(3600);
 /// Events that loop traffic may cause: one in this time.
 const LOOP_EVENT_GAP: Duration = Duration::from_secs(60);
 
@@ -76,6 +84,7 @@ pub struct Control {
     memory: Memory,
     remembered: Option<Memory>,
     last_loop_event: Option<Time>,
+    handshake_limit: Bucket,
     /// What is to be done.
     pub fx: Effects,
 }
@@ -115,6 +124,7 @@ impl Control {
             memory: settings.memory,
             remembered: None,
             last_loop_event: None,
+            handshake_limit: Bucket::new(HANDSHAKE_RATE, HANDSHAKE_BURST),
             fx,
         };
         control.recall();
@@ -143,11 +153,12 @@ impl Control {
         if let Some(port) = self.by_id.get(&(overlay, node)) {
             return Some(*port);
         }
-        if node == self.me.identity.id() || self.by_id.range((overlay, NodeId([0; 32]))..).count_up_to(PEERS_MAX) {
+        let members = (overlay, NodeId([0; 32]))..=(overlay, NodeId([0xff; 32]));
+        if node == self.me.identity.id() || self.by_id.range(members).count_up_to(PEERS_MAX) {
             return None;
         }
         let port = self.fx.new_port();
-        self.peers.insert(port, Peer::new(port, overlay, node));
+        self.peers.insert(port, Peer::new(port, overlay, node, self.fx.now));
         self.by_id.insert((overlay, node), port);
         self.fx.commands.push_back(Command::OpenPort { port, overlay });
         Some(port)
@@ -227,6 +238,9 @@ impl Control {
         if let Some(peer) = fx.answered.get(&mac1).and_then(|port| self.peers.get(port)) {
             return peer.answer_again(fx, path);
         }
+        if !self.handshake_limit.take(fx.now) {
+            return fx.dropped(DropReason::HandshakeLimit);
+        }
         let local = self.overlays[index.0].local(&self.me.identity);
         let responder = match handshake::respond(local, envelope, self.me.stand_in, &mut fx.rng) {
             Ok(responder) => responder,
@@ -273,7 +287,12 @@ impl Control {
         match timer {
             Timer::Link(place) => self.homes[place].on_link_timer(&mut self.fx),
             Timer::Ping(place) => self.on_ping_timer(place),
-            Timer::Handshake(port) => self.on_handshake_timer(port, Peer::on_handshake_timer),
+            Timer::Handshake(port) => {
+                if self.peers.get(&port).is_some_and(|peer| peer.is_lost(self.fx.now, FORGET_AFTER)) {
+                    return self.forget_peer(port);
+                }
+                self.on_handshake_timer(port, Peer::on_handshake_timer);
+            }
             Timer::Rekey(port) => self.on_handshake_timer(port, Peer::begin_handshake),
             Timer::Liveness(port) => self.with(port, Peer::on_liveness_timer),
             Timer::Keepalive(port) => self.with(port, Peer::on_keepalive_timer),

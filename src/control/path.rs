@@ -105,12 +105,13 @@ impl Paths {
         }
     }
 
-    /// It no longer can.
-    pub fn drop_relay(&mut self, leg: LegId) {
-        self.relays.remove(&leg);
+    /// It no longer can. `false` if it could not before.
+    pub fn drop_relay(&mut self, leg: LegId) -> bool {
+        let was_there = self.relays.remove(&leg).is_some();
         if matches!(self.current, Some(Path::Relayed(old, _)) if old == leg) {
             self.current = None;
         }
+        was_there
     }
 
     /// Ways through supernodes, in the order of legs.

@@ -34,8 +34,12 @@ const RETRY_MAX: Duration = Duration::from_secs(5);
 const TRIES: u32 = 9;
 /// The same towards a peer that is gone.
 const TRIES_GONE: u32 = 3;
-/// Between attempts.
+/// Between attempts, at first.
+const REST_FIRST: Duration = Duration::from_secs(1);
+/// Between attempts, at most.
 const ATTEMPT_REST: Duration = Duration::from_secs(30);
+/// A retransmitted INIT is answered for this long; after that somebody else replays it.
+const ANSWER_AGAIN: Duration = Duration::from_secs(30);
 /// Whoever answered an INIT and heard nothing more for this long begins itself.
 const CONFIRM_PATIENCE: Duration = Duration::from_secs(5);
 /// The side with the greater id lets the other go first.
@@ -80,6 +84,7 @@ struct Answered {
     packet: Vec<u8>,
     path: Path,
     boot: u64,
+    at: Time,
 }
 
 /// Keys that both sides have.
@@ -109,6 +114,8 @@ pub struct Peer {
     pub session: Option<Session>,
     /// When anything genuine came from it, as far as was measured.
     pub heard: Time,
+    /// Attempts that failed since it was gone.
+    silences: u32,
     pub(super) liveness_due: bool,
     pub(super) probed: Time,
     has_aes: bool,
@@ -119,7 +126,7 @@ pub struct Peer {
 
 impl Peer {
     /// A member we know of and have no keys with.
-    pub fn new(port: PortId, overlay: OverlayIndex, id: NodeId) -> Self {
+    pub fn new(port: PortId, overlay: OverlayIndex, id: NodeId, now: Time) -> Self {
         Self {
             port,
             overlay,
@@ -129,7 +136,8 @@ impl Peer {
             paths: Paths::default(),
             punch: Punch::default(),
             session: None,
-            heard: Time::START,
+            heard: now,
+            silences: 0,
             liveness_due: false,
             probed: Time::START,
             has_aes: true,
@@ -144,8 +152,12 @@ impl Peer {
         if self.session.is_some() {
             return;
         }
-        if self.attempt.is_some() {
-            return self.send_attempt(fx);
+        if let Some(attempt) = &self.attempt {
+            // There is a new way perhaps; but nobody can make us send more often than this.
+            if fx.now.since(attempt.sent) >= RETRY_FIRST {
+                self.send_attempt(fx);
+            }
+            return;
         }
         let wait = if me.identity.id() < self.id { Duration::ZERO } else { COURTESY };
         fx.timers.set_earlier(Timer::Handshake(self.port), fx.now + wait);
@@ -206,11 +218,22 @@ impl Peer {
             Some(attempt) if attempt.tries < limit => self.send_attempt(fx),
             Some(_) => {
                 self.drop_attempt(fx);
-                let rest = fx.jittered(ATTEMPT_REST);
-                fx.timers.set(Timer::Handshake(self.port), fx.now + rest);
+                self.rest(fx);
             }
             None => self.begin_handshake(fx, me, local, certificate),
         }
+    }
+
+    /// Until the next attempt: one second, two, four, up to half a minute.
+    fn rest(&mut self, fx: &mut Effects) {
+        let rest = fx.jittered((REST_FIRST * 2_u32.pow(self.silences.min(8))).min(ATTEMPT_REST));
+        self.silences += 1;
+        fx.timers.set(Timer::Handshake(self.port), fx.now + rest);
+    }
+
+    /// Whether it cannot be reached, no supernode knows it, and that has been so for `span`.
+    pub fn is_lost(&self, now: Time, span: Duration) -> bool {
+        self.session.is_none() && self.paths.relays().next().is_none() && now.since(self.heard) >= span
     }
 
     fn drop_attempt(&mut self, fx: &mut Effects) {
@@ -226,11 +249,10 @@ impl Peer {
         if !self.attempt.as_ref().is_some_and(answers) {
             return fx.dropped(DropReason::HandshakeUnexpected);
         }
-        let Some(attempt) = self.attempt.take() else { return };
-        fx.timers.cancel(Timer::Handshake(self.port));
-        let index = attempt.initiator.local_index;
+        let Some(mut attempt) = self.attempt.take() else { return };
         match attempt.initiator.finish(envelope) {
             Ok((payload, keys)) => {
+                fx.timers.cancel(Timer::Handshake(self.port));
                 self.has_aes = payload.has_aes;
                 fx.commands.push_back(Command::Install { port: self.port, keys, confirmed: true });
                 fx.send(self.port, path, &Message::Confirm);
@@ -239,16 +261,15 @@ impl Peer {
                 self.on_session(fx, payload.boot, path, rtt);
             }
             Err(_) => {
-                fx.indices.remove(&index);
+                self.attempt = Some(attempt);
                 fx.dropped(DropReason::HandshakeForged);
-                fx.timers.set(Timer::Handshake(self.port), fx.now + RETRY_FIRST);
             }
         }
     }
 
     /// The INIT answered last came again, by `path`: so does the answer.
     pub fn answer_again(&self, fx: &mut Effects, path: Path) {
-        if let Some(answered) = &self.answered {
+        if let Some(answered) = self.answered.as_ref().filter(|answered| fx.now.since(answered.at) < ANSWER_AGAIN) {
             fx.commands.push_back(Command::SendPlain { path, packet: answered.packet.clone() });
         }
     }
@@ -288,7 +309,7 @@ impl Peer {
         fx.commands.push_back(Command::Install { port: self.port, keys, confirmed: false });
         fx.commands.push_back(Command::SendPlain { path, packet: packet.clone() });
         fx.answered.insert(mac1, self.port);
-        if let Some(old) = self.answered.replace(Answered { mac1, packet, path, boot }) {
+        if let Some(old) = self.answered.replace(Answered { mac1, packet, path, boot, at: fx.now }) {
             fx.answered.remove(&old.mac1);
         }
     }
@@ -297,10 +318,10 @@ impl Peer {
     pub fn on_confirmed(&mut self, fx: &mut Effects, path: Path) {
         let Some(answered) = &self.answered else { return };
         let (boot, way) = (answered.boot, answered.path);
-        let path = if way.is_direct() && way != path { path } else { way };
         self.drop_attempt(fx);
         fx.timers.set(Timer::Rekey(self.port), fx.now + REKEY_FALLBACK);
-        self.on_session(fx, boot, path, Duration::from_millis(100));
+        self.on_session(fx, boot, way, Duration::from_millis(100));
+        self.check(fx, path);
     }
 
     /// Both sides have keys. `path` has carried a round trip.
@@ -308,6 +329,7 @@ impl Peer {
         let is_restart = self.session.is_some_and(|session| session.boot != boot);
         let is_new = self.session.is_none() || is_restart;
         self.session = Some(Session { boot });
+        self.silences = 0;
         self.heard = fx.now;
         if is_restart {
             self.paths.reset();
@@ -353,8 +375,8 @@ impl Peer {
         self.paths.reset();
         self.cancel_timers(fx);
         fx.commands.push_back(Command::Silence { port: self.port });
-        let rest = fx.jittered(ATTEMPT_REST);
-        fx.timers.set(Timer::Handshake(self.port), fx.now + rest);
+        self.silences = 0;
+        self.rest(fx);
         if was_up {
             let (overlay, peer, name) = (self.overlay, self.id, self.name.clone());
             fx.events.push_back(Event::PeerGone { overlay, peer, name, reason });

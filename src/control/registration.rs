@@ -151,11 +151,9 @@ impl Home {
         key: crate::wire::relay::LegKey,
     ) -> Option<LegId> {
         let supernode = self.remote?;
-        let registration = self.registrations.get_mut(&overlay)?;
+        let registration = self.registrations.get_mut(&overlay).filter(|r| r.standing == Standing::Asked)?;
         let leg = fx.new_leg(&self.address);
-        if let Standing::Registered(old) = std::mem::replace(&mut registration.standing, Standing::Registered(leg)) {
-            fx.drop_leg(old);
-        }
+        registration.standing = Standing::Registered(leg);
         fx.commands.push_back(Command::SetLeg { leg, supernode, key });
         self.state = LinkState::Up;
         self.failures = 0;
@@ -177,6 +175,9 @@ impl Home {
 
     /// REFUSED: the reason was told; later we ask again.
     pub fn on_refused(&mut self, fx: &mut Effects, overlay: OverlayIndex) {
+        if let Some(leg) = self.leg(overlay) {
+            fx.drop_leg(leg);
+        }
         if let Some(registration) = self.registrations.get_mut(&overlay) {
             registration.standing = Standing::Refused(fx.now);
         }
@@ -193,9 +194,8 @@ impl Home {
 
     /// PONG. `true` if we are seen somewhere else than before.
     pub fn on_pong(&mut self, fx: &Effects, nonce: u64, seen: SocketAddr) -> bool {
-        if let Some((_, sent)) = self.ping.take_if(|(expected, _)| *expected == nonce) {
-            self.rtt = Some(fx.now.since(sent));
-        }
+        let Some((_, sent)) = self.ping.take_if(|(expected, _)| *expected == nonce) else { return false };
+        self.rtt = Some(fx.now.since(sent));
         self.on_seen(seen)
     }
 

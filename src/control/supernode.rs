@@ -11,8 +11,9 @@ use rand_chacha::rand_core::RngCore;
 use super::effects::Effects;
 use super::report::{ServedOverlay, Serving};
 use crate::datapath::Command;
+use crate::datapath::limit::Bucket;
 use crate::keys::{NodeId, OverlayId, verify};
-use crate::seam::{Event, LinkId, ServeSettings};
+use crate::seam::{Event, LinkCommand, LinkId, ServeSettings};
 use crate::wire::certificate::Certificate;
 use crate::wire::message::{Member, Message, ROSTER_MAX, Refusal, registration};
 use crate::wire::relay::{LegKey, RelayId};
@@ -23,6 +24,10 @@ pub const MEMBERS_MAX: usize = 4096;
 pub const OVERLAYS_MAX: usize = 4096;
 /// Most registrations from one address: a big site behind one NAT.
 pub const PER_ADDRESS_MAX: usize = 1024;
+/// Messages a link may send per second: a ping each, and news now and then. Each may go to every member.
+const LINK_RATE: u32 = 10;
+/// And at once: every overlay registers at the start.
+const LINK_BURST: u32 = 200;
 /// Most overlays of one link.
 const PER_LINK_MAX: usize = 64;
 
@@ -32,11 +37,13 @@ struct ServedLink {
     remote: SocketAddr,
     exporter: [u8; 32],
     registered: BTreeMap<OverlayId, RelayId>,
+    limit: Bucket,
 }
 
 #[derive(Debug)]
 struct Registered {
     node: NodeId,
+    signing_key: [u8; 32],
     link: u64,
     /// The address its registration was counted for.
     counted: IpAddr,
@@ -68,7 +75,10 @@ impl Supernode {
 
     /// A node dialled us.
     pub fn on_up(&mut self, link: u64, remote: SocketAddr, exporter: [u8; 32]) {
-        self.links.insert(link, ServedLink { remote, exporter, registered: BTreeMap::new() });
+        self.links.insert(
+            link,
+            ServedLink { remote, exporter, registered: BTreeMap::new(), limit: Bucket::new(LINK_RATE, LINK_BURST) },
+        );
     }
 
     /// A node is gone.
@@ -81,6 +91,10 @@ impl Supernode {
 
     /// A node said something.
     pub fn on_message(&mut self, fx: &mut Effects, link: u64, remote: SocketAddr, bytes: &[u8]) {
+        if !self.links.get_mut(&link).is_some_and(|link| link.limit.take(fx.now)) {
+            fx.links.push_back(LinkCommand::Close { link: LinkId::Accepted(link) });
+            return self.on_down(fx, link);
+        }
         self.follow(fx, link, remote);
         let Ok(Some(message)) = Message::parse(bytes) else { return };
         match message {
@@ -151,7 +165,12 @@ impl Supernode {
         if !verify(&certificate.signing_key, &registration(&link.exporter, overlay), signature) {
             return Err(refused(Refusal::Signature));
         }
-        let members = self.overlays.get(&overlay).map(|served| served.members.len());
+        let served = self.overlays.get(&overlay);
+        let known = served.and_then(|served| served.members.get(served.by_node.get(&certificate.node)?));
+        if known.is_some_and(|known| known.signing_key != certificate.signing_key) {
+            return Err(refused(Refusal::Certificate));
+        }
+        let members = served.map(|served| served.members.len());
         let from_address = self.per_address.get(&remote.ip()).copied().unwrap_or_default();
         let is_full = members.map_or(self.overlays.len() >= OVERLAYS_MAX, |members| members >= MEMBERS_MAX)
             || from_address >= PER_ADDRESS_MAX
@@ -168,9 +187,10 @@ impl Supernode {
         directory: Vec<u8>,
     ) {
         let overlay = certificate.overlay;
-        let old = self.overlays.get(&overlay).and_then(|served| served.by_node.get(&certificate.node).copied());
-        if let Some(old) = old {
-            self.remove(fx, overlay, old);
+        let of_link = self.links.get(&link).and_then(|link| link.registered.get(&overlay).copied());
+        let of_node = self.overlays.get(&overlay).and_then(|served| served.by_node.get(&certificate.node).copied());
+        for old in [of_link, of_node].into_iter().flatten() {
+            self.replace(fx, overlay, old, link);
         }
         let relay = self.new_relay_id(fx);
         let mut key = LegKey([0; 16]);
@@ -179,7 +199,16 @@ impl Supernode {
         fx.tell(LinkId::Accepted(link), &Message::Welcome { overlay, relay, key, seen: remote });
         let told = Member { relay, seen: remote, certificate: certificate.bytes().to_vec(), directory };
         let served = self.overlays.entry(overlay).or_default();
-        served.members.insert(relay, Registered { node: certificate.node, link, counted: remote.ip(), told });
+        served.members.insert(
+            relay,
+            Registered {
+                node: certificate.node,
+                signing_key: certificate.signing_key,
+                link,
+                counted: remote.ip(),
+                told,
+            },
+        );
         served.by_node.insert(certificate.node, relay);
         self.overlay_of.insert(relay, overlay);
         *self.per_address.entry(remote.ip()).or_default() += 1;
@@ -189,6 +218,15 @@ impl Supernode {
         fx.events.push_back(Event::MemberJoined { overlay, member: certificate.node, from: remote });
         self.tell_roster(fx, overlay, relay, link);
         self.announce(fx, overlay, relay);
+    }
+
+    /// An older registration ends. If it is another link's, that one is told: it may be a clone of this node.
+    fn replace(&mut self, fx: &mut Effects, overlay: OverlayId, old: RelayId, by: u64) {
+        let member = self.overlays.get(&overlay).and_then(|served| served.members.get(&old));
+        if let Some(link) = member.map(|member| member.link).filter(|link| *link != by) {
+            fx.tell(LinkId::Accepted(link), &Message::Refused { overlay, reason: Refusal::Replaced });
+        }
+        self.remove(fx, overlay, old);
     }
 
     fn new_relay_id(&self, fx: &mut Effects) -> RelayId {

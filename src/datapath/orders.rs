@@ -6,13 +6,12 @@ use rand_chacha::rand_core::RngCore;
 
 use super::buf::{Deliveries, OverlayIndex, Transmits};
 use super::fdb::{Entry, PortId};
-use super::limit::Bucket;
 use super::port::{Epoch, Path, Port};
 use super::relay::{Channels, Legs};
 use super::seal::SessionKeys;
 use super::stats::Stats;
 use super::switch::{Switch, SwitchSettings};
-use super::{Activity, Command, Datapath, HANDSHAKE_BURST, HANDSHAKE_RATE, Notice, Target, lead};
+use super::{Activity, Command, Datapath, Notice, Target, lead};
 use crate::time::Time;
 
 impl Datapath {
@@ -27,7 +26,6 @@ impl Datapath {
             remote_indices: HashSet::with_hasher(hasher(seed())),
             legs: Legs::default(),
             channels: Channels::new(seed()),
-            handshake_limit: Bucket::new(HANDSHAKE_RATE, HANDSHAKE_BURST),
             stats: overlays.iter().map(|_| Stats::default()).collect(),
             node_stats: Stats::default(),
             transmits: Transmits::default(),

@@ -184,6 +184,9 @@ fn server_config(identity: &Identity) -> Result<quinn::ServerConfig, QuicError> 
     let mut config = quinn::ServerConfig::with_crypto(Arc::new(tls::server(identity)?));
     config.transport_config(Arc::new(transport(None)));
     config.max_incoming(link::HANDSHAKES_MAX).incoming_buffer_size(16 << 10).incoming_buffer_size_total(4 << 20);
+    // quinn calls an address the peer's before it was validated; a leg must never lead to such a one. A node whose
+    // address changes dials again, and Retry validates it.
+    config.migration(false);
     // A token from an earlier connection would let an address pass without a Retry.
     let mut tokens = quinn::ValidationTokenConfig::default();
     tokens.sent(0);

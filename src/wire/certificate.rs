@@ -24,18 +24,22 @@ pub struct Certificate {
 impl Certificate {
     /// Issues one in mode 0: whoever holds the overlay's key is a member, at any time.
     pub fn issue(secrets: &OverlaySecrets, node: &Identity) -> Self {
-        let signing_key = node.fingerprint().0;
+        Self::issue_for(secrets, node.fingerprint().0, node.id())
+    }
+
+    /// The same for a node known by its public keys.
+    pub fn issue_for(secrets: &OverlaySecrets, signing_key: [u8; 32], node: NodeId) -> Self {
         let body = Writer::new()
             .u8(VERSION)
             .u8(MODE_SHARED_KEY)
             .reserved(2)
             .bytes(&secrets.id().0)
             .bytes(&signing_key)
-            .bytes(&node.id().0)
+            .bytes(&node.0)
             .reserved(24)
             .blob(&[]);
         let signature = secrets.sign(&[SIGNED_AS, body.as_slice()].concat());
-        Self { overlay: secrets.id(), signing_key, node: node.id(), bytes: body.bytes(&signature).finish() }
+        Self { overlay: secrets.id(), signing_key, node, bytes: body.bytes(&signature).finish() }
     }
 
     /// Reads one and checks its signature.

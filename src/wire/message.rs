@@ -34,6 +34,8 @@ pub enum Refusal {
     Full,
     /// Another protocol version, or a reason of a later one.
     Version,
+    /// Another link registered the same node later.
+    Replaced,
 }
 
 impl Refusal {
@@ -47,6 +49,7 @@ impl Refusal {
             Self::Signature => "it does not accept our signature",
             Self::Full => "it is full",
             Self::Version => "it speaks another version of the protocol",
+            Self::Replaced => "another node registered there with this node's key: is this host a copy of another one?",
         }
     }
 
@@ -57,6 +60,7 @@ impl Refusal {
             Self::Signature => 3,
             Self::Full => 4,
             Self::Version => 5,
+            Self::Replaced => 6,
         }
     }
 
@@ -66,6 +70,7 @@ impl Refusal {
             2 => Self::Certificate,
             3 => Self::Signature,
             4 => Self::Full,
+            6 => Self::Replaced,
             _ => Self::Version,
         }
     }

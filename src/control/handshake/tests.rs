@@ -44,7 +44,7 @@ impl Member {
 fn two_members_agree_on_mirrored_keys() {
     for suite in [Suite::ChaChaPoly, Suite::AesGcm, Suite::StandIn] {
         let (mut a, mut b) = (member(1, 9), member(2, 9));
-        let (initiator, init) = a.init(b.identity.id(), suite);
+        let (mut initiator, init) = a.init(b.identity.id(), suite);
         assert!(is_for_us(b.local(), &init));
         let responder = b.read(&init, suite == Suite::StandIn).expect("genuine");
         assert_eq!(responder.payload.certificate.node, a.identity.id());

@@ -108,6 +108,49 @@ fn a_restarted_node_takes_its_own_place() {
 }
 
 #[test]
+fn a_link_has_one_registration_in_an_overlay() {
+    let mut world = World::new(ServeSettings::default());
+    for node in 1..=20 {
+        world.say(1, &register(node, 9, &EXPORTER));
+    }
+    assert_eq!(world.supernode.overlays[&secrets(9).id()].members.len(), 1);
+    world.supernode.on_down(&mut world.fx, 1);
+    assert!(world.supernode.overlays.is_empty() && world.supernode.per_address.is_empty());
+}
+
+#[test]
+fn a_member_cannot_take_anothers_place() {
+    let mut world = World::new(ServeSettings::default());
+    world.say(1, &register(1, 9, &EXPORTER));
+    let (thief, victim, secrets) = (Identity::from_secret(&[2; 32]), Identity::from_secret(&[1; 32]), secrets(9));
+    let certificate = Certificate::issue_for(&secrets, thief.fingerprint().0, victim.id()).bytes().to_vec();
+    let signature = sign(&thief, &registration(&EXPORTER, secrets.id()));
+    let stolen = Message::Register { certificate, signature, directory: vec![] }.bytes();
+    assert_eq!(refusal(&world.say(2, &stolen)), Some(Refusal::Certificate));
+}
+
+#[test]
+fn a_clone_is_told_and_the_older_one_too() {
+    let mut world = World::new(ServeSettings::default());
+    world.say(1, &register(1, 9, &EXPORTER));
+    let said = world.say(2, &register(1, 9, &EXPORTER));
+    let told = (1, Message::Refused { overlay: secrets(9).id(), reason: Refusal::Replaced });
+    assert!(said.contains(&told), "{said:?}");
+}
+
+#[test]
+fn a_link_that_never_stops_talking_is_closed() {
+    let mut world = World::new(ServeSettings::default());
+    world.supernode.on_up(1, from(1), EXPORTER);
+    for nonce in 0..1000 {
+        world.supernode.on_message(&mut world.fx, 1, from(1), &Message::Ping { nonce }.bytes());
+    }
+    let closed = |command: &LinkCommand| matches!(command, LinkCommand::Close { link: LinkId::Accepted(1) });
+    assert!(world.fx.links.iter().any(closed));
+    assert!(world.supernode.links.is_empty());
+}
+
+#[test]
 fn the_last_one_out_leaves_nothing() {
     let mut world = World::new(ServeSettings::default());
     for node in 1..=3 {
