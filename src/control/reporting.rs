@@ -139,7 +139,11 @@ impl Control {
             None => "no path: nothing answers and no supernode can carry it".into(),
         };
         if let Some(at) = peer.next_punch(&self.fx).filter(|_| !current.is_some_and(Path::is_direct)) {
-            why.push_str(&format!("; a direct path is sought again in {} s", at.since(now).as_secs()));
+            let when = match at.since(now).as_secs() {
+                0 => "now".to_owned(),
+                seconds => format!("again in {seconds} s"),
+            };
+            why.push_str(&format!("; a direct path is sought {when}"));
         }
         Explanation {
             peer: self.peer_status(now, datapath, peer),

@@ -23,7 +23,7 @@ use super::status::{self, Server, SocketError};
 use super::tap::{PlainTap, Tap, TapError};
 use super::udp::{Listen, UdpError, Underlay};
 use super::{INPUT_QUEUE, Input, addresses, clock};
-use crate::config::{INTERFACE_NAME_MAX, Overlay, Settings, SocketChoice};
+use crate::config::{Attach, INTERFACE_NAME_MAX, Overlay, Settings, SocketChoice};
 use crate::keys::{Fingerprint, Identity};
 use crate::node::{self, HandshakeKind, Memory, Node, OverlaySettings, SupernodeSettings};
 use crate::time::{Time, WallTime};
@@ -158,6 +158,12 @@ async fn open_tap(
     let mac = identity.tap_mac(overlay.secrets.id());
     wirings.push(netlink::wire(netlink, tap.name(), mac, overlay.switch.mtu, &overlay.attach).await?);
     info!(overlay = overlay.name, id = %overlay.secrets.id(), tap = tap.name(), "joining");
+    if overlay.attach == Attach::Nothing {
+        warn!(
+            tap = tap.name(),
+            "the TAP has neither bridge nor address: put it on a bridge, or give --bridge or --address"
+        );
+    }
     Ok(tap)
 }
 

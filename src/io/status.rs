@@ -181,9 +181,9 @@ fn only_one(dir: &Path) -> Result<PathBuf, AskError> {
     let mut sockets: Vec<PathBuf> = entries.unwrap_or_default();
     sockets.retain(|path| path.extension().is_some_and(|extension| extension == SUFFIX));
     sockets.sort();
-    if sockets.len() > 1 {
-        sockets.retain(|path| BlockingStream::connect(path).is_ok());
-    }
+    // A killed daemon leaves its socket behind; one that is not ours to open belongs to a living one.
+    let is_dead = |error: io::Error| error.kind() == io::ErrorKind::ConnectionRefused;
+    sockets.retain(|path| !BlockingStream::connect(path).is_err_and(is_dead));
     match sockets.len() {
         0 => Err(AskError::None),
         1 => Ok(sockets.remove(0)),

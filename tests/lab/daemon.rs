@@ -101,6 +101,7 @@ impl Supernode {
         let mut words = vec![text(&program()), "supernode".into()];
         words.extend(["--listen".into(), address.clone()]);
         words.extend(["--state".into(), text(&state)]);
+        words.extend(["--socket".into(), text(&lab.dir().join(format!("{}.sock", host.name)))]);
         words.extend(more.iter().map(|word| (*word).to_owned()));
         let node =
             Supernode { process: host.space.spawn("supernode", &words), space: host.space.clone(), words, address };
