@@ -5,14 +5,19 @@ mod lab;
 
 use std::net::UdpSocket;
 use std::os::unix::fs::PermissionsExt;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
-use lab::{Daemon, Host, Join, Lab, Nat, Ping, World, longwire, new_key, poll_for, program, wait_for};
+use lab::{
+    Daemon, Host, Join, Lab, Nat, Ping, Supernode, World, inner_address, longwire, new_key, poll_for, program, wait_for,
+};
 
 const MEETING: Duration = Duration::from_secs(15);
 
 /// From the restart of a node to the next answered ping.
 const RECONNECT_MAX: Duration = Duration::from_secs(2);
+
+/// From the death of a relaying supernode to the next answered ping by another one.
+const RELAY_CHANGE_MAX: Duration = Duration::from_secs(4);
 
 /// A clean end takes no longer.
 const LEAVE_MAX: Duration = Duration::from_secs(3);
@@ -51,6 +56,48 @@ fn relayed_members_meet_again_when_the_supernode_comes_back() {
     let (from, to) = (&world.nodes[0].guest, &world.nodes[1].guest);
     let ping = Ping::start(&from.space, to.address, Duration::from_millis(100), &[]);
     wait_for("an answer through the new supernode", MEETING, || (!ping.so_far().replies.is_empty()).then_some(()));
+}
+
+#[test]
+fn a_relayed_pair_goes_on_when_the_relaying_supernode_dies_and_there_is_another() {
+    let mut lab = Lab::new();
+    let servers = ["sn1", "sn2"].map(|name| lab.supernode_host(name));
+    let supernodes = servers.each_ref().map(|server| Supernode::start(&lab, server, &[]));
+    let key = new_key();
+    let [one, other] = [1, 2].map(|number| {
+        let site = lab.site(&format!("s{number}"), Nat::Symmetric);
+        let host = lab.host(&site, &format!("h{number}"));
+        let guest = lab.guest(&host, &format!("g{number}"), inner_address(number));
+        let join = Join::new("lan", &key, &format!("n{number}")).bridge("br0");
+        let join = supernodes.iter().fold(join, |join, supernode| join.supernode(&supernode.address));
+        (Daemon::start(&lab, &host, &join), guest)
+    });
+    assert!(one.0.wait_path("n2", "relayed", MEETING).is_some());
+    // Long enough for both to be known and measured.
+    std::thread::sleep(Duration::from_secs(3));
+    let via = |daemon: &Daemon| daemon.status().overlays[0].peers[0].path.as_ref().and_then(|path| path.via.clone());
+    let ping = Ping::start(&one.1.space, other.1.address, Duration::from_millis(50), &[]);
+    wait_for("a first answer", MEETING, || (!ping.so_far().replies.is_empty()).then_some(()));
+    let relaying = via(&one.0).expect("a supernode relays");
+    let [dead, living] = match supernodes.iter().position(|supernode| supernode.address == relaying) {
+        Some(0) => [0, 1],
+        Some(_) => [1, 0],
+        None => panic!("{relaying} is no supernode of this test"),
+    };
+    supernodes[dead].process().kill();
+    let killed = SystemTime::now();
+    let answered = wait_for("an answer through the other supernode", MEETING, || {
+        // What was on its way when the supernode died does not count.
+        let fresh = |at: SystemTime| at.duration_since(killed).is_ok_and(|after| after > Duration::from_millis(100));
+        ping.so_far().replies.iter().map(|reply| reply.at).find(|at| fresh(*at))
+    });
+    let took = answered.duration_since(killed).unwrap();
+    eprintln!("carried on {took:?} after the kill");
+    assert!(took <= RELAY_CHANGE_MAX, "carried on only after {took:?}");
+    assert_eq!(via(&one.0).as_ref(), Some(&supernodes[living].address));
+    drop(ping);
+    let report = Ping::count(&one.1.space, other.1.address, 5);
+    assert_eq!((report.replies.len(), report.duplicates), (5, 0), "and it stays so");
 }
 
 /// Kills a node as a crash does, starts it again; how long until pings are answered.

@@ -5,7 +5,7 @@ mod lab;
 
 use std::time::{Duration, Instant, SystemTime};
 
-use lab::{Daemon, Guest, Host, Join, Lab, Nat, Ping, Supernode, inner_address, new_key, poll_for, wait_for};
+use lab::{Daemon, Guest, Host, Join, Lab, Nat, Ping, Supernode, World, inner_address, new_key, poll_for, wait_for};
 
 /// From `up` to the first answered ping.
 const JOIN_MAX: Duration = Duration::from_secs(2);
@@ -132,4 +132,52 @@ fn a_node_finds_a_supernode_that_starts_after_it() {
     std::thread::sleep(Duration::from_secs(3));
     scene.supernode.start_again();
     assert!(daemons[0].wait_path("n2", "direct", DIRECT_MAX * 2).is_some());
+}
+
+/// The words of each line of a table, below its head.
+fn rows(text: &str) -> Vec<Vec<&str>> {
+    let lines = text.lines().skip_while(|line| !line.starts_with("CANDIDATE")).skip(1);
+    lines.map(|line| line.split_whitespace().collect()).collect()
+}
+
+#[test]
+fn explain_shows_each_address_that_was_tried_what_came_back_and_why() {
+    let world = World::new(&[Nat::PortRestricted, Nat::PortRestricted, Nat::Symmetric]);
+    let [one, other, behind] = [0, 1, 2].map(|place: usize| &world.nodes[place]);
+    assert!(one.daemon.wait_path("n2", "direct", DIRECT_MAX).is_some());
+    assert!(one.daemon.wait_path("n3", "relayed", DIRECT_MAX).is_some());
+    std::thread::sleep(Duration::from_secs(1));
+
+    let shown = one.daemon.show(&["explain", "n2"]);
+    let outside = format!("{}:7777", other.site.outside);
+    assert!(shown.starts_with(&format!("n2 in lan: up, direct {outside}\ndirect, because ")), "{shown}");
+    let tried = rows(&shown);
+    let row = |place: &str| tried.iter().find(|row| row[0] == place).unwrap_or_else(|| panic!("no {place}: {shown}"));
+    let used = row(&outside);
+    assert!(used[1] == "reflexive" || used[1] == "peer-reflexive", "{used:?}");
+    assert!(used[2..4].iter().all(|count| count.parse::<u32>().is_ok_and(|count| count > 0)), "{used:?}");
+    assert!(used.ends_with(&["in", "use"]), "{used:?}");
+    // Its address on its own LAN was tried too, and nobody answered there.
+    let lan = row(&format!("{}:7777", other.host.address)).clone();
+    assert_eq!((lan[1], lan[3]), ("host", "0"), "{lan:?}");
+    assert!(lan[2].parse::<u32>().is_ok_and(|probes| probes > 0), "{lan:?}");
+    assert!(lan.ends_with(&["no", "answer", "yet"]), "{lan:?}");
+
+    let shown = one.daemon.show(&["explain", "n3"]);
+    let relay = &world.supernode.address;
+    assert!(shown.starts_with(&format!("n3 in lan: up, relayed by {relay}\nrelayed, because ")), "{shown}");
+    assert!(shown.contains("a direct path is sought "), "{shown}");
+    let tried = rows(&shown);
+    assert!(tried.iter().any(|row| row[0].starts_with(&behind.site.outside.to_string())), "{shown}");
+    assert!(tried.iter().all(|row| row.ends_with(&["no", "answer", "yet"])), "{shown}");
+
+    let output = one.daemon.run(&["explain", "n2", "--json"]);
+    let json: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert_eq!((json["overlay"].as_str(), json["peer"]["path"]["kind"].as_str()), (Some("lan"), Some("direct")));
+    assert_eq!(json["candidates"].as_array().map(Vec::len), Some(rows(&one.daemon.show(&["explain", "n2"])).len()));
+
+    let output = one.daemon.run(&["explain", "nobody"]);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("no peer is called \"nobody\"; `longwire peers` lists them"), "{said}");
 }

@@ -4,6 +4,8 @@
 
 mod lab;
 
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
 use lab::frame::marked;
@@ -15,6 +17,9 @@ const MEETING: Duration = Duration::from_secs(15);
 
 /// In this time a frame has crossed the overlay, or will not.
 const CROSSING: Duration = Duration::from_millis(300);
+
+/// The overlays of the tests that have two, each with its bridge.
+const COLOURS: [(&str, &str); 2] = [("red", "br0"), ("blue", "br1")];
 
 /// How often a broadcast of one guest is heard by the other.
 fn heard(from: &Guest, to: &Guest, mark: u64) -> usize {
@@ -111,6 +116,80 @@ fn join_both(
     });
     let [(d1, g1), (d2, g2)] = pairs;
     ([d1, d2], [g1, g2])
+}
+
+/// Two overlays of one daemon on a host: a bridge and a guest for each, one UDP port for both.
+fn both_in_one(
+    lab: &mut Lab,
+    host: &Host,
+    number: usize,
+    supernode: &Supernode,
+    keys: &[String; 2],
+) -> (Daemon, [Guest; 2]) {
+    let mut config = format!("supernode = [{:?}]\n", supernode.address);
+    for ((overlay, bridge), key) in COLOURS.into_iter().zip(keys) {
+        let file = lab.dir().join(format!("{overlay}.key"));
+        fs::write(&file, key).unwrap();
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
+        config += &format!("[[overlay]]\nname = {overlay:?}\nkey-file = {file:?}\nbridge = {bridge:?}\n");
+    }
+    let file = lab.dir().join(format!("{number}.toml"));
+    fs::write(&file, config).unwrap();
+    let guests = COLOURS
+        .map(|(overlay, bridge)| lab.guest_on(host, bridge, &format!("{overlay}{number}"), inner_address(number)));
+    guests[1].space.ip(&format!("link set eth0 address {}", guests[0].mac));
+    let (name, file) = (format!("n{number}"), file.to_string_lossy());
+    (Daemon::start_words(lab, host, &name, &name, &[], &["up", "--config", &file]), guests)
+}
+
+#[test]
+fn two_overlays_of_one_daemon_over_one_port_never_meet() {
+    let mut lab = Lab::new();
+    let server = lab.supernode_host("sn");
+    let supernode = Supernode::start(&lab, &server, &[]);
+    let keys = [new_key(), new_key()];
+    let [one, other] = [1, 2].map(|number| {
+        let site = lab.site(&format!("s{number}"), Nat::PortRestricted);
+        let host = lab.host(&site, &format!("h{number}"));
+        let (daemon, guests) = both_in_one(&mut lab, &host, number, &supernode, &keys);
+        (daemon, guests, host)
+    });
+    let ([red, blue], [far_red, far_blue]) = (&one.1, &other.1);
+    for guest in [red, blue] {
+        assert!(guest.space.ip("link show dev eth0").contains(&red.mac.to_string()), "equal MACs");
+    }
+    expect_pings(red, far_red);
+    expect_pings(blue, far_blue);
+    for (daemon, _, host) in [&one, &other] {
+        let ports = ["udp", "udp6"].map(|protocol| host.space.open_ports(protocol)).concat();
+        assert_eq!(ports, [7777], "one port for everything");
+        let names: Vec<String> = daemon.status().overlays.into_iter().map(|overlay| overlay.name).collect();
+        assert_eq!(names, ["red", "blue"]);
+    }
+    let mac = far_red.mac.to_string();
+    let places: Vec<_> = one.0.fdb().into_iter().filter(|entry| entry.mac == mac).collect();
+    let overlays: Vec<_> = places.iter().map(|entry| (entry.overlay.as_str(), entry.port.as_str())).collect();
+    assert_eq!(overlays, [("red", "n2"), ("blue", "n2")], "the same MAC is known in each");
+
+    let output = one.0.run(&["explain", "n2"]);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!output.status.success() && said.contains("red/n2") && said.contains("blue/n2"), "{said}");
+    assert!(one.0.show(&["explain", "blue/n2"]).starts_with("n2 in blue: up, direct "));
+
+    for (mark, (from, to, strangers)) in (1..).zip([(red, far_red, [blue, far_blue]), (far_blue, blue, [red, far_red])])
+    {
+        let ears = strangers.map(|stranger| PacketSocket::open(&stranger.space, "eth0"));
+        assert_eq!(heard(from, to, mark), 1, "{} to {}", from.name, to.name);
+        let leaked = |ear: &PacketSocket| {
+            let frames = ear.collect(Duration::ZERO, |_| false);
+            frames.iter().filter(|frame| frame[6..12] == Mac::foreign(u8::try_from(mark).unwrap()).0).count()
+        };
+        assert_eq!(ears.each_ref().map(leaked), [0, 0], "{} is heard in the other overlay", from.name);
+    }
+    // What red loses must not be answered by blue's machine of the same address.
+    far_red.space.ip("link set eth0 down");
+    assert_eq!(Ping::count(&red.space, far_red.address, 3).replies.len(), 0);
+    assert_eq!(Ping::count(&blue.space, far_blue.address, 3).replies.len(), 3);
 }
 
 #[test]

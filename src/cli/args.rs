@@ -35,7 +35,7 @@ pub(crate) enum Command {
     Fdb(AskArgs),
     /// Show every address tried for a peer, and why the present path was chosen.
     Explain {
-        /// Its name or id, or the start of it.
+        /// Its name or id, or the start of that; OVERLAY/PEER where it is met in several overlays.
         peer: String,
         #[command(flatten)]
         ask: AskArgs,

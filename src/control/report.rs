@@ -15,7 +15,7 @@ pub enum Request {
     Status,
     /// What each overlay's switch has learned.
     Fdb,
-    /// Why a peer is reached as it is; by name or id (or the start of it).
+    /// Why a peer is reached as it is; by name or id (or the start of it), `OVERLAY/` in front if need be.
     Explain {
         /// Name or id.
         peer: String,

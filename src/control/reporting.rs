@@ -113,13 +113,26 @@ impl Control {
         rows
     }
 
+    /// The peer of this name or id, or start of one; `OVERLAY/PEER` where a node is met in several.
     fn find(&self, text: &str) -> Result<&Peer, String> {
-        let named = |peer: &&Peer| peer.name.as_deref() == Some(text) || peer.id.to_string().starts_with(text);
-        let found = self.peers.values().filter(named).collect::<Vec<_>>();
+        let (overlay, text) = text.rsplit_once('/').map_or((None, text), |(overlay, text)| (Some(overlay), text));
+        let here = |peer: &&Peer| overlay.is_none_or(|name| self.overlays[peer.overlay.0].name == name);
+        let peers = self.peers.values().filter(here).collect::<Vec<_>>();
+        let mut found = peers.iter().filter(|peer| peer.name.as_deref() == Some(text)).collect::<Vec<_>>();
+        if found.is_empty() && !text.is_empty() {
+            let starts = |peer: &&&Peer| {
+                peer.id.to_string().starts_with(text) || peer.name.as_ref().is_some_and(|name| name.starts_with(text))
+            };
+            found = peers.iter().filter(starts).collect();
+        }
         match found[..] {
-            [peer] if !text.is_empty() => Ok(peer),
+            [peer] => Ok(peer),
             [] => Err(format!("no peer is called {text:?}; `longwire peers` lists them")),
-            _ => Err(format!("{text:?} fits {} peers; say more of the id", found.len())),
+            [first, ..] if found.iter().all(|peer| peer.id == first.id) => {
+                let places = found.iter().map(|peer| format!("{}/{text}", self.overlays[peer.overlay.0].name));
+                Err(format!("{text:?} is in several overlays; say {}", places.collect::<Vec<_>>().join(" or ")))
+            }
+            _ => Err(format!("{text:?} fits {} peers; say more of it", found.len())),
         }
     }
 

@@ -230,16 +230,18 @@ impl Daemon {
 
     /// `longwire WHAT --json` at its socket, if it answers.
     pub fn try_ask(&self, what: &str) -> Option<serde_json::Value> {
-        let socket = text(&self.socket);
-        let output = longwire(&[what, "--json", "--socket", &socket]);
-        serde_json::from_slice(&output.stdout).ok()
+        serde_json::from_slice(&self.run(&[what, "--json"]).stdout).ok()
     }
 
     /// The same, as the text that a user sees.
     pub fn show(&self, words: &[&str]) -> String {
+        String::from_utf8_lossy(&self.run(words).stdout).into_owned()
+    }
+
+    /// A command that asks it, to its end.
+    pub fn run(&self, words: &[&str]) -> Output {
         let socket = text(&self.socket);
-        let output = longwire(&[words, &["--socket", &socket]].concat());
-        String::from_utf8_lossy(&output.stdout).into_owned()
+        longwire(&[words, &["--socket", &socket]].concat())
     }
 
     /// Its status, if it answers by now.
