@@ -3,12 +3,10 @@
 //! Without it every full segment would travel in two pieces. The option is only ever lowered
 //! (RFC 9293 3.7.1; the checksum is mended by RFC 1624), and only in SYNs without data.
 
-use super::frame::Header;
+use super::frame::{Header, IPV4, IPV6};
 
 /// A SYN is not longer: Ethernet, two tags, the longest IP and TCP headers.
 const SYN_MAX: usize = 14 + 8 + 60 + 60;
-const ETHERTYPE_IPV4: u16 = 0x0800;
-const ETHERTYPE_IPV6: u16 = 0x86dd;
 const TCP: u8 = 6;
 const TCP_HEADER: usize = 20;
 const OPTION_END: u8 = 0;
@@ -52,11 +50,11 @@ fn find_mss(frame: &[u8]) -> Option<(usize, usize)> {
     let header = Header::parse(frame)?;
     let ip = frame.get(header.payload..)?;
     let ip_len = match header.ethertype {
-        ETHERTYPE_IPV4 => {
+        IPV4 => {
             let is_first = u16::from_be_bytes([*ip.get(6)?, *ip.get(7)?]) & 0x3fff == 0;
             (is_first && *ip.get(9)? == TCP).then_some(usize::from(*ip.first()? & 0x0f) * 4)?
         }
-        ETHERTYPE_IPV6 => (*ip.get(6)? == TCP).then_some(40)?,
+        IPV6 => (*ip.get(6)? == TCP).then_some(40)?,
         _ => return None,
     };
     let tcp = ip.get(ip_len..).filter(|tcp| tcp.len() >= TCP_HEADER && tcp[13] & 0x02 != 0)?;

@@ -21,8 +21,8 @@ const VID: u16 = 0x0fff;
 const TAG_8021Q: u16 = 0x8100;
 /// Service tag, IEEE 802.1ad.
 const TAG_8021AD: u16 = 0x88a8;
-const IPV4: u16 = EtherType::IPV4.0;
-const IPV6: u16 = EtherType::IPV6.0;
+pub(super) const IPV4: u16 = EtherType::IPV4.0;
+pub(super) const IPV6: u16 = EtherType::IPV6.0;
 const ARP: u16 = EtherType::ARP.0;
 /// Reverse ARP: what hypervisors send for a machine that has just arrived.
 const RARP: u16 = 0x8035;
