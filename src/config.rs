@@ -18,6 +18,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 use crate::datapath::SwitchSettings;
+use crate::datapath::offload::TapOffload;
 use crate::keys::OverlaySecrets;
 use crate::node::{ServeSettings, SupernodeSettings};
 
@@ -270,6 +271,7 @@ impl OverlayConfig {
                 mtu: usize::from(mtu),
                 stp: stp != Some(Stp::Drop),
                 clamp_mss: mss_clamp != Some(false),
+                tap: TapOffload::None,
             },
         })
     }

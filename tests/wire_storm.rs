@@ -12,6 +12,7 @@ use std::time::Duration;
 use bytes::{Bytes, feed, share};
 use longwire::control::report::{PathKind, PeerState, Request, Response, Status};
 use longwire::datapath::buf::{Datagrams, Frames, Origin, OverlayIndex};
+use longwire::datapath::offload::Virtio;
 use longwire::keys::{Fingerprint, Identity, OverlayKey, OverlaySecrets};
 use longwire::node::{
     HandshakeKind, LinkCommand, LinkEvent, LinkId, Memory, Node, Output, OverlaySettings, ServeSettings, Settings,
@@ -68,7 +69,7 @@ fn every_frame_of_a_storm_is_counted() {
     feed(share(25), &mut storm, |input| {
         let before = world.status(1).overlays[0].counters["frames_in"];
         let mut batch = Frames::default();
-        batch.push(input, ());
+        batch.push(input, Virtio::default());
         world.nodes[1].handle_frames(world.now, OverlayIndex(0), &batch);
         world.drain_one(1);
         assert_eq!(world.status(1).overlays[0].counters["frames_in"], before + 1);
@@ -220,7 +221,7 @@ impl World {
     /// A frame out of the TAP, and the honest moment after it.
     fn send(&mut self, from: usize, frame: &[u8]) {
         let mut batch = Frames::default();
-        batch.push(frame, ());
+        batch.push(frame, Virtio::default());
         self.nodes[from].handle_frames(self.now, OverlayIndex(0), &batch);
         self.run(Duration::from_millis(10));
     }

@@ -35,9 +35,15 @@ fn a_whole_file_becomes_settings() {
     assert_eq!(addresses, ["sn.example:7777", "192.0.2.1:9", "[2001:db8::1]:9"]);
     assert_eq!(settings.supernodes[1].pin, Some(pin));
     assert_eq!(settings.overlays[0].attach, Attach::Bridge("br0".into()));
-    assert_eq!(settings.overlays[0].switch, SwitchSettings { mtu: 1504, stp: false, clamp_mss: false });
+    assert_eq!(
+        settings.overlays[0].switch,
+        SwitchSettings { mtu: 1504, stp: false, clamp_mss: false, ..SwitchSettings::default() }
+    );
     assert_eq!(settings.overlays[1].attach.clone(), Attach::Address("10.10.0.1/24".parse().expect("CIDR")));
-    assert_eq!(settings.overlays[1].switch, SwitchSettings { mtu: 1500, stp: true, clamp_mss: true });
+    assert_eq!(
+        settings.overlays[1].switch,
+        SwitchSettings { mtu: 1500, stp: true, clamp_mss: true, ..SwitchSettings::default() }
+    );
     assert_eq!(settings.socket, SocketChoice::At("/tmp/socket".into()));
     assert!(settings.serve.is_none() && settings.log_json);
 }

@@ -6,6 +6,8 @@
 use std::net::SocketAddr;
 use std::ops::Range;
 
+use super::offload::Virtio;
+
 /// Pieces of bytes back to back, each with what is known of it.
 #[derive(Debug)]
 pub struct Batch<M> {
@@ -74,6 +76,41 @@ impl<M> Batch<M> {
         self.used += len;
     }
 
+    /// Room for pieces that are written out of order, each anywhere in the first `room` bytes; end with
+    /// [`Batch::close`] after all of them were placed.
+    pub fn place(&mut self, offset: usize, len: usize, meta: M) {
+        let start = self.used + offset;
+        assert!(start + len <= self.bytes.len(), "more placed than reserved");
+        self.items.push(Item { start, len, meta });
+    }
+
+    /// What was placed is not written over.
+    pub fn close(&mut self) {
+        self.used = self.items.last().map_or(0, |last| last.start + last.len);
+    }
+
+    /// The last piece grows by `bytes`.
+    ///
+    /// # Panics
+    /// If there is no piece.
+    pub fn extend_last(&mut self, bytes: &[u8]) {
+        self.reserve(bytes.len())[..bytes.len()].copy_from_slice(bytes);
+        self.used += bytes.len();
+        self.items.last_mut().expect("a piece that may grow").len += bytes.len();
+    }
+
+    /// The last piece, to be changed in place, with what is known of it.
+    pub fn last_mut(&mut self) -> Option<(&mut [u8], &mut M)> {
+        let item = self.items.last_mut()?;
+        Some((&mut self.bytes[item.start..item.start + item.len], &mut item.meta))
+    }
+
+    /// Piece `index` and what is known of it.
+    pub fn get(&self, index: usize) -> Option<(&[u8], &M)> {
+        let item = self.items.get(index)?;
+        Some((&self.bytes[item.start..item.start + item.len], &item.meta))
+    }
+
     /// The pieces in order.
     pub fn iter(&self) -> impl Iterator<Item = (&[u8], &M)> {
         self.items.iter().map(|item| (&self.bytes[item.start..item.start + item.len], &item.meta))
@@ -97,8 +134,8 @@ impl<M> Batch<M> {
     }
 }
 
-/// Frames read from one TAP, each without preamble and FCS, 14 bytes or more.
-pub type Frames = Batch<()>;
+/// Frames and superframes read from one TAP, each without preamble and FCS, with what the kernel says of it.
+pub type Frames = Batch<Virtio>;
 
 /// Where a received buffer came from.
 #[derive(Clone, Copy, Debug)]
@@ -128,5 +165,14 @@ pub type Transmits = Batch<Target>;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct OverlayIndex(pub usize);
 
-/// Frames for the TAPs, in order.
-pub type Deliveries = Batch<OverlayIndex>;
+/// Where a frame goes, and what it still lacks.
+#[derive(Clone, Copy, Debug)]
+pub struct Delivery {
+    /// The TAP of this overlay.
+    pub overlay: OverlayIndex,
+    /// For the kernel; a TAP without offloads gets finished frames only.
+    pub virtio: Virtio,
+}
+
+/// Frames and superframes for the TAPs, in order.
+pub type Deliveries = Batch<Delivery>;

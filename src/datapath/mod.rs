@@ -9,6 +9,8 @@ pub mod buf;
 
 pub mod frame;
 
+pub mod offload;
+
 mod switch;
 
 pub mod fdb;
@@ -40,16 +42,17 @@ pub use switch::SwitchSettings;
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::net::SocketAddr;
 
-use buf::{Datagrams, Deliveries, Frames, OverlayIndex, Target, Transmits};
+use buf::{Datagrams, Deliveries, Delivery, Frames, OverlayIndex, Target, Transmits};
 use fdb::{PortId, TAP};
 use frame::Header;
+use offload::Virtio;
 use port::{Generation, Port};
 use relay::{Channels, Legs};
 use stats::{DropReason, Stats};
 use switch::{Switch, Verdict};
 
 use crate::time::Time;
-use crate::wire::data::{self, FRAGMENT_LEN, Fragment, HEADER_LEN, Meta, OVERHEAD, TAG_LEN};
+use crate::wire::data::{self, Checksum, FRAGMENT_LEN, Fragment, HEADER_LEN, Meta, OVERHEAD, TAG_LEN};
 use crate::wire::handshake::Envelope;
 use crate::wire::{Kind, relay as relay_wire};
 
@@ -91,7 +94,7 @@ const fn lead(path: Path) -> usize {
 impl Datapath {
     /// Frames out of the TAP of `overlay`, towards the peers. [`Datapath::handle_datagrams`] mirrors it.
     pub fn handle_frames(&mut self, now: Time, overlay: OverlayIndex, frames: &Frames) {
-        for (frame, ()) in frames.iter() {
+        for (frame, _virtio) in frames.iter() {
             self.outbound(now, overlay, frame);
         }
     }
@@ -159,7 +162,7 @@ impl Datapath {
     /// One frame as one packet, or as two if it has more than `limit` bytes.
     fn pack(&mut self, now: Time, id: PortId, path: Path, limit: usize, frame: &[u8]) {
         if frame.len() <= limit {
-            let whole = Meta { fragment: false }.byte();
+            let whole = Meta { fragment: false, checksum: Checksum::Finished }.byte();
             return self.transmit(now, id, path, None, (true, &[&[whole], frame]));
         }
         let Some(port) = self.ports.get_mut(&id) else { return };
@@ -169,7 +172,7 @@ impl Datapath {
         };
         stats.splits += 1;
         port.fragment_id = port.fragment_id.wrapping_add(1);
-        let (fragment_id, piece) = (port.fragment_id, Meta { fragment: true }.byte());
+        let (fragment_id, piece) = (port.fragment_id, Meta { fragment: true, checksum: Checksum::Finished }.byte());
         for (part, bytes) in [(0, &frame[..cut]), (1, &frame[cut..])] {
             let fragment = Fragment { id: fragment_id, part }.bytes();
             self.transmit(now, id, path, None, (true, &[&[piece], &fragment, bytes]));
@@ -314,7 +317,7 @@ impl Datapath {
                 if let Some(port) = self.ports.get_mut(&id) {
                     port.activity.rx_bytes += frame.len() as u64;
                 }
-                self.deliveries.push(frame, overlay);
+                self.deliveries.push(frame, Delivery { overlay, virtio: Virtio::default() });
             }
             Verdict::Forward(_) | Verdict::Flood => stats.dropped(DropReason::Elsewhere),
             Verdict::Drop(reason) => stats.dropped(reason),

@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 use super::fdb::{Fdb, Learned, PortId, TAP};
 use super::frame::{self, Header, LinkLocal};
 use super::limit::{Bucket, FLOOD_BURST, FLOOD_RATE};
+use super::offload::TapOffload;
 use super::stats::DropReason;
 use crate::time::Time;
 
@@ -25,7 +26,7 @@ pub(super) enum Verdict {
     Drop(DropReason),
 }
 
-/// What a user may choose of an overlay's switch.
+/// What is set of an overlay's switch: the user's choices, and what its TAP can do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SwitchSettings {
     /// The largest Ethernet payload carried, in bytes: 1500, more if asked.
@@ -34,11 +35,13 @@ pub struct SwitchSettings {
     pub stp: bool,
     /// Whether TCP is asked for segments that fit one packet.
     pub clamp_mss: bool,
+    /// What the TAP takes and gives besides whole frames.
+    pub tap: TapOffload,
 }
 
 impl Default for SwitchSettings {
     fn default() -> Self {
-        Self { mtu: 1500, stp: true, clamp_mss: true }
+        Self { mtu: 1500, stp: true, clamp_mss: true, tap: TapOffload::None }
     }
 }
 

@@ -354,10 +354,10 @@ impl Driver {
 
     fn deliver(&mut self, batch: &Deliveries) -> Result<(), DriveError> {
         let mut used = 0_u64;
-        for (frame, overlay) in batch.iter() {
-            if let Some(tap) = self.taps.get_mut(overlay.0) {
-                tap.write(frame).map_err(|error| DriveError::Tap(tap.name().to_owned(), error))?;
-                used |= 1 << overlay.0;
+        for (frame, delivery) in batch.iter() {
+            if let Some(tap) = self.taps.get_mut(delivery.overlay.0) {
+                tap.write(frame, delivery.virtio).map_err(|error| DriveError::Tap(tap.name().to_owned(), error))?;
+                used |= 1 << delivery.overlay.0;
             }
         }
         for (place, tap) in self.taps.iter_mut().enumerate() {

@@ -15,6 +15,7 @@ use tokio::io::unix::AsyncFd;
 
 use super::{Severity, sort, watch};
 use crate::datapath::buf::Frames;
+use crate::datapath::offload::{TapOffload, Virtio};
 
 /// Frames per wakeup and TAP before others have their turn.
 const READ_FRAMES: usize = 64;
@@ -66,17 +67,21 @@ pub trait Tap {
     /// If the TAP is no more.
     fn read(&mut self, frames: &mut Frames) -> io::Result<()>;
 
-    /// Writes one frame, now or with [`Tap::flush`].
+    /// Writes one frame or superframe, now or with [`Tap::flush`]; `virtio` asks for what
+    /// [`Tap::offload`] names and no more.
     ///
     /// # Errors
     /// If the TAP is no more.
-    fn write(&mut self, frame: &[u8]) -> io::Result<()>;
+    fn write(&mut self, frame: &[u8], virtio: Virtio) -> io::Result<()>;
 
     /// The end of a batch: nothing is held back longer.
     ///
     /// # Errors
     /// If the TAP is no more.
     fn flush(&mut self) -> io::Result<()>;
+
+    /// What it takes and gives besides whole frames.
+    fn offload(&self) -> TapOffload;
 
     /// What went wrong so far.
     fn counters(&self) -> TapCounters;
@@ -158,12 +163,12 @@ impl Tap for PlainTap {
             let Some(len) = self.try_io(Interest::READABLE, |mut file| file.read(room))? else {
                 break;
             };
-            frames.commit(len, ());
+            frames.commit(len, Virtio::default());
         }
         if frames.is_empty() { self.look() } else { Ok(()) }
     }
 
-    fn write(&mut self, frame: &[u8]) -> io::Result<()> {
+    fn write(&mut self, frame: &[u8], _finished: Virtio) -> io::Result<()> {
         // Not `try_io`: a TAP takes every frame at once or loses it, so there is nothing to wait for.
         match self.fd.get_ref().write(frame) {
             Ok(_) => Ok(()),
@@ -177,6 +182,10 @@ impl Tap for PlainTap {
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
+    }
+
+    fn offload(&self) -> TapOffload {
+        TapOffload::None
     }
 
     fn counters(&self) -> TapCounters {

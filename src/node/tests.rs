@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::*;
 use crate::control::report::PathKind;
 use crate::datapath::buf::Origin;
+use crate::datapath::offload::Virtio;
 use crate::keys::{Fingerprint, Identity, OverlayKey, OverlaySecrets};
 
 struct Wire {
@@ -153,7 +154,7 @@ impl Wire {
 
     fn send(&mut self, from: usize, frame: &[u8]) {
         let mut batch = Frames::default();
-        batch.push(frame, ());
+        batch.push(frame, Virtio::default());
         self.nodes[from].handle_frames(self.now, OverlayIndex(0), &batch);
         self.drain();
     }

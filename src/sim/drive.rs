@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::underlay::HostId;
 use super::world::{Happening, Payload, World};
 use crate::datapath::buf::{Datagrams, Deliveries, Frames, Origin, OverlayIndex, Transmits};
+use crate::datapath::offload::Virtio;
 use crate::node::{Deadline, Node, Output};
 use crate::time::Time;
 
@@ -166,7 +167,7 @@ impl World {
         }
         for group in frames.chunk_by(|left, right| left.0 == right.0) {
             let mut batch = Frames::default();
-            group.iter().for_each(|(_, frame)| batch.push(frame, ()));
+            group.iter().for_each(|(_, frame)| batch.push(frame, Virtio::default()));
             let overlay = OverlayIndex(group[0].0);
             self.feed(id, |node, now| node.handle_frames(now, overlay, &batch));
         }
@@ -188,9 +189,9 @@ impl World {
 
     fn deliver(&mut self, id: HostId, batch: &Deliveries) {
         self.laws.on_batch(self.now, id, batch.len());
-        for (frame, overlay) in batch.iter() {
+        for (frame, delivery) in batch.iter() {
             self.note(b'f', id, frame);
-            let Some(overlay) = self.hosts[id.0].spec.overlays.get(overlay.0).copied() else {
+            let Some(overlay) = self.hosts[id.0].spec.overlays.get(delivery.overlay.0).copied() else {
                 self.laws.broken(self.now, &format!("{id:?} delivers to an overlay it is not in"));
                 continue;
             };

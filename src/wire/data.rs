@@ -56,30 +56,57 @@ impl Header {
     }
 }
 
+/// What is known of the transport checksum of a frame.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Checksum {
+    /// Whatever the sender put there; it is never touched.
+    #[default]
+    Finished,
+    /// TCP's field holds the sum of the pseudo header only, not complemented.
+    TcpPartial,
+    /// UDP's does.
+    UdpPartial,
+}
+
 /// The first sealed byte of DATA.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Meta {
     /// Whether the fragment field follows.
     pub fragment: bool,
+    /// Of the frame.
+    pub checksum: Checksum,
 }
 
 /// Frame kind DIRECT in bits 7-6.
 const KIND_DIRECT: u8 = 2 << 6;
+const TCP_PARTIAL: u8 = 1 << 4;
+const UDP_PARTIAL: u8 = 2 << 4;
+const CHECKSUM: u8 = 3 << 4;
 const FRAGMENT: u8 = 1 << 3;
 
 impl Meta {
     /// Reads it; what is reserved is refused.
     pub const fn parse(byte: u8) -> Result<Self, DecodeError> {
-        if byte & !FRAGMENT == KIND_DIRECT {
-            Ok(Self { fragment: byte & FRAGMENT != 0 })
-        } else {
-            Err(DecodeError::Reserved)
+        if byte & !(FRAGMENT | CHECKSUM) != KIND_DIRECT {
+            return Err(DecodeError::Reserved);
         }
+        let checksum = match byte & CHECKSUM {
+            0 => Checksum::Finished,
+            TCP_PARTIAL => Checksum::TcpPartial,
+            UDP_PARTIAL => Checksum::UdpPartial,
+            _ => return Err(DecodeError::Reserved),
+        };
+        Ok(Self { fragment: byte & FRAGMENT != 0, checksum })
     }
 
     /// Its byte.
     pub const fn byte(self) -> u8 {
-        KIND_DIRECT | if self.fragment { FRAGMENT } else { 0 }
+        let checksum = match self.checksum {
+            Checksum::Finished => 0,
+            Checksum::TcpPartial => TCP_PARTIAL,
+            Checksum::UdpPartial => UDP_PARTIAL,
+        };
+        KIND_DIRECT | checksum | if self.fragment { FRAGMENT } else { 0 }
     }
 }
 
@@ -130,6 +157,6 @@ mod tests {
         packet[2] = 1;
         assert_eq!(Header::parse(&packet), Err(DecodeError::Reserved));
         let known = (0..=255).filter(|byte| Meta::parse(*byte).is_ok()).collect::<Vec<u8>>();
-        assert_eq!(known, [0x80, 0x88]);
+        assert_eq!(known, [0x80, 0x88, 0x90, 0x98, 0xa0, 0xa8]);
     }
 }
