@@ -12,7 +12,7 @@ use longwire::datapath::clamp::clamp_mss;
 use longwire::datapath::frame::{self, Mac};
 use longwire::keys::{Fingerprint, Identity, NodeId, OverlayId, OverlayKey, OverlaySecrets};
 use longwire::wire::certificate::Certificate;
-use longwire::wire::data::{self, Fragment, Meta};
+use longwire::wire::data::{self, Checksum, Fragment, Meta};
 use longwire::wire::handshake::{self, Envelope, Payload, Suite};
 use longwire::wire::message::{self, Directory, Member, Refusal};
 use longwire::wire::relay::{self, LegKey, RelayId};
@@ -56,7 +56,12 @@ fn arbitrary_packets_end_in_a_value_or_an_error() {
     let packets = vec![
         [header.bytes().as_slice(), &[9; 60]].concat(),
         [data::Header { is_data: false, ..header }.bytes().as_slice(), &[9; 17]].concat(),
-        [&[Meta { fragment: true }.byte()], Fragment { id: 3, part: 1 }.bytes().as_slice(), &[5; 30]].concat(),
+        [
+            &[Meta { fragment: true, checksum: Checksum::Finished }.byte()],
+            Fragment { id: 3, part: 1 }.bytes().as_slice(),
+            &[5; 30],
+        ]
+        .concat(),
     ];
     feed(share(120), &mut Bytes::new("data", packets), |input| {
         if let Ok(header) = data::Header::parse(input) {
