@@ -11,6 +11,12 @@ pub mod frame;
 
 pub mod offload;
 
+pub mod layout;
+
+pub mod checksum;
+
+pub mod segment;
+
 mod switch;
 
 pub mod fdb;
@@ -28,6 +34,8 @@ pub mod replay;
 pub mod fragment;
 
 mod relay;
+
+pub mod coalesce;
 
 pub mod stats;
 

@@ -38,6 +38,8 @@ drop_reasons! {
     Runt = "runt",
     /// Longer than the overlay carries.
     Jumbo = "jumbo",
+    /// What the kernel said of the frame does not fit it.
+    Offload = "offload",
     /// Pause or slow protocol, or a BPDU where these are off.
     LinkLocal = "link_local",
     /// The source is a group address or all zeroes.
