@@ -49,7 +49,7 @@ pub use emulator::Impairment;
 pub use frame::Mac;
 pub use measure::{Capture, Iperf, Ping, PingReport, Reply};
 pub use nat::{Nat, can_be_direct};
-pub use packet::PacketSocket;
+pub use packet::{PacketSocket, send_segmented};
 pub use process::{Process, poll_for, wait_for};
 pub use space::Space;
 pub use status::{FdbEntry, Overlay, PathState, Peer, Status};
