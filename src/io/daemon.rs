@@ -24,6 +24,7 @@ use super::tap::{self, Tap, TapError};
 use super::udp::{Listen, UdpError, Underlay};
 use super::{INPUT_QUEUE, Input, addresses, clock};
 use crate::config::{Attach, INTERFACE_NAME_MAX, Overlay, Settings, SocketChoice};
+use crate::datapath::offload::TapOffload;
 use crate::keys::{Fingerprint, Identity};
 use crate::node::{self, HandshakeKind, Memory, Node, OverlaySettings, SupernodeSettings};
 use crate::time::{Time, WallTime};
@@ -154,7 +155,7 @@ async fn open_tap(
     wirings: &mut Vec<Wiring>,
 ) -> Result<Box<dyn Tap>, DaemonError> {
     let name = overlay.tap.clone().unwrap_or_else(|| default_tap(&overlay.name));
-    let tap = tap::open(&name, overlay.switch.mtu)?;
+    let tap = tap::open(&name, overlay.switch.mtu, TapOffload::None)?;
     let mac = identity.tap_mac(overlay.secrets.id());
     wirings.push(netlink::wire(netlink, tap.name(), mac, overlay.switch.mtu, &overlay.attach).await?);
     info!(overlay = overlay.name, id = %overlay.secrets.id(), tap = tap.name(), "joining");

@@ -1,9 +1,11 @@
 //! The TAP: where frames of the host and its VMs come in and go out.
 //!
-//! [`Tap`] is the seam behind which both backends stand: `plain` reads and writes one finished frame per
-//! system call. What they have in common is [`Device`].
+//! [`Tap`] is the seam behind which both backends stand: `plain` moves one finished frame per system call,
+//! `offload` superframes and partial checksums. What they have in common is [`Device`].
 
 mod plain;
+
+mod offload;
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -13,10 +15,12 @@ use rustix::io::Errno;
 use thiserror::Error;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
+use tracing::warn;
 
 use super::{Severity, sort, watch};
 use crate::datapath::buf::Frames;
 use crate::datapath::offload::{TapOffload, Virtio};
+use offload::OffloadTap;
 use plain::PlainTap;
 
 /// Frames per wakeup and TAP before others have their turn.
@@ -49,7 +53,7 @@ pub enum TapError {
 /// What went wrong at a TAP and passed; readable by `longwire status`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TapCounters {
-    /// Reads that failed.
+    /// Reads that failed, and frames whose note from the kernel asks for what was never offered.
     pub read: u64,
     /// Frames the kernel did not take (the TAP is down, or its queue is full).
     pub write: u64,
@@ -89,12 +93,31 @@ pub trait Tap: Send {
     fn counters(&self) -> TapCounters;
 }
 
-/// Makes the TAP `name` (`%d` in it is filled in by the kernel); it goes when this is dropped.
-/// Must be called on the loop's runtime.
-pub fn open(name: &str, mtu: usize) -> Result<Box<dyn Tap>, TapError> {
-    match PlainTap::open(name, mtu) {
-        Ok(tap) => Ok(Box::new(tap)),
-        Err(error) => Err(explain(name, error)),
+/// Makes the TAP `name` (`%d` in it is filled in by the kernel) with the most of `wanted` that the kernel
+/// gives; it goes when this is dropped. `mtu` is the largest payload. Must be called on the loop's runtime.
+pub fn open(name: &str, mtu: usize, wanted: TapOffload) -> Result<Box<dyn Tap>, TapError> {
+    let mut refusal = None;
+    if wanted != TapOffload::None {
+        match OffloadTap::open(name, wanted) {
+            Ok(tap) => return Ok(Box::new(tap)),
+            Err(error) if offload::is_refusal(&error) => refusal = Some(error),
+            Err(error) => return Err(explain(name, error)),
+        }
+    }
+    let tap = PlainTap::open(name, mtu).map_err(|error| explain(name, error))?;
+    if let Some(error) = refusal {
+        let tap = tap.name();
+        warn!(tap, %error, "this kernel has no offloads on TAPs: frames go one by one");
+    }
+    Ok(Box::new(tap))
+}
+
+/// What `longwire status` calls an offload.
+pub const fn word(offload: TapOffload) -> &'static str {
+    match offload {
+        TapOffload::None => "none",
+        TapOffload::Tcp => "tcp",
+        TapOffload::TcpAndUdp => "tcp and udp",
     }
 }
 

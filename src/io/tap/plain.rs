@@ -5,6 +5,7 @@ use std::io::{self, Read, Write};
 use std::os::fd::{FromRawFd, IntoRawFd, OwnedFd};
 use std::task::{Context, Poll};
 
+use super::offload::forget_offload;
 use super::{Device, FRAME_EXTRA, READ_FRAMES, Tap, TapCounters};
 use crate::datapath::buf::Frames;
 use crate::datapath::offload::{TapOffload, Virtio};
@@ -22,7 +23,9 @@ impl PlainTap {
         let iface = tun_tap::Iface::without_packet_info(name, tun_tap::Mode::Tap)?;
         iface.set_non_blocking()?;
         let name = iface.name().to_owned();
-        let device = Device::watch(name, file_of(iface))?;
+        let file = file_of(iface);
+        forget_offload(&file);
+        let device = Device::watch(name, file)?;
         Ok(Self { device, room: mtu + FRAME_EXTRA })
     }
 }
