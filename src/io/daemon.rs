@@ -20,10 +20,11 @@ use super::netlink::{self, NetlinkError, Wiring};
 use super::quic::{Links, QuicError, inbox};
 use super::state::{self, State, StateError};
 use super::status::{self, Server, SocketError};
-use super::tap::{PlainTap, Tap, TapError};
+use super::tap::{self, Tap, TapError};
 use super::udp::{Listen, UdpError, Underlay};
 use super::{INPUT_QUEUE, Input, addresses, clock};
 use crate::config::{Attach, INTERFACE_NAME_MAX, Overlay, Settings, SocketChoice};
+use crate::datapath::offload::TapOffload;
 use crate::keys::{Fingerprint, Identity};
 use crate::node::{self, HandshakeKind, Memory, Node, OverlaySettings, SupernodeSettings};
 use crate::time::{Time, WallTime};
@@ -117,7 +118,7 @@ async fn serve(
 
     let mut taps: Vec<Box<dyn Tap>> = Vec::new();
     for overlay in &settings.overlays {
-        taps.push(Box::new(open_tap(overlay, &identity, netlink, wirings).await?));
+        taps.push(open_tap(overlay, &identity, netlink, wirings).await?);
     }
     let tap_names: BTreeSet<String> = taps.iter().map(|tap| tap.name().to_owned()).collect();
     let _socket = open_socket(&settings.socket, background, &inputs_in)?;
@@ -152,9 +153,9 @@ async fn open_tap(
     identity: &Identity,
     netlink: &rtnetlink::Handle,
     wirings: &mut Vec<Wiring>,
-) -> Result<PlainTap, DaemonError> {
+) -> Result<Box<dyn Tap>, DaemonError> {
     let name = overlay.tap.clone().unwrap_or_else(|| default_tap(&overlay.name));
-    let tap = PlainTap::open(&name, overlay.switch.mtu)?;
+    let tap = tap::open(&name, overlay.switch.mtu, TapOffload::None)?;
     let mac = identity.tap_mac(overlay.secrets.id());
     wirings.push(netlink::wire(netlink, tap.name(), mac, overlay.switch.mtu, &overlay.attach).await?);
     info!(overlay = overlay.name, id = %overlay.secrets.id(), tap = tap.name(), "joining");
