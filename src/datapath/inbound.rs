@@ -90,6 +90,10 @@ impl Datapath {
             Err(error) => return stats.dropped(error.into()),
         };
         stats.datagrams_in += 1;
+        let overlay = port.overlay;
+        if header.is_data {
+            port.activity.rx_bytes += plain.len() as u64 - 1;
+        }
         if port.hear(now, path) {
             self.notices.push_back(Notice::Heard { port: id, path });
         }
@@ -97,33 +101,32 @@ impl Datapath {
             self.confirm(now, id, path);
         }
         if header.is_data {
-            self.frame(now, id, plain);
+            self.frame(now, (overlay, id), plain);
         } else {
             self.notices.push_back(Notice::Session { port: id, path, message: plain.to_vec() });
         }
     }
 
     /// The plain part of DATA: a frame, or a piece of one.
-    fn frame(&mut self, now: Time, id: PortId, plain: &[u8]) {
-        let Some(port) = self.ports.get_mut(&id) else { return };
-        let overlay = port.overlay;
-        let stats = &mut self.stats[overlay.0];
+    fn frame(&mut self, now: Time, from: (OverlayIndex, PortId), plain: &[u8]) {
+        let stats = &mut self.stats[from.0.0];
         let Some((Ok(meta), rest)) = plain.split_first().map(|(meta, rest)| (Meta::parse(*meta), rest)) else {
             return stats.dropped(DropReason::Reserved);
         };
         if !meta.fragment {
-            return self.deliver(now, (overlay, id), meta.checksum, rest);
+            return self.deliver(now, from, meta.checksum, rest);
         }
         let (fragment, bytes) = match Fragment::parse(rest) {
             Ok(parsed) => parsed,
             Err(error) => return stats.dropped(error.into()),
         };
+        let Some(port) = self.ports.get_mut(&from.1) else { return };
         stats.dropped_many(DropReason::Reassembly, port.reassembly.take_lost());
         let mut reassembly = mem::take(&mut port.reassembly);
         if let Some(frame) = reassembly.accept(now, fragment.id, fragment.part, bytes) {
-            self.deliver(now, (overlay, id), meta.checksum, frame);
+            self.deliver(now, from, meta.checksum, frame);
         }
-        if let Some(port) = self.ports.get_mut(&id) {
+        if let Some(port) = self.ports.get_mut(&from.1) {
             port.reassembly = reassembly;
         }
     }
@@ -137,9 +140,6 @@ impl Datapath {
             return self.stats[from.0.0].dropped(reason);
         }
         self.stats[from.0.0].frame_out(frame.len());
-        if let Some(port) = self.ports.get_mut(&from.1) {
-            port.activity.rx_bytes += frame.len() as u64;
-        }
     }
 
     fn judge_and_push(
