@@ -16,7 +16,7 @@ use tokio::sync::{mpsc, watch as latest};
 use tracing::{info, warn};
 
 use super::driver::{DriveError, Driver, Parts};
-use super::netlink::{self, NetlinkError, Wiring};
+use super::netlink::{self, NetlinkError, TapShape, Wiring};
 use super::quic::{Links, QuicError, inbox};
 use super::state::{self, State, StateError};
 use super::status::{self, Server, SocketError};
@@ -24,7 +24,6 @@ use super::tap::{self, Tap, TapError};
 use super::udp::{Listen, UdpError, Underlay};
 use super::{INPUT_QUEUE, Input, addresses, clock};
 use crate::config::{Attach, INTERFACE_NAME_MAX, Overlay, Settings, SocketChoice};
-use crate::datapath::offload::TapOffload;
 use crate::keys::{Fingerprint, Identity};
 use crate::node::{self, HandshakeKind, Memory, Node, OverlaySettings, SupernodeSettings};
 use crate::time::{Time, WallTime};
@@ -100,7 +99,7 @@ async fn live(settings: Settings, background: &Background) -> Result<(), DaemonE
 }
 
 async fn serve(
-    settings: Settings,
+    mut settings: Settings,
     background: &Background,
     netlink: &rtnetlink::Handle,
     wirings: &mut Vec<Wiring>,
@@ -117,8 +116,10 @@ async fn serve(
     let links = Links::new(background.clone(), Arc::clone(&underlay), received, &identity, serves, inputs_in.clone())?;
 
     let mut taps: Vec<Box<dyn Tap>> = Vec::new();
-    for overlay in &settings.overlays {
-        taps.push(open_tap(overlay, &identity, netlink, wirings).await?);
+    for overlay in &mut settings.overlays {
+        let tap = open_tap(overlay, &identity, netlink, wirings).await?;
+        overlay.switch.tap = tap.offload();
+        taps.push(tap);
     }
     let tap_names: BTreeSet<String> = taps.iter().map(|tap| tap.name().to_owned()).collect();
     let _socket = open_socket(&settings.socket, background, &inputs_in)?;
@@ -155,10 +156,12 @@ async fn open_tap(
     wirings: &mut Vec<Wiring>,
 ) -> Result<Box<dyn Tap>, DaemonError> {
     let name = overlay.tap.clone().unwrap_or_else(|| default_tap(&overlay.name));
-    let tap = tap::open(&name, overlay.switch.mtu, TapOffload::None)?;
+    let tap = tap::open(&name, overlay.switch.mtu, overlay.switch.tap)?;
     let mac = identity.tap_mac(overlay.secrets.id());
-    wirings.push(netlink::wire(netlink, tap.name(), mac, overlay.switch.mtu, &overlay.attach).await?);
-    info!(overlay = overlay.name, id = %overlay.secrets.id(), tap = tap.name(), "joining");
+    let shape = TapShape { mac, mtu: overlay.switch.mtu, queue: overlay.tap_queue(tap.offload()) };
+    wirings.push(netlink::wire(netlink, tap.name(), shape, &overlay.attach).await?);
+    let offload = tap::word(tap.offload());
+    info!(overlay = overlay.name, id = %overlay.secrets.id(), tap = tap.name(), offload, "joining");
     if overlay.attach == Attach::Nothing {
         warn!(
             tap = tap.name(),
