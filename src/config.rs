@@ -38,6 +38,10 @@ const TAP_OFFLOAD_DEFAULT: bool = false;
 const TAP_QUEUE: u32 = 64;
 /// A queue needs a place; more than this is memory and delay only.
 const TAP_QUEUE_RANGE: std::ops::RangeInclusive<u32> = 1..=16_384;
+/// Nice value of the loop: frames that wait for a processor are the first thing a user feels.
+const PRIORITY_DEFAULT: i32 = -15;
+/// What Linux knows.
+const PRIORITY_RANGE: std::ops::RangeInclusive<i32> = -20..=19;
 /// Overlays of one daemon.
 const OVERLAYS_MAX: usize = 64;
 /// Supernodes of one daemon.
@@ -61,6 +65,8 @@ pub struct Config {
     pub log: Option<LogLevel>,
     /// Log lines as JSON.
     pub log_json: Option<bool>,
+    /// The nice value of the thread that carries frames.
+    pub priority: Option<i32>,
     /// Where to register.
     pub supernode: Vec<SupernodeText>,
     /// The only overlays served, as a supernode.
@@ -141,6 +147,8 @@ pub struct Settings {
     pub log: LogLevel,
     /// Log lines as JSON.
     pub log_json: bool,
+    /// The nice value of the thread that carries frames, if the host allows it.
+    pub priority: i32,
     /// Where to register.
     pub supernodes: Vec<SupernodeSettings>,
     /// The overlays to be in.
@@ -199,7 +207,7 @@ impl Config {
     /// Reads key files, fills defaults in, refuses what cannot be. `env_key` is the text of
     /// `LONGWIRE_KEY`, for an overlay that names no file.
     pub fn check(self, env_key: Option<&str>) -> Result<Settings, ConfigError> {
-        let Self { name, listen, serve, state, socket, log, log_json, supernode, allow, overlay } = self;
+        let Self { name, listen, serve, state, socket, log, log_json, priority, supernode, allow, overlay } = self;
         if listen.is_some() && serve.is_some() {
             return Err(ConfigError::Together("listen", "serve"));
         }
@@ -215,6 +223,8 @@ impl Config {
         limit("overlay", overlay.len(), OVERLAYS_MAX)?;
         limit("supernode", supernode.len(), SUPERNODES_MAX)?;
         distinct(&overlay)?;
+        let priority = priority.unwrap_or(PRIORITY_DEFAULT);
+        within("priority", priority, &PRIORITY_RANGE)?;
         if env_key.is_some() && overlay.iter().filter(|overlay| overlay.takes_env()).count() > 1 {
             return Err(ConfigError::EnvForMany);
         }
@@ -227,6 +237,7 @@ impl Config {
             socket: socket.map_or(SocketChoice::Named(named), SocketChoice::At),
             log: log.unwrap_or_default(),
             log_json: log_json.unwrap_or(false),
+            priority,
             supernodes: supernode.into_iter().map(|text| text.0).collect(),
             overlays: overlay.into_iter().map(|overlay| overlay.check(env_key)).collect::<Result<_, _>>()?,
         })

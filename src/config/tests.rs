@@ -15,6 +15,7 @@ fn a_whole_file_becomes_settings() {
         socket = "/tmp/socket"
         log = "debug"
         log-json = true
+        priority = 5
         supernode = ["sn.example", "192.0.2.1:9#{pin}", "[2001:db8::1]:9"]
         [[overlay]]
         name = "lab"
@@ -49,6 +50,7 @@ fn a_whole_file_becomes_settings() {
     );
     assert_eq!(settings.socket, SocketChoice::At("/tmp/socket".into()));
     assert!(settings.serve.is_none() && settings.log_json);
+    assert_eq!(settings.priority, 5);
     let queues = |overlay: &Overlay| [TapOffload::Tcp, TapOffload::None].map(|offload| overlay.tap_queue(offload));
     assert_eq!(queues(&settings.overlays[0]), [Some(7), Some(7)]);
     assert_eq!(queues(&settings.overlays[1]), [Some(64), None]);
@@ -110,6 +112,7 @@ fn what_does_not_fit_together_is_refused() {
         (format!("supernode = [\"a\"]\n{overlay}bridge = \"b\"\naddress = \"10.0.0.1/8\""), "exclude each other"),
         (format!("supernode = [\"a\"]\n{overlay}mtu = 9000"), "from 576 to 2700"),
         (format!("supernode = [\"a\"]\n{overlay}tap-queue = 0"), "`tap-queue` 0: from 1 to 16384"),
+        (format!("priority = -21\nsupernode = [\"a\"]\n{overlay}"), "`priority` -21: from -20 to 19"),
         ("supernode = [\"a\"]\n[[overlay]]\nname = \"a\"".into(), "no key for the overlay a"),
     ];
     for (text, word) in cases {

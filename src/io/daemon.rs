@@ -9,11 +9,12 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustix::process::setpriority_process;
 use sd_notify::NotifyState;
 use thiserror::Error;
 use tokio::runtime::{Builder, Handle as Background};
 use tokio::sync::{mpsc, watch as latest};
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use super::driver::{DriveError, Driver, Parts};
 use super::netlink::{self, NetlinkError, TapShape, Wiring};
@@ -134,10 +135,12 @@ async fn serve(
     background.spawn(keep(Arc::clone(&state), remembered, start));
 
     let overlays = settings.overlays.iter().map(|overlay| overlay.name.clone()).collect();
+    let priority = settings.priority;
     let node_settings = node_settings(settings, identity, underlay.local(), state.memory());
     let node = Node::new(node_settings, state::random()?, start.0, start.1);
     let kept = memory.clone();
     let driver = Driver::new(Parts { node, underlay, inbox, taps, links, inputs, memory, overlays })?;
+    prefer(priority);
     notify(NotifyState::Ready);
     let ended = driver.drive(found).await;
     notify(NotifyState::Stopping);
@@ -244,6 +247,16 @@ fn has_aes() -> bool {
     return std::arch::is_aarch64_feature_detected!("aes");
     #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
     false
+}
+
+/// Gives the calling thread, which is the loop's, its nice value; the background keeps the usual one, as
+/// all its threads were or will be started by one of its own.
+fn prefer(nice: i32) {
+    // On Linux a thread has a nice value of its own, and nobody named is the thread that calls.
+    match setpriority_process(None, nice) {
+        Ok(()) => debug!(nice, "priority of the loop"),
+        Err(error) => debug!(nice, %error, "the loop keeps its usual priority"),
+    }
 }
 
 /// A node that is a supernode registers at itself as at any other.
