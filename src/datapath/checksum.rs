@@ -60,3 +60,6 @@ pub fn finish(frame: &mut [u8], start: usize, offset: usize) -> bool {
     packet[offset..offset + 2].copy_from_slice(&checksum.to_be_bytes());
     true
 }
+
+#[cfg(test)]
+mod tests;

@@ -276,3 +276,6 @@ fn mask(layout: &Layout) -> [u8; HEADERS_MAX] {
     }
     mask
 }
+
+#[cfg(test)]
+mod tests;

@@ -142,3 +142,6 @@ fn behind_ipv6(packet: &[u8]) -> Option<(usize, u8)> {
     }
     None
 }
+
+#[cfg(test)]
+pub(super) mod tests;

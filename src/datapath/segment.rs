@@ -207,3 +207,6 @@ pub(super) fn put(bytes: &mut [u8], at: usize, word: u16) {
 pub(super) fn short(len: usize) -> u16 {
     u16::try_from(len).unwrap_or(u16::MAX)
 }
+
+#[cfg(test)]
+mod tests;
