@@ -33,7 +33,7 @@ const MTU_DEFAULT: u16 = 1500;
 /// The least that IPv4 hosts must take (RFC 791), and the most that two packets of an ordinary underlay carry.
 const MTU_RANGE: std::ops::RangeInclusive<u16> = 576..=2700;
 /// Whether superframes cross a TAP where nobody says otherwise.
-const TAP_OFFLOAD_DEFAULT: bool = false;
+const TAP_OFFLOAD_DEFAULT: bool = true;
 /// Frames that wait in a TAP where each may be 64 KB: 4 MB, and little to wait for behind a large download.
 const TAP_QUEUE: u32 = 64;
 /// A queue needs a place; more than this is memory and delay only.

@@ -335,7 +335,7 @@ fn nice_values(pid: u32) -> Vec<i32> {
 #[test]
 fn a_user_sees_and_chooses_the_backend_its_queue_and_the_priority() {
     let scene = Scene::new();
-    let offloading = scene.start(1, "", "tap-offload = true");
+    let offloading = scene.start(1, "", "");
     let key = &scene.key_file;
     let address = format!("{}/24", inner_address(2));
     let flags = ["up", "lan", "--key-file", key, "--supernode", &scene.supernode.address, "--address", &address];
@@ -370,7 +370,7 @@ fn a_daemon_that_must_do_without_says_so_once() {
     let daemon = std::thread::scope(|scope| {
         let refused = scope.spawn(|| {
             refuse_ioctl(TUNSETOFFLOAD, None);
-            scene.start(1, "", "tap-offload = true")
+            scene.start(1, "", "")
         });
         refused.join().unwrap()
     });
