@@ -50,13 +50,17 @@ fn transfer(from: &Guest, to: &Guest, len: usize) {
 
 /// Two members with a guest each, the first behind a link like this.
 fn world(impairment: Impairment) -> World {
+    world_with(impairment, &[])
+}
+
+fn world_with(impairment: Impairment, words: &[&str]) -> World {
     let mut lab = lab::Lab::new();
     let server = lab.supernode_host("sn");
     let places = [lab.emulated_site("s1", Nat::Open, impairment), lab.site("s2", Nat::Open)].map(|site| {
         let host = lab.host(&site, &format!("h{}", site.name));
         (site, host)
     });
-    let world = World::with_hosts(lab, server, places.into());
+    let world = World::with_words(lab, server, places.into(), words);
     world.wait_paths("direct", MEETING);
     world
 }
@@ -125,6 +129,18 @@ fn duplicates_on_the_underlay_end_there() {
     let segments = segments_of(&world, || transfer(&world.nodes[0].guest, &world.nodes[1].guest, 5_000_000));
     assert_nothing_twice(&world, &segments);
     assert!(world.nodes[1].daemon.counters()["replayed"] > 100, "the link doubled packets");
+}
+
+/// A host whose kernel or user knows no offloads, and one with all of them.
+#[test]
+fn bytes_survive_between_a_plain_tap_and_an_offloading_one() {
+    for words in [["--no-tap-offload", ""], ["", "--no-tap-offload"], ["--no-tap-offload"; 2]] {
+        let world = world_with(Impairment::NONE, &words);
+        segments_of(&world, || {
+            transfer(&world.nodes[0].guest, &world.nodes[1].guest, 3_000_000);
+            transfer(&world.nodes[1].guest, &world.nodes[0].guest, 3_000_000);
+        });
+    }
 }
 
 #[test]
