@@ -120,7 +120,7 @@ impl Driver {
         let names = taps.iter().map(|tap| tap.name().to_owned()).collect();
         Ok(Self {
             node,
-            underlay: watch(underlay, Interest::READABLE | Interest::WRITABLE)?,
+            underlay: watch(underlay, Interest::READABLE)?,
             inbox,
             taps,
             links,
@@ -334,8 +334,12 @@ impl Driver {
             return;
         };
         let rest = async {
+            // Watched for writing only now: the poller would wake us for each datagram that has left.
+            let Ok(full) = underlay.second_handle().and_then(|fd| watch(fd, Interest::WRITABLE)) else {
+                return;
+            };
             loop {
-                let Ok(mut writable) = self.underlay.writable().await else {
+                let Ok(mut writable) = full.writable().await else {
                     return;
                 };
                 match underlay.send(batch, next) {
