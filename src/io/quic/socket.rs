@@ -30,7 +30,7 @@ const INBOX: usize = 1024;
 #[derive(Debug)]
 pub(in crate::io) struct Received {
     pub(in crate::io) bytes: Bytes,
-    meta: RecvMeta,
+    pub(in crate::io) meta: RecvMeta,
 }
 
 /// The loop's end of the queue.
