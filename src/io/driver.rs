@@ -236,7 +236,8 @@ impl Driver {
         if self.datagrams.is_empty() {
             return Ok(());
         }
-        trace!(buffers = self.datagrams.len(), bytes = self.datagrams.byte_len(), "received");
+        let bytes = || self.datagrams.iter().map(|(bytes, _)| bytes.len()).sum::<usize>();
+        trace!(buffers = self.datagrams.len(), bytes = bytes(), "received");
         self.node.handle_datagrams(now, &mut self.datagrams);
         self.drain(now).await
     }

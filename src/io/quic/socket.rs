@@ -33,7 +33,7 @@ const FULL_SOCKET: Duration = Duration::from_millis(1);
 #[derive(Debug)]
 pub(in crate::io) struct Received {
     pub(in crate::io) bytes: Bytes,
-    meta: RecvMeta,
+    pub(in crate::io) meta: RecvMeta,
 }
 
 /// The loop's end of the queue.
