@@ -106,10 +106,13 @@ pub(super) fn explain(peer: String, args: &AskArgs) -> Result<(), Failure> {
 }
 
 fn overlay_text(overlay: &OverlayStatus) -> String {
+    let tap = match overlay.tap.as_str() {
+        "" => "no TAP".into(),
+        tap => format!("{tap} (offload: {})", overlay.tap_offload),
+    };
     let mut text = format!(
-        "\noverlay {} on {}: {} peers, {} addresses known\n",
+        "\noverlay {} on {tap}: {} peers, {} addresses known\n",
         overlay.name,
-        if overlay.tap.is_empty() { "no TAP" } else { &overlay.tap },
         overlay.peers.len(),
         overlay.fdb_entries
     );

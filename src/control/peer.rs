@@ -254,9 +254,12 @@ impl Peer {
             Ok((payload, keys)) => {
                 fx.timers.cancel(Timer::Handshake(self.port));
                 self.has_aes = payload.has_aes;
+                // Now we know that AES is slow there: these keys carry frames until the next ones are made.
+                let is_slow = keys.suite == Suite::AesGcm && !payload.has_aes;
+                let rekey = if is_slow { Duration::ZERO } else { REKEY_AFTER };
                 fx.commands.push_back(Command::Install { port: self.port, keys, confirmed: true });
                 fx.send(self.port, path, &Message::Confirm);
-                fx.timers.set(Timer::Rekey(self.port), fx.now + REKEY_AFTER);
+                fx.timers.set(Timer::Rekey(self.port), fx.now + rekey);
                 let rtt = fx.now.since(attempt.sent);
                 self.on_session(fx, payload.boot, path, rtt);
             }

@@ -64,6 +64,8 @@ pub struct OverlayStatus {
     pub id: String,
     /// The name of its TAP; filled in by `io`, empty in simulations.
     pub tap: String,
+    /// What crosses the TAP besides finished frames: `none`, `tcp` or `tcp and udp`; filled in by `io`.
+    pub tap_offload: String,
     /// The supernodes this node is registered at.
     pub supernodes: Vec<SupernodeStatus>,
     /// The other members.

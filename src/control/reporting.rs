@@ -63,6 +63,7 @@ impl Control {
             name: self.overlays[index.0].name.clone(),
             id: self.overlays[index.0].id().to_string(),
             tap: String::new(),
+            tap_offload: String::new(),
             supernodes: self.homes.iter().map(supernode).collect(),
             peers: peers.map(|peer| self.peer_status(now, datapath, peer)).collect(),
             fdb_entries: datapath.fdb_entries(now, index).len(),

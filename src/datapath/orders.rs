@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 
 use rand_chacha::rand_core::RngCore;
 
-use super::buf::{Deliveries, OverlayIndex, Transmits};
+use super::buf::{Batch, Deliveries, OverlayIndex, Transmits};
+use super::coalesce::Coalescer;
+use super::fair::Order;
 use super::fdb::{Entry, PortId};
 use super::port::{Epoch, Path, Port};
 use super::relay::{Channels, Legs};
@@ -30,6 +32,10 @@ impl Datapath {
             node_stats: Stats::default(),
             transmits: Transmits::default(),
             deliveries: Deliveries::default(),
+            order: Order::default(),
+            joining: Coalescer::default(),
+            cuts: Batch::default(),
+            finished: Vec::new(),
             scratch: Vec::new(),
             notices: VecDeque::new(),
         }
@@ -78,7 +84,9 @@ impl Datapath {
             Command::Silence { port } => self.silence(port),
             Command::CountDrop { reason } => self.node_stats.dropped(reason),
             Command::SendSession { port, path, message, hops } => {
-                self.transmit(now, port, path, hops, (false, &[&message]));
+                if let Some(mut way) = self.way(now, port, path, hops) {
+                    way.seal_parts(false, &[&message]);
+                }
             }
             Command::SendPlain { path, packet } => self.send_plain(path, &packet),
             Command::Measure { port } => self.measure(now, port),
@@ -160,9 +168,9 @@ impl Datapath {
 
     fn flush_pending(&mut self, now: Time, id: PortId) {
         let Some(port) = self.ports.get_mut(&id) else { return };
-        if port.path.is_some() && port.sending(now).is_some() {
-            for frame in port.take_held(now) {
-                self.send(now, id, &frame);
+        if port.path.is_some() && port.can_send(now) {
+            for (frame, work) in port.take_held(now) {
+                self.send(now, id, &frame, work);
             }
         }
     }
@@ -179,7 +187,7 @@ impl Datapath {
 
     fn measure(&mut self, now: Time, id: PortId) {
         if let Some(port) = self.ports.get_mut(&id) {
-            port.activity.has_keys = port.sending(now).is_some();
+            port.activity.has_keys = port.can_send(now);
             self.notices.push_back(Notice::Measured { port: id, activity: port.activity });
         }
     }

@@ -9,6 +9,7 @@ use std::time::Duration;
 use super::buf::OverlayIndex;
 use super::fragment::Reassembly;
 use super::seal::{Opener, PACKETS_MAX, Sealer, SessionKeys};
+use super::segment::Work;
 use crate::time::Time;
 use crate::wire::relay::RelayId;
 
@@ -54,6 +55,15 @@ impl Epoch {
         Self { sealer: Sealer::new(keys), opener: Opener::new(keys), local_index: keys.local_index, since: now }
     }
 
+    /// `current`, if it may seal at `now`.
+    pub(super) fn usable(current: &mut Option<Box<Self>>, now: Time) -> Option<&mut Self> {
+        current.as_deref_mut().filter(|epoch| epoch.can_send(now))
+    }
+
+    fn can_send(&self, now: Time) -> bool {
+        !self.is_expired(now) && self.sealer.sealed() < PACKETS_MAX
+    }
+
     pub(super) fn is_expired(&self, now: Time) -> bool {
         now.since(self.since) >= KEY_LIFE
     }
@@ -84,6 +94,13 @@ pub struct Activity {
     pub has_keys: bool,
 }
 
+/// A frame that waits for keys.
+struct Held {
+    since: Time,
+    frame: Vec<u8>,
+    work: Work,
+}
+
 /// One port towards a peer.
 pub(super) struct Port {
     pub(super) overlay: OverlayIndex,
@@ -98,7 +115,7 @@ pub(super) struct Port {
     pub(super) watched: bool,
     /// A path other than the one in use that was reported already.
     pub(super) noted: Option<Path>,
-    pending: VecDeque<(Time, Vec<u8>)>,
+    pending: VecDeque<Held>,
     pending_bytes: usize,
 }
 
@@ -120,9 +137,9 @@ impl Port {
         }
     }
 
-    /// The epoch that sends at `now`, if there is one.
-    pub(super) fn sending(&mut self, now: Time) -> Option<&mut Epoch> {
-        self.current.as_deref_mut().filter(|epoch| !epoch.is_expired(now) && epoch.sealer.sealed() < PACKETS_MAX)
+    /// Whether there are keys to send with at `now`.
+    pub(super) fn can_send(&self, now: Time) -> bool {
+        self.current.as_deref().is_some_and(|epoch| epoch.can_send(now))
     }
 
     /// The epoch that `index` names.
@@ -146,23 +163,23 @@ impl Port {
     }
 
     /// Keeps a frame until there are keys; what waited too long makes room. `false` if there is none.
-    pub(super) fn hold(&mut self, now: Time, frame: &[u8]) -> bool {
-        while self.pending.front().is_some_and(|(since, _)| now.since(*since) >= PENDING_LIFE) {
-            self.pending_bytes -= self.pending.pop_front().map_or(0, |(_, old)| old.len());
+    pub(super) fn hold(&mut self, now: Time, frame: &[u8], work: Work) -> bool {
+        while self.pending.front().is_some_and(|held| now.since(held.since) >= PENDING_LIFE) {
+            self.pending_bytes -= self.pending.pop_front().map_or(0, |old| old.frame.len());
         }
         if self.pending.len() >= PENDING_FRAMES || self.pending_bytes + frame.len() > PENDING_BYTES {
             return false;
         }
         self.pending_bytes += frame.len();
-        self.pending.push_back((now, frame.to_vec()));
+        self.pending.push_back(Held { since: now, frame: frame.to_vec(), work });
         true
     }
 
     /// The frames that waited and are not too old, oldest first.
-    pub(super) fn take_held(&mut self, now: Time) -> impl Iterator<Item = Vec<u8>> + use<> {
+    pub(super) fn take_held(&mut self, now: Time) -> impl Iterator<Item = (Vec<u8>, Work)> + use<> {
         self.pending_bytes = 0;
         let held = std::mem::take(&mut self.pending).into_iter();
-        held.filter(move |(since, _)| now.since(*since) < PENDING_LIFE).map(|(_, frame)| frame)
+        held.filter(move |held| now.since(held.since) < PENDING_LIFE).map(|held| (held.frame, held.work))
     }
 
     /// Nobody waits for these frames any more.

@@ -24,7 +24,7 @@ use tracing::{info, trace, warn};
 use super::clock::{self, JumpWatch, Timer};
 use super::events::EventLog;
 use super::quic::{Inbox, Links};
-use super::tap::Tap;
+use super::tap::{self, Tap};
 use super::udp::{Sent, Underlay};
 use super::{Input, watch};
 use crate::control::report::{Request, Response};
@@ -278,6 +278,7 @@ impl Driver {
         if let Response::Status(status) = &mut response {
             for (overlay, tap) in status.overlays.iter_mut().zip(&self.taps) {
                 overlay.tap = tap.name().to_owned();
+                overlay.tap_offload = tap::word(tap.offload()).to_owned();
                 let counters = tap.counters();
                 overlay.counters.insert("tap_read_errors".into(), counters.read);
                 overlay.counters.insert("tap_write_errors".into(), counters.write);

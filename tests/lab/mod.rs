@@ -35,6 +35,8 @@ mod emulator;
 
 mod packet;
 
+mod kernel;
+
 pub mod frame;
 
 mod daemon;
@@ -51,9 +53,10 @@ use std::sync::atomic::{AtomicU32, Ordering};
 pub use daemon::{Daemon, Join, Supernode, longwire, new_key, program};
 pub use emulator::Impairment;
 pub use frame::Mac;
+pub use kernel::{cut_datagrams, refuse_ioctl};
 pub use measure::{Capture, Iperf, Ping, PingReport, Reply};
 pub use nat::{Nat, can_be_direct};
-pub use packet::PacketSocket;
+pub use packet::{PacketSocket, send_segmented};
 pub use privilege::find as find_tool;
 pub use process::{Process, poll_for, wait_for};
 pub use space::Space;
