@@ -65,6 +65,8 @@ pub struct Config {
     pub log: Option<LogLevel>,
     /// Log lines as JSON.
     pub log_json: Option<bool>,
+    /// What frames are sealed with.
+    pub cipher: Option<Cipher>,
     /// The nice value of the thread that carries frames.
     pub priority: Option<i32>,
     /// Where to register.
@@ -113,6 +115,20 @@ pub enum Stp {
     Drop,
 }
 
+/// What frames are sealed with; two nodes take AES-256-GCM only if both propose it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Cipher {
+    /// AES-256-GCM is proposed if the processor has AES instructions.
+    #[default]
+    Auto,
+    /// AES-256-GCM is proposed.
+    AesGcm,
+    /// ChaCha20-Poly1305 with everyone.
+    #[serde(rename = "chacha20-poly1305")]
+    ChaChaPoly,
+}
+
 /// What is logged.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -147,6 +163,8 @@ pub struct Settings {
     pub log: LogLevel,
     /// Log lines as JSON.
     pub log_json: bool,
+    /// What frames are sealed with.
+    pub cipher: Cipher,
     /// The nice value of the thread that carries frames, if the host allows it.
     pub priority: i32,
     /// Where to register.
@@ -207,7 +225,8 @@ impl Config {
     /// Reads key files, fills defaults in, refuses what cannot be. `env_key` is the text of
     /// `LONGWIRE_KEY`, for an overlay that names no file.
     pub fn check(self, env_key: Option<&str>) -> Result<Settings, ConfigError> {
-        let Self { name, listen, serve, state, socket, log, log_json, priority, supernode, allow, overlay } = self;
+        let Self { name, listen, serve, state, socket, log, log_json, priority, cipher, supernode, allow, overlay } =
+            self;
         if listen.is_some() && serve.is_some() {
             return Err(ConfigError::Together("listen", "serve"));
         }
@@ -237,6 +256,7 @@ impl Config {
             socket: socket.map_or(SocketChoice::Named(named), SocketChoice::At),
             log: log.unwrap_or_default(),
             log_json: log_json.unwrap_or(false),
+            cipher: cipher.unwrap_or_default(),
             priority,
             supernodes: supernode.into_iter().map(|text| text.0).collect(),
             overlays: overlay.into_iter().map(|overlay| overlay.check(env_key)).collect::<Result<_, _>>()?,

@@ -15,6 +15,7 @@ fn a_whole_file_becomes_settings() {
         socket = "/tmp/socket"
         log = "debug"
         log-json = true
+        cipher = "chacha20-poly1305"
         priority = 5
         supernode = ["sn.example", "192.0.2.1:9#{pin}", "[2001:db8::1]:9"]
         [[overlay]]
@@ -38,6 +39,7 @@ fn a_whole_file_becomes_settings() {
     let addresses: Vec<&str> = settings.supernodes.iter().map(|supernode| supernode.address.as_str()).collect();
     assert_eq!(addresses, ["sn.example:7777", "192.0.2.1:9", "[2001:db8::1]:9"]);
     assert_eq!(settings.supernodes[1].pin, Some(pin));
+    assert_eq!(settings.cipher, Cipher::ChaChaPoly);
     assert_eq!(settings.overlays[0].attach, Attach::Bridge("br0".into()));
     assert_eq!(
         settings.overlays[0].switch,

@@ -24,7 +24,7 @@ use super::status::{self, Server, SocketError};
 use super::tap::{self, Tap, TapError};
 use super::udp::{Listen, UdpError, Underlay};
 use super::{INPUT_QUEUE, Input, addresses, clock};
-use crate::config::{Attach, INTERFACE_NAME_MAX, Overlay, Settings, SocketChoice};
+use crate::config::{Attach, Cipher, INTERFACE_NAME_MAX, Overlay, Settings, SocketChoice};
 use crate::keys::{Fingerprint, Identity};
 use crate::node::{self, HandshakeKind, Memory, Node, OverlaySettings, SupernodeSettings};
 use crate::time::{Time, WallTime};
@@ -235,7 +235,16 @@ fn node_settings(settings: Settings, identity: Identity, local: SocketAddr, memo
         serve: settings.serve,
         memory,
         handshake: HandshakeKind::Noise,
-        has_aes: has_aes(),
+        has_aes: proposes_aes(settings.cipher),
+    }
+}
+
+/// Whether AES-256-GCM is proposed to peers.
+fn proposes_aes(cipher: Cipher) -> bool {
+    match cipher {
+        Cipher::Auto => has_aes(),
+        Cipher::AesGcm => true,
+        Cipher::ChaChaPoly => false,
     }
 }
 

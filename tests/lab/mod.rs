@@ -27,6 +27,10 @@ mod nat;
 
 mod topology;
 
+mod straight;
+
+mod tag;
+
 mod emulator;
 
 mod packet;
@@ -53,9 +57,12 @@ pub use kernel::{cut_datagrams, refuse_ioctl};
 pub use measure::{Capture, Iperf, Ping, PingReport, Reply};
 pub use nat::{Nat, can_be_direct};
 pub use packet::{PacketSocket, send_segmented};
+pub use privilege::find as find_tool;
 pub use process::{Process, poll_for, wait_for};
 pub use space::Space;
 pub use status::{FdbEntry, Overlay, PathState, Peer, Status};
+pub use straight::set_features;
+pub use tag::Tagging;
 pub use topology::{Guest, Host, Site, join_bridges};
 
 pub use world::{Node, World, inner_address};

@@ -1,6 +1,6 @@
 //! Raw packet sockets (AF_PACKET): frames out of and into an interface, byte for byte.
 //!
-//! With `kernel` the only file of the lab with `unsafe`: safe crates have neither the addresses
+//! With `kernel` and `tag` a file of the lab with `unsafe`: safe crates have neither the addresses
 //! nor the options of these sockets. The kernel takes the outer VLAN tag off an arriving frame and
 //! tells it beside the frame; [`PacketSocket::receive`] puts it back.
 #![allow(unsafe_code, reason = "AF_PACKET addresses, options and control messages exist only in libc")]
