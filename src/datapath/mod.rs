@@ -36,7 +36,7 @@ mod command;
 mod orders;
 
 pub use command::{Command, Notice};
-pub use port::{Activity, LegId, Path};
+pub use port::{Activity, LegId, MTU_ASSUMED, MTU_FLOOR, Path};
 pub use switch::SwitchSettings;
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
@@ -56,13 +56,10 @@ use crate::wire::data::{self, Checksum, FRAGMENT_LEN, Fragment, HEADER_LEN, Meta
 use crate::wire::handshake::Envelope;
 use crate::wire::{Kind, relay as relay_wire};
 
-/// The largest IP packet sent before a path was measured: it passes PPPoE (1492), the clouds' networks
-/// (1450, 1460) and most tunnels. Larger ones vanish there without a word, and full frames are cut anyway.
-const UNDERLAY_MTU: usize = 1400;
-/// What fits an IPv4 datagram.
-const LIMIT_V4: usize = UNDERLAY_MTU - 20 - 8;
-/// What fits an IPv6 datagram.
-const LIMIT_V6: usize = UNDERLAY_MTU - 40 - 8;
+/// IPv4 and UDP headers.
+const HEADERS_V4: usize = 20 + 8;
+/// IPv6 and UDP headers.
+const HEADERS_V6: usize = 40 + 8;
 
 /// The corridor of a node: all its overlays, ports, keys and legs.
 pub struct Datapath {
@@ -80,10 +77,15 @@ pub struct Datapath {
     notices: VecDeque<Notice>,
 }
 
-/// The longest frame that travels in one packet on `path`, whose next stop is `to`.
-fn frame_limit(path: Path, to: SocketAddr) -> usize {
-    let datagram = if to.is_ipv4() { LIMIT_V4 } else { LIMIT_V6 };
-    datagram - lead(path) - OVERHEAD
+/// The longest frame that travels in one packet on `path`, whose next stop is `to`, if IP packets there may have
+/// `mtu` bytes.
+fn frame_limit(path: Path, to: SocketAddr, mtu: u16) -> usize {
+    usize::from(mtu) - ip_headers(to) - lead(path) - OVERHEAD
+}
+
+/// Bytes in front of a datagram to `to`.
+const fn ip_headers(to: SocketAddr) -> usize {
+    if to.is_ipv4() { HEADERS_V4 } else { HEADERS_V6 }
 }
 
 /// Bytes in front of a packet on `path`: the relay header, or nothing.
@@ -151,7 +153,7 @@ impl Datapath {
         if port.note_sent(now, frame.len()) {
             self.notices.push_back(Notice::Active { port: id });
         }
-        let limit = frame_limit(path, to);
+        let limit = frame_limit(path, to, port.mtu);
         let mut scratch = std::mem::take(&mut self.scratch);
         let clamps = self.switches[port.overlay.0].clamps_mss();
         let frame = if clamps { clamp::clamp_mss(frame, limit, &mut scratch) } else { frame };
