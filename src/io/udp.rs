@@ -284,7 +284,10 @@ fn next_run(batch: &Transmits, first: usize, most: usize) -> Option<(usize, Targ
     let (mut run, mut total) = (1, size);
     for (bytes, other) in pieces {
         let fits = run < most && *other == target && bytes.len() <= size && total + bytes.len() <= RUN_BYTES;
-        if !fits || bytes.is_empty() {
+        // A lone long one may be a probe for more than the way out takes: nothing else shall be refused with it.
+        // Halves of a frame differ by a byte.
+        let is_tail = run > 1 || bytes.len() + 1 >= size;
+        if !fits || !is_tail || bytes.is_empty() {
             break;
         }
         run += 1;
