@@ -102,8 +102,11 @@ fn arbitrary_session_messages_end_in_a_value_or_an_error() {
         session::Message::Candidates { round: 3, wants_answer: true, list },
         session::Message::Close,
         session::Message::Confirm,
+        session::Message::MtuProbe { token: 5 },
+        session::Message::MtuAnswer { token: 5, size: 1472 },
     ];
-    let genuine = messages.iter().map(session::Message::bytes).collect();
+    let mut genuine: Vec<_> = messages.iter().map(session::Message::bytes).collect();
+    genuine.push([messages[6].bytes(), vec![0; 200]].concat());
     feed(share(120), &mut Bytes::new("session", genuine), |input| {
         if let Ok(message) = session::Message::parse(input) {
             assert_eq!(session::Message::parse(&message.bytes()), Ok(message));

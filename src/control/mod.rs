@@ -3,7 +3,7 @@
 //! Notices of the corridor, events of control links, deadlines and requests come in; everything that
 //! follows is written into [`Effects`], which the node drains. One thing at a time, in this order:
 //! `supernode` and `registration` bring members together, `peer` makes keys, `punch` finds a direct
-//! way, `path` chooses, `liveness` watches, `report` tells.
+//! way, `path` chooses, `liveness` watches, `mtu` measures, `report` tells.
 
 pub mod effects;
 
@@ -28,6 +28,8 @@ pub mod punch;
 pub mod path;
 
 pub mod liveness;
+
+pub mod mtu;
 
 pub mod report;
 
@@ -158,7 +160,7 @@ impl Control {
             return None;
         }
         let port = self.fx.new_port();
-        self.peers.insert(port, Peer::new(port, overlay, node, self.fx.now));
+        self.peers.insert(port, Peer::new(port, (overlay, self.overlays[overlay.0].mtu), node, self.fx.now));
         self.by_id.insert((overlay, node), port);
         self.fx.commands.push_back(Command::OpenPort { port, overlay });
         Some(port)
@@ -272,6 +274,8 @@ impl Control {
                 self.fx.timers.set_earlier(Timer::Remember, now_soon(self.fx.now));
             }
             Message::Confirm => {}
+            Message::MtuProbe { token } => peer.on_mtu_probe(fx, token, (path, bytes.len())),
+            Message::MtuAnswer { token, size } => peer.on_mtu_answer(fx, token, size),
         }
     }
 
@@ -301,6 +305,7 @@ impl Control {
                     peer.on_punch_timer(&mut self.fx, &self.me);
                 }
             }
+            Timer::Mtu(port) => self.with(port, Peer::on_mtu_timer),
             Timer::Alone(overlay) => {
                 let is_up = |peer: &Peer| peer.overlay == overlay && peer.session.is_some();
                 if !self.peers.values().any(is_up) {

@@ -52,7 +52,7 @@ mod command;
 mod orders;
 
 pub use command::{Command, Notice};
-pub use port::{Activity, LegId, Path};
+pub use port::{Activity, LegId, MTU_ASSUMED, MTU_FLOOR, Path};
 pub use switch::SwitchSettings;
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
@@ -70,13 +70,10 @@ use switch::Switch;
 use crate::wire::data::OVERHEAD;
 use crate::wire::relay as relay_wire;
 
-/// The largest IP packet sent before a path was measured: it passes PPPoE (1492), the clouds' networks
-/// (1450, 1460) and most tunnels. Larger ones vanish there without a word, and full frames are cut anyway.
-const UNDERLAY_MTU: usize = 1400;
-/// What fits an IPv4 datagram.
-const LIMIT_V4: usize = UNDERLAY_MTU - 20 - 8;
-/// What fits an IPv6 datagram.
-const LIMIT_V6: usize = UNDERLAY_MTU - 40 - 8;
+/// IPv4 and UDP headers.
+const HEADERS_V4: usize = 20 + 8;
+/// IPv6 and UDP headers.
+const HEADERS_V6: usize = 40 + 8;
 
 /// The corridor of a node: all its overlays, ports, keys and legs.
 pub struct Datapath {
@@ -98,10 +95,15 @@ pub struct Datapath {
     notices: VecDeque<Notice>,
 }
 
-/// The longest frame that travels in one packet on `path`, whose next stop is `to`.
-fn frame_limit(path: Path, to: SocketAddr) -> usize {
-    let datagram = if to.is_ipv4() { LIMIT_V4 } else { LIMIT_V6 };
-    datagram - lead(path) - OVERHEAD
+/// The longest frame that travels in one packet on `path`, whose next stop is `to`, if IP packets there may have
+/// `mtu` bytes.
+fn frame_limit(path: Path, to: SocketAddr, mtu: u16) -> usize {
+    usize::from(mtu) - ip_headers(to) - lead(path) - OVERHEAD
+}
+
+/// Bytes in front of a datagram to `to`.
+const fn ip_headers(to: SocketAddr) -> usize {
+    if to.is_ipv4() { HEADERS_V4 } else { HEADERS_V6 }
 }
 
 /// Bytes in front of a packet on `path`: the relay header, or nothing.

@@ -13,8 +13,12 @@ use super::relay::{Channels, Legs};
 use super::seal::SessionKeys;
 use super::stats::Stats;
 use super::switch::{Switch, SwitchSettings};
-use super::{Activity, Command, Datapath, Notice, Target, lead};
+use super::{Activity, Command, Datapath, MTU_FLOOR, Notice, Target, ip_headers, lead};
 use crate::time::Time;
+use crate::wire::data::{HEADER_LEN, TAG_LEN};
+
+/// What makes a message longer: enough for the longest frame that any overlay carries.
+const ZEROS: [u8; 3072] = [0; 3072];
 
 impl Datapath {
     /// An empty corridor for overlays with these switches.
@@ -81,12 +85,16 @@ impl Datapath {
             Command::ClosePort { port } => self.close_port(port),
             Command::Install { port, keys, confirmed } => self.install(now, port, &keys, confirmed),
             Command::UsePath { port, path } => self.use_path(now, port, path),
+            Command::SetLimit { port, path, mtu } => self.set_limit(port, path, mtu),
             Command::Silence { port } => self.silence(port),
             Command::CountDrop { reason } => self.node_stats.dropped(reason),
             Command::SendSession { port, path, message, hops } => {
                 if let Some(mut way) = self.way(now, port, path, hops) {
                     way.seal_parts(false, &[&message]);
                 }
+            }
+            Command::SendSized { port, path, message, size } => {
+                self.send_sized(now, port, path, (&message, usize::from(size)));
             }
             Command::SendPlain { path, packet } => self.send_plain(path, &packet),
             Command::Measure { port } => self.measure(now, port),
@@ -163,6 +171,21 @@ impl Datapath {
         if let Some(port) = self.ports.get_mut(&id) {
             port.use_path(path);
             self.flush_pending(now, id);
+        }
+    }
+
+    fn set_limit(&mut self, id: PortId, path: Path, mtu: u16) {
+        if let Some(port) = self.ports.get_mut(&id).filter(|port| port.path == Some(path)) {
+            port.mtu = Some(mtu.max(MTU_FLOOR));
+        }
+    }
+
+    fn send_sized(&mut self, now: Time, id: PortId, path: Path, (message, size): (&[u8], usize)) {
+        let Some(to) = self.legs.address(path) else { return };
+        let bare = ip_headers(to) + lead(path) + HEADER_LEN + message.len() + TAG_LEN;
+        let zeros = &ZEROS[..size.saturating_sub(bare).min(ZEROS.len())];
+        if let Some(mut way) = self.way(now, id, path, None) {
+            way.seal_parts(false, &[message, zeros]);
         }
     }
 

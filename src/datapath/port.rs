@@ -22,6 +22,16 @@ const PENDING_BYTES: usize = 128 * 1024;
 /// They are not delivered later than this: whoever sent them has sent them again by then.
 const PENDING_LIFE: Duration = Duration::from_secs(3);
 
+/// The largest IP packet sent before a path was measured: it passes PPPoE (1492), the clouds' networks
+/// (1450, 1460) and most tunnels. Larger ones vanish there without a word, and full frames are cut anyway.
+pub const MTU_ASSUMED: u16 = 1400;
+/// What TCP is asked to aim at before that: what most paths turn out to carry. Longer frames are cut meanwhile.
+pub(super) const MTU_HOPED: u16 = 1500;
+/// No path is taken to be narrower: IPv6 demands as much of every link (RFC 8200 section 5).
+pub const MTU_FLOOR: u16 = 1280;
+/// A longer frame may make a packet above [`MTU_FLOOR`]: less IPv6, UDP, relay header and ours.
+const LARGE_FRAME: usize = MTU_FLOOR as usize - 48 - 24 - 33;
+
 /// A leg of ours at a supernode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LegId(pub u32);
@@ -86,6 +96,8 @@ pub struct Activity {
     pub unanswered_since: Option<Time>,
     /// When the last frame was sent.
     pub sent: Option<Time>,
+    /// When the last frame was sent whose packet may exceed [`MTU_FLOOR`].
+    pub large: Option<Time>,
     /// Frame bytes sent.
     pub tx_bytes: u64,
     /// Frame bytes received.
@@ -105,6 +117,8 @@ struct Held {
 pub(super) struct Port {
     pub(super) overlay: OverlayIndex,
     pub(super) path: Option<Path>,
+    /// The largest IP packet on it, once that was measured.
+    pub(super) mtu: Option<u16>,
     pub(super) current: Option<Box<Epoch>>,
     pub(super) previous: Option<Box<Epoch>>,
     pub(super) next: Option<Box<Epoch>>,
@@ -124,6 +138,7 @@ impl Port {
         Self {
             overlay,
             path: None,
+            mtu: None,
             current: None,
             previous: None,
             next: None,
@@ -203,6 +218,9 @@ impl Port {
     /// A packet went out; says whether the control room should begin to watch.
     pub(super) fn note_sent(&mut self, now: Time, frame_bytes: usize) -> bool {
         self.activity.sent = Some(now);
+        if frame_bytes > LARGE_FRAME {
+            self.activity.large = Some(now);
+        }
         self.activity.tx_bytes += frame_bytes as u64;
         self.activity.unanswered_since.get_or_insert(now);
         !std::mem::replace(&mut self.watched, true)
@@ -211,6 +229,7 @@ impl Port {
     /// Packets go another way from now on.
     pub(super) fn use_path(&mut self, path: Option<Path>) {
         self.path = path;
+        self.mtu = None;
         self.noted = None;
         self.activity.unanswered_since = None;
     }

@@ -4,11 +4,11 @@ use super::buf::{Target, Transmits};
 use super::fdb::PortId;
 use super::frame::Header;
 use super::layout::{Layout, Transport};
-use super::port::{Epoch, Path};
+use super::port::{Epoch, MTU_HOPED, Path};
 use super::relay::Legs;
 use super::segment::{self, Segments, Work};
 use super::stats::{DropReason, Stats};
-use super::{Datapath, clamp, fragment, frame_limit, lead};
+use super::{Datapath, MTU_ASSUMED, clamp, fragment, frame_limit, lead};
 use crate::time::Time;
 use crate::wire::data::{Checksum, FRAGMENT_LEN, Fragment, HEADER_LEN, Meta, TAG_LEN};
 
@@ -23,8 +23,8 @@ pub(super) struct Way<'a> {
     target: Target,
     /// The longest frame that travels in one packet.
     limit: usize,
-    /// Whether TCP is asked for segments that fit.
-    clamps: bool,
+    /// TCP is asked for segments whose frames are no longer, if at all.
+    clamp: Option<usize>,
 }
 
 /// Payload bytes of a segment so that its frame fits `limit`; `size` where it cannot be made to fit.
@@ -49,8 +49,8 @@ impl Datapath {
             fragment_id: &mut port.fragment_id,
             path,
             target: Target { to, hops },
-            limit: frame_limit(path, to).min(switch.frame_max()),
-            clamps: switch.clamps_mss(),
+            limit: frame_limit(path, to, port.mtu.unwrap_or(MTU_ASSUMED)).min(switch.frame_max()),
+            clamp: switch.clamps_mss().then(|| frame_limit(path, to, port.mtu.unwrap_or(MTU_HOPED))),
         })
     }
 
@@ -58,7 +58,8 @@ impl Datapath {
     pub(super) fn limit(&self, id: PortId) -> Option<usize> {
         let port = self.ports.get(&id)?;
         let path = port.path?;
-        Some(frame_limit(path, self.legs.address(path)?).min(self.switches[port.overlay.0].frame_max()))
+        let limit = frame_limit(path, self.legs.address(path)?, port.mtu.unwrap_or(MTU_ASSUMED));
+        Some(limit.min(self.switches[port.overlay.0].frame_max()))
     }
 }
 
@@ -66,11 +67,10 @@ impl Way<'_> {
     /// Sends what came out of a TAP. `scratch` is room for a frame that has to be changed.
     pub(super) fn send(&mut self, frame: &[u8], work: Work, scratch: &mut Vec<u8>) {
         match work {
-            Work::Whole(checksum) if self.clamps => {
-                let frame = clamp::clamp_mss(frame, checksum, self.limit, scratch);
+            Work::Whole(checksum) => {
+                let frame = self.clamp.map_or(frame, |limit| clamp::clamp_mss(frame, checksum, limit, scratch));
                 self.whole(frame, checksum);
             }
-            Work::Whole(checksum) => self.whole(frame, checksum),
             // Such a frame was finished before it came here.
             Work::FinishFirst { .. } => self.stats.dropped(DropReason::Offload),
             Work::Cut { layout, size, checksum } => self.cut(frame, layout, size, checksum, scratch),

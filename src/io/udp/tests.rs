@@ -22,6 +22,15 @@ fn runs_are_of_one_size_and_one_target_and_only_the_last_is_shorter() {
 }
 
 #[test]
+fn a_lone_long_datagram_takes_no_other_with_it() {
+    let mut batch = Transmits::default();
+    for len in [1500, 90, 751, 750, 751, 750, 300] {
+        batch.push(&vec![0; len], to(1));
+    }
+    assert_eq!(runs(&batch, 64), [(1, 1500), (1, 90), (2, 751), (2, 751), (1, 300)]);
+}
+
+#[test]
 fn a_run_never_exceeds_what_the_kernel_takes() {
     let mut batch = Transmits::default();
     for _ in 0..200 {

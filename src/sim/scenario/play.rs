@@ -65,7 +65,7 @@ impl<'a> Play<'a> {
         for plan in &scenario.sites {
             let carrier = plan.carrier.map(|hairpin| carriers[usize::from(hairpin)]);
             let lan = plan.common_lan.then_some(1);
-            let conditions = Conditions { delay: plan.delay, ..Conditions::default() };
+            let conditions = Conditions { delay: plan.delay, mtu: plan.mtu, ..Conditions::default() };
             let behaviour = match BOXES[plan.kind] {
                 Some(behaviour) if behaviour.translates => Some(behaviour),
                 _ if carrier.is_some() => Some(Behaviour::port_restricted()),
