@@ -13,6 +13,7 @@ use super::Underlay;
 use super::kernel::{self, Outgoing};
 use crate::datapath::buf::{Target, Transmits};
 use crate::io::{Severity, sort};
+use crate::wire::data::DATA;
 
 /// The longest GSO run: 65,507 is the limit of a datagram, headers and alignment want room.
 pub(super) const RUN_BYTES: usize = 65_000;
@@ -171,15 +172,19 @@ pub(super) struct Run {
 }
 
 /// The run that begins at piece `first`, of at most `most` pieces.
+///
+/// A router may drop a run as one where its pieces are too long for the next link. So a probe of the path's
+/// size, which may vanish, takes nothing with it: kinds do not mix, and frames only may end a run of one.
 pub(super) fn next_run(batch: &Transmits, first: usize, most: usize) -> Option<Run> {
     let (bytes, &target) = batch.get(first)?;
-    let size = bytes.len();
+    let (size, kind) = (bytes.len(), bytes.first());
     let (mut pieces, mut total, mut end) = (1, size, bytes.as_ptr_range().end);
     while pieces < most
         && let Some((bytes, other)) = batch.get(first + pieces)
     {
         let joins = *other == target && (1..=size).contains(&bytes.len()) && bytes.as_ptr() == end;
-        if !joins || total + bytes.len() > RUN_BYTES {
+        let may_end = bytes.len() == size || pieces > 1 || kind == Some(&DATA);
+        if !joins || !may_end || bytes.first() != kind || total + bytes.len() > RUN_BYTES {
             break;
         }
         pieces += 1;
