@@ -133,7 +133,7 @@ fn behind_ipv4(packet: &[u8]) -> Option<(usize, u8)> {
 /// The same of an IPv6 packet, behind its extension headers.
 fn behind_ipv6(packet: &[u8]) -> Option<(usize, u8)> {
     let (mut at, mut next) = (IPV6_HEADER, *packet.get(6)?);
-    for _ in 0..EXTENSIONS_MAX {
+    for _ in 0..=EXTENSIONS_MAX {
         if !matches!(next, HOP_BY_HOP | ROUTING | DESTINATION_OPTIONS) {
             return Some((at, next));
         }

@@ -120,7 +120,7 @@ impl Driver {
         let names = taps.iter().map(|tap| tap.name().to_owned()).collect();
         Ok(Self {
             node,
-            underlay: watch(underlay, Interest::READABLE | Interest::WRITABLE)?,
+            underlay: watch(underlay, Interest::READABLE)?,
             inbox,
             taps,
             links,
@@ -236,7 +236,8 @@ impl Driver {
         if self.datagrams.is_empty() {
             return Ok(());
         }
-        trace!(buffers = self.datagrams.len(), bytes = self.datagrams.byte_len(), "received");
+        let bytes = || self.datagrams.iter().map(|(bytes, _)| bytes.len()).sum::<usize>();
+        trace!(buffers = self.datagrams.len(), bytes = bytes(), "received");
         self.node.handle_datagrams(now, &mut self.datagrams);
         self.drain(now).await
     }
@@ -334,8 +335,12 @@ impl Driver {
             return;
         };
         let rest = async {
+            // Watched for writing only now: the poller would wake us for each datagram that has left.
+            let Ok(full) = underlay.second_handle().and_then(|fd| watch(fd, Interest::WRITABLE)) else {
+                return;
+            };
             loop {
-                let Ok(mut writable) = self.underlay.writable().await else {
+                let Ok(mut writable) = full.writable().await else {
                     return;
                 };
                 match underlay.send(batch, next) {

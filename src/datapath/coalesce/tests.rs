@@ -230,6 +230,35 @@ fn what_is_not_plain_is_never_opened() {
 }
 
 #[test]
+fn nothing_continues_an_unsound_first() {
+    let frames = segments(&tcp4(&[5; 200]));
+    let mut damaged = frames[0].clone();
+    damaged[24] ^= 1;
+    let padded = [frames[0].as_slice(), &[0]].concat();
+    let mut behind = frames[1].clone();
+    behind[41] += 1;
+    for (name, first, second) in [("damaged", damaged, &frames[1]), ("padded", padded, &behind)] {
+        let mut tap = Tap::new();
+        assert!(!tap.take(A, TCP, &first) && !tap.take(A, TCP, second), "{name}");
+    }
+}
+
+#[test]
+fn a_datagram_must_be_as_long_as_it_says() {
+    let datagrams = segments(&udp4(&[5; 200]));
+    let mut short = datagrams[0].clone();
+    short[39] -= 1;
+    for (first, second) in [(&datagrams[0], &short), (&short, &datagrams[1])] {
+        let mut tap = Tap::new();
+        assert!(!tap.take(A, UDP, first) && !tap.take(A, UDP, second));
+    }
+    let mut other = datagrams[1].clone();
+    other[35] ^= 1;
+    let mut tap = Tap::new();
+    assert!(!tap.take(A, UDP, &datagrams[0]) && !tap.take(A, UDP, &other), "another port");
+}
+
+#[test]
 fn identifications_count_where_fragments_could_be_made() {
     for (step, joins) in [(0, false), (1, true), (2, false)] {
         let mut tap = Tap::new();

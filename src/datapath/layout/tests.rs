@@ -35,6 +35,13 @@ pub(in crate::datapath) fn find(frame: &[u8]) -> Option<Layout> {
     Layout::find(frame, &Header::parse(frame).expect("an Ethernet header"))
 }
 
+/// So many headers of destination options, TCP behind them.
+fn extensions(count: usize) -> Vec<u8> {
+    let mut all = [60, 0, 0, 0, 0, 0, 0, 0].repeat(count);
+    all[(count - 1) * 8] = 6;
+    all
+}
+
 #[test]
 fn headers_are_found_behind_options_and_extensions() {
     let tcp = Layout { ip: 14, transport: 34, payload: 54, is_v6: false, protocol: Transport::Tcp };
@@ -49,6 +56,8 @@ fn headers_are_found_behind_options_and_extensions() {
     assert_eq!(find(&tcp6(&[], 6, b"")), Some(v6));
     let three = [[43, 0, 0, 0, 0, 0, 0, 0].as_slice(), &[60, 1], &[0; 14], &[6, 0, 0, 0, 0, 0, 0, 0]].concat();
     assert_eq!(find(&tcp6(&three, 0, b"")), Some(Layout { transport: 86, payload: 106, ..v6 }));
+    let most = extensions(EXTENSIONS_MAX);
+    assert_eq!(find(&tcp6(&most, 60, b"")), Some(Layout { transport: 54 + 64, payload: 74 + 64, ..v6 }));
 }
 
 #[test]
@@ -59,7 +68,7 @@ fn what_is_no_whole_packet_has_no_layout() {
         frame
     };
     let (v4, v6) = (tcp4(b"payload"), tcp6(&[], 6, b"payload"));
-    let many = [60, 0, 0, 0, 0, 0, 0, 0].repeat(EXTENSIONS_MAX);
+    let many = extensions(EXTENSIONS_MAX + 1);
     let refused = [
         ("neither IP", changed(&v4, 13, 6)),
         ("version 6 in IPv4", changed(&v4, 14, 0x65)),
