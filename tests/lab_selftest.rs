@@ -291,8 +291,13 @@ fn a_cabled_pair_of_hosts_meets_and_the_emulator_between_them_sees_single_packet
     let capture = Capture::start(&third.space, "eth0");
     let run = Iperf::run_to(&one.space, &third.space, Ipv4Addr::new(10, 93, 0, 2).into(), &["-n", "2M"]);
     assert!(run.bits_per_second > 1e6);
-    let longest = capture.stop().iter().map(Vec::len).max();
-    assert_eq!(longest, Some(1514));
+    let sender = socket_at(&one, Ipv4Addr::new(10, 93, 0, 1), 4000);
+    lab::cut_datagrams(&sender, 1000);
+    sender.send_to(&[0; 10_000], "10.93.0.2:4000").unwrap();
+    let frames = capture.stop();
+    assert_eq!(frames.iter().map(Vec::len).max(), Some(1514), "TCP superframes are cut");
+    let datagrams = frames.iter().filter(|frame| frame.len() == 14 + 20 + 8 + 1000);
+    assert_eq!(datagrams.count(), 10, "UDP superframes are cut");
 }
 
 #[test]
