@@ -44,7 +44,7 @@ fn a_run_never_exceeds_what_the_kernel_takes() {
 #[test]
 fn pieces_that_do_not_touch_are_no_run() {
     let mut batch = Transmits::default();
-    batch.reserve(400);
+    batch.reserve(410);
     for (offset, len) in [(0, 100), (100, 100), (210, 100), (310, 100)] {
         batch.place(offset, len, to(1));
     }
