@@ -30,12 +30,10 @@ pub const DEFAULT_STATE: &str = "/var/lib/longwire";
 pub const INTERFACE_NAME_MAX: usize = 15;
 /// Payloads carried where nobody says otherwise.
 const MTU_DEFAULT: u16 = 1500;
-/// The least that IPv4 hosts must take (RFC 791), and the most that two packets of an ordinary underlay carry.
-const MTU_RANGE: std::ops::RangeInclusive<u16> = 576..=2700;
+/// The least that IPv4 hosts must take (RFC 791), and the most that two packets of the narrowest underlay carry.
+const MTU_RANGE: std::ops::RangeInclusive<u16> = 576..=2300;
 /// Whether superframes cross a TAP where nobody says otherwise.
 const TAP_OFFLOAD_DEFAULT: bool = true;
-/// Frames that wait in a TAP where each may be 64 KB: 4 MB, and little to wait for behind a large download.
-const TAP_QUEUE: u32 = 64;
 /// A queue needs a place; more than this is memory and delay only.
 const TAP_QUEUE_RANGE: std::ops::RangeInclusive<u32> = 1..=16_384;
 /// Nice value of the loop: frames that wait for a processor are the first thing a user feels.
@@ -324,13 +322,6 @@ impl OverlayConfig {
                 tap: if tap_offload.unwrap_or(TAP_OFFLOAD_DEFAULT) { TapOffload::TcpAndUdp } else { TapOffload::None },
             },
         })
-    }
-}
-
-impl Overlay {
-    /// How long the queue of its TAP is to be, given what that turned out to be; `None` is as the kernel makes it.
-    pub fn tap_queue(&self, offload: TapOffload) -> Option<u32> {
-        self.tap_queue.or_else(|| (offload != TapOffload::None).then_some(TAP_QUEUE))
     }
 }
 

@@ -6,7 +6,7 @@ mod lab;
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use lab::frame::{self, TcpSegment};
 use lab::{Capture, Guest, Impairment, Nat, PacketSocket, World};
@@ -156,12 +156,10 @@ fn bytes_survive_loss_and_disorder() {
         };
         let world = world(Impairment::NONE);
         world.nodes[0].site.impair(disorder);
-        let start = Instant::now();
         segments_of(&world, || {
             transfer(&world.nodes[0].guest, &world.nodes[1].guest, len);
             transfer(&world.nodes[1].guest, &world.nodes[0].guest, len);
         });
-        println!("{len} bytes both ways at loss {loss}: {:?}", start.elapsed());
     }
 }
 

@@ -341,7 +341,7 @@ fn a_user_sees_and_chooses_the_backend_its_queue_and_the_priority() {
     let flags = ["up", "lan", "--key-file", key, "--supernode", &scene.supernode.address, "--address", &address];
     let plain = scene.start_words(2, &[&flags[..], &["--no-tap-offload"]].concat());
     let chosen = scene.start(3, "priority = 3", "tap-offload = false\ntap-queue = 200");
-    let cases = [(&offloading, "tcp and udp", "64", -15), (&plain, "none", "1000", -15), (&chosen, "none", "200", 3)];
+    let cases = [(&offloading, "tcp and udp", "1000", -15), (&plain, "none", "1000", -15), (&chosen, "none", "200", 3)];
     let usual = nice_values(std::process::id())[0];
     for (number, (daemon, offload, queue, nice)) in (1..).zip(cases) {
         let said = daemon.status().overlays[0].tap_offload.clone();

@@ -53,9 +53,7 @@ fn a_whole_file_becomes_settings() {
     assert_eq!(settings.socket, SocketChoice::At("/tmp/socket".into()));
     assert!(settings.serve.is_none() && settings.log_json);
     assert_eq!(settings.priority, 5);
-    let queues = |overlay: &Overlay| [TapOffload::Tcp, TapOffload::None].map(|offload| overlay.tap_queue(offload));
-    assert_eq!(queues(&settings.overlays[0]), [Some(7), Some(7)]);
-    assert_eq!(queues(&settings.overlays[1]), [Some(64), None]);
+    assert_eq!([settings.overlays[0].tap_queue, settings.overlays[1].tap_queue], [Some(7), None]);
 }
 
 #[test]
@@ -112,7 +110,7 @@ fn what_does_not_fit_together_is_refused() {
         (format!("supernode = [\"a\"]\n{overlay}{overlay}"), "two overlays with the name a"),
         (format!("supernode = [\"a\"]\n{overlay}passphrase-file = \"x\""), "exclude each other"),
         (format!("supernode = [\"a\"]\n{overlay}bridge = \"b\"\naddress = \"10.0.0.1/8\""), "exclude each other"),
-        (format!("supernode = [\"a\"]\n{overlay}mtu = 9000"), "from 576 to 2700"),
+        (format!("supernode = [\"a\"]\n{overlay}mtu = 9000"), "from 576 to 2300"),
         (format!("supernode = [\"a\"]\n{overlay}tap-queue = 0"), "`tap-queue` 0: from 1 to 16384"),
         (format!("priority = -21\nsupernode = [\"a\"]\n{overlay}"), "`priority` -21: from -20 to 19"),
         ("supernode = [\"a\"]\n[[overlay]]\nname = \"a\"".into(), "no key for the overlay a"),

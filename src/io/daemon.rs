@@ -161,7 +161,7 @@ async fn open_tap(
     let name = overlay.tap.clone().unwrap_or_else(|| default_tap(&overlay.name));
     let tap = tap::open(&name, overlay.switch.mtu, overlay.switch.tap)?;
     let mac = identity.tap_mac(overlay.secrets.id());
-    let shape = TapShape { mac, mtu: overlay.switch.mtu, queue: overlay.tap_queue(tap.offload()) };
+    let shape = TapShape { mac, mtu: overlay.switch.mtu, queue: overlay.tap_queue };
     wirings.push(netlink::wire(netlink, tap.name(), shape, &overlay.attach).await?);
     let offload = tap::word(tap.offload());
     info!(overlay = overlay.name, id = %overlay.secrets.id(), tap = tap.name(), offload, "joining");
