@@ -2,7 +2,12 @@
 //!
 //! In place, the clear header as associated data, the counter as nonce (protocol.md section 5).
 
-use ring::aead::{AES_256_GCM, Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
+#[cfg(feature = "aws-lc")]
+use aws_lc_rs::aead;
+#[cfg(not(feature = "aws-lc"))]
+use ring::aead;
+
+use aead::{AES_256_GCM, Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
 
 use super::replay::{Refusal, Window};
 use crate::wire::data::{HEADER_LEN, Header, TAG_LEN};
