@@ -17,7 +17,7 @@ pub use crate::seam::{
 };
 
 use std::collections::VecDeque;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use crate::control::Control;
 use crate::control::report::{Request, Response};
@@ -79,6 +79,12 @@ impl Node {
     /// The host's own addresses and the port of the underlay socket, at the start and when they change.
     pub fn handle_addresses(&mut self, now: Time, port: u16, addresses: Vec<IpAddr>) {
         self.control.handle_addresses(now, port, addresses);
+        self.settle(now);
+    }
+
+    /// The address at which the host's router lets strangers in to the underlay socket, when it changes.
+    pub fn handle_mapped(&mut self, now: Time, mapped: Option<SocketAddr>) {
+        self.control.handle_mapped(now, mapped);
         self.settle(now);
     }
 

@@ -34,7 +34,7 @@ pub mod report;
 mod reporting;
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use rand_chacha::rand_core::RngCore;
@@ -81,6 +81,7 @@ pub struct Control {
     homes: Vec<Home>,
     serving: Option<Supernode>,
     host: (u16, Vec<IpAddr>),
+    mapped: Option<SocketAddr>,
     memory: Memory,
     remembered: Option<Memory>,
     last_loop_event: Option<Time>,
@@ -121,6 +122,7 @@ impl Control {
             homes,
             serving: settings.serve.map(Supernode::new),
             host: (0, Vec::new()),
+            mapped: None,
             memory: settings.memory,
             remembered: None,
             last_loop_event: None,
@@ -329,6 +331,14 @@ impl Control {
         }
         self.host = (port, addresses);
         self.on_own_addresses();
+    }
+
+    /// The router lets strangers in at another address than before, or at none.
+    pub fn handle_mapped(&mut self, now: Time, mapped: Option<SocketAddr>) {
+        self.fx.now = now;
+        if std::mem::replace(&mut self.mapped, mapped) != mapped {
+            self.on_own_addresses();
+        }
     }
 
     /// We leave: every peer and every supernode is told.

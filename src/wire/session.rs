@@ -20,6 +20,8 @@ pub enum CandidateKind {
     PeerReflexive,
     /// Written in a config, or remembered from an earlier run.
     Configured,
+    /// Where its router lets strangers in to it: PCP, NAT-PMP, UPnP.
+    Mapped,
 }
 
 impl CandidateKind {
@@ -30,6 +32,7 @@ impl CandidateKind {
             Self::Reflexive => "reflexive",
             Self::PeerReflexive => "peer-reflexive",
             Self::Configured => "configured",
+            Self::Mapped => "mapped",
         }
     }
 
@@ -39,6 +42,7 @@ impl CandidateKind {
             Self::Reflexive => 2,
             Self::PeerReflexive => 3,
             Self::Configured => 4,
+            Self::Mapped => 5,
         }
     }
 
@@ -48,6 +52,7 @@ impl CandidateKind {
             2 => Some(Self::Reflexive),
             3 => Some(Self::PeerReflexive),
             4 => Some(Self::Configured),
+            5 => Some(Self::Mapped),
             _ => None,
         }
     }
@@ -188,6 +193,7 @@ mod tests {
                 list: vec![
                     Candidate { kind: CandidateKind::Host, addr: v6 },
                     Candidate { kind: CandidateKind::Reflexive, addr: v4 },
+                    Candidate { kind: CandidateKind::Mapped, addr: v4 },
                 ],
             },
             Message::Close,
