@@ -59,6 +59,8 @@ pub struct Config {
     pub supernode: Vec<SupernodeText>,
     /// The only overlays served, as a supernode.
     pub allow: Option<Vec<AllowedOverlay>>,
+    /// Whether the router is asked for a port.
+    pub port_mapping: Option<bool>,
     /// The overlays to be in.
     pub overlay: Vec<OverlayConfig>,
 }
@@ -133,8 +135,17 @@ pub struct Settings {
     pub log_json: bool,
     /// Where to register.
     pub supernodes: Vec<SupernodeSettings>,
+    /// How the underlay is used.
+    pub underlay: UnderlaySettings,
     /// The overlays to be in.
     pub overlays: Vec<Overlay>,
+}
+
+/// How the underlay is used, checked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UnderlaySettings {
+    /// The router is asked to let others in.
+    pub port_mapping: bool,
 }
 
 /// Where the status socket goes.
@@ -187,7 +198,7 @@ impl Config {
     /// Reads key files, fills defaults in, refuses what cannot be. `env_key` is the text of
     /// `LONGWIRE_KEY`, for an overlay that names no file.
     pub fn check(self, env_key: Option<&str>) -> Result<Settings, ConfigError> {
-        let Self { name, listen, serve, state, socket, log, log_json, supernode, allow, overlay } = self;
+        let Self { name, listen, serve, state, socket, log, log_json, supernode, allow, port_mapping, overlay } = self;
         if listen.is_some() && serve.is_some() {
             return Err(ConfigError::Together("listen", "serve"));
         }
@@ -216,6 +227,7 @@ impl Config {
             log: log.unwrap_or_default(),
             log_json: log_json.unwrap_or(false),
             supernodes: supernode.into_iter().map(|text| text.0).collect(),
+            underlay: UnderlaySettings { port_mapping: port_mapping.unwrap_or(true) },
             overlays: overlay.into_iter().map(|overlay| overlay.check(env_key)).collect::<Result<_, _>>()?,
         })
     }

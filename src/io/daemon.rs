@@ -15,7 +15,9 @@ use tokio::runtime::{Builder, Handle as Background};
 use tokio::sync::{mpsc, watch as latest};
 use tracing::{info, warn};
 
+use super::addresses::Surroundings;
 use super::driver::{DriveError, Driver, Parts};
+use super::mapping::Mapper;
 use super::netlink::{self, NetlinkError, Wiring};
 use super::quic::{Links, QuicError, inbox};
 use super::state::{self, State, StateError};
@@ -122,12 +124,15 @@ async fn serve(
     let tap_names: BTreeSet<String> = taps.iter().map(|tap| tap.name().to_owned()).collect();
     let _socket = open_socket(&settings.socket, background, &inputs_in)?;
 
-    let found = addresses::list(netlink, &tap_names).await.unwrap_or_else(|error| {
+    let found = addresses::look(netlink, &tap_names).await.unwrap_or_else(|error| {
         warn!(%error, "this host's addresses cannot be read");
-        Vec::new()
+        Surroundings::default()
     });
-    introduce(&settings, &identity, &underlay, &found);
-    background.spawn(addresses::watch(tap_names, found.clone(), inputs_in));
+    introduce(&settings, &identity, &underlay, &found.addresses);
+    let (told, surroundings) = latest::channel(found.clone());
+    background.spawn(addresses::watch(tap_names, told, inputs_in.clone()));
+    let wants_mapping = settings.underlay.port_mapping && !settings.overlays.is_empty();
+    let mapper = wants_mapping.then(|| Mapper::start(background, underlay.port(), surroundings, inputs_in)).flatten();
     let (memory, remembered) = latest::channel(Memory::default());
     background.spawn(keep(Arc::clone(&state), remembered, start));
 
@@ -137,7 +142,10 @@ async fn serve(
     let kept = memory.clone();
     let driver = Driver::new(Parts { node, underlay, inbox, taps, links, inputs, memory, overlays })?;
     notify(NotifyState::Ready);
-    let ended = driver.drive(found).await;
+    let ended = driver.drive(found.addresses).await;
+    if let Some(mapper) = mapper {
+        mapper.stop().await;
+    }
     notify(NotifyState::Stopping);
     if kept.borrow().clone() != Memory::default() {
         state.remember(&kept.borrow());

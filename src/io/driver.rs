@@ -264,6 +264,7 @@ impl Driver {
                 info!(?addresses, "this host's addresses");
                 self.node.handle_addresses(now, self.underlay.get_ref().port(), addresses);
             }
+            Input::Mapped(mapped) => self.node.handle_mapped(now, mapped),
             Input::Request(request, reply) => {
                 let response = self.answer(now, &request);
                 // Whoever asked may have left.

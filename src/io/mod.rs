@@ -3,7 +3,7 @@
 //! Two threads. The *loop* ([`driver`]) waits for the TAPs, the underlay socket, a timer and control
 //! inputs, feeds them to the [`Node`](crate::node::Node) and does what it says; nothing on it blocks.
 //! The *background* runtime does what may be slow: QUIC ([`quic`]), DNS, the status socket
-//! ([`status`]), netlink ([`netlink`], [`addresses`]) and files ([`state`]). Bounded channels join them.
+//! ([`status`]), netlink ([`netlink`], [`addresses`]), the router's port ([`mapping`]) and files ([`state`]). Bounded channels join them.
 //!
 //! `unsafe` stands only here, each block with its reason.
 
@@ -20,6 +20,9 @@ pub mod quic;
 
 pub mod addresses;
 pub mod netlink;
+pub mod routes;
+
+pub mod mapping;
 
 pub mod state;
 pub mod status;
@@ -27,6 +30,7 @@ pub mod status;
 mod events;
 
 use std::io;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd};
 
 use rustix::io::Errno;
@@ -46,7 +50,9 @@ pub enum Input {
     /// Something happened to a control link.
     Link(LinkInput),
     /// The host's own addresses have changed.
-    Addresses(Vec<std::net::IpAddr>),
+    Addresses(Vec<IpAddr>),
+    /// The router lets others in at another address than before, or at none.
+    Mapped(Option<SocketAddr>),
     /// Somebody asks; the answer goes into the channel.
     Request(Request, oneshot::Sender<Response>),
 }

@@ -276,7 +276,7 @@ fn sysctl_is_on(path: &str) -> bool {
     std::fs::read_to_string(format!("/proc/sys/{path}")).is_ok_and(|value| value.trim() == "1")
 }
 
-fn explain(what: &str, error: &rtnetlink::Error) -> NetlinkError {
+pub(super) fn explain(what: &str, error: &rtnetlink::Error) -> NetlinkError {
     let rtnetlink::Error::NetlinkError(message) = error else {
         return NetlinkError::Other(what.to_owned(), error.to_string());
     };
