@@ -104,6 +104,9 @@ impl Datapath {
         let Some(header) = Header::parse(frame) else {
             return self.stats[overlay.0].dropped(DropReason::Runt);
         };
+        if frame::is_announcement(frame, &header) {
+            return self.stats[overlay.0].dropped(DropReason::Announcement);
+        }
         if self.is_own_packet(frame, &header) {
             self.notices.push_back(Notice::UnderlayLoop { overlay });
             return self.stats[overlay.0].dropped(DropReason::UnderlayLoop);
