@@ -61,6 +61,8 @@ pub struct Config {
     pub allow: Option<Vec<AllowedOverlay>>,
     /// Whether the router is asked for a port.
     pub port_mapping: Option<bool>,
+    /// Whether members on the same link look for each other.
+    pub lan_discovery: Option<bool>,
     /// The overlays to be in.
     pub overlay: Vec<OverlayConfig>,
 }
@@ -146,6 +148,8 @@ pub struct Settings {
 pub struct UnderlaySettings {
     /// The router is asked to let others in.
     pub port_mapping: bool,
+    /// Members on the same link look for each other.
+    pub lan_discovery: bool,
 }
 
 /// Where the status socket goes.
@@ -198,7 +202,20 @@ impl Config {
     /// Reads key files, fills defaults in, refuses what cannot be. `env_key` is the text of
     /// `LONGWIRE_KEY`, for an overlay that names no file.
     pub fn check(self, env_key: Option<&str>) -> Result<Settings, ConfigError> {
-        let Self { name, listen, serve, state, socket, log, log_json, supernode, allow, port_mapping, overlay } = self;
+        let Self {
+            name,
+            listen,
+            serve,
+            state,
+            socket,
+            log,
+            log_json,
+            supernode,
+            allow,
+            port_mapping,
+            lan_discovery,
+            overlay,
+        } = self;
         if listen.is_some() && serve.is_some() {
             return Err(ConfigError::Together("listen", "serve"));
         }
@@ -227,7 +244,10 @@ impl Config {
             log: log.unwrap_or_default(),
             log_json: log_json.unwrap_or(false),
             supernodes: supernode.into_iter().map(|text| text.0).collect(),
-            underlay: UnderlaySettings { port_mapping: port_mapping.unwrap_or(true) },
+            underlay: UnderlaySettings {
+                port_mapping: port_mapping.unwrap_or(true),
+                lan_discovery: lan_discovery.unwrap_or(true) && !overlay.is_empty(),
+            },
             overlays: overlay.into_iter().map(|overlay| overlay.check(env_key)).collect::<Result<_, _>>()?,
         })
     }

@@ -12,8 +12,8 @@
 //! [`Command`](crate::datapath::Command) and [`Notice`](crate::datapath::Notice).
 
 pub use crate::seam::{
-    Deadline, Event, HandshakeKind, LinkCommand, LinkEvent, LinkId, Memory, Output, OverlaySettings, RememberedPeer,
-    ServeSettings, Settings, SupernodeSettings,
+    Announce, Deadline, Event, HandshakeKind, LinkCommand, LinkEvent, LinkId, Memory, Output, OverlaySettings,
+    RememberedPeer, ServeSettings, Settings, SupernodeSettings,
 };
 
 use std::collections::VecDeque;
@@ -88,6 +88,12 @@ impl Node {
         self.settle(now);
     }
 
+    /// A DISCOVER that was heard on one of the host's links.
+    pub fn handle_announcement(&mut self, now: Time, from: SocketAddr, packet: &[u8]) {
+        self.control.handle_announcement(now, from, packet);
+        self.settle(now);
+    }
+
     /// A question or order from this machine.
     pub fn handle_request(&mut self, now: Time, request: &Request) -> Response {
         let response = self.control.handle_request(now, &mut self.datapath, request);
@@ -127,6 +133,7 @@ impl Node {
             self.queue_batches(transmits, deliveries);
         }
         self.outputs.extend(self.control.fx.links.drain(..).map(Output::Link));
+        self.outputs.extend(self.control.fx.announces.drain(..).map(Output::Announce));
         self.outputs.extend(self.control.fx.events.drain(..).map(Output::Event));
         self.outputs.extend(self.control.take_memory().map(Output::Remember));
     }

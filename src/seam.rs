@@ -29,6 +29,8 @@ pub struct Settings {
     pub memory: Memory,
     /// How keys are agreed on.
     pub handshake: HandshakeKind,
+    /// Whether members on the same link look for each other.
+    pub discovery: bool,
     /// Whether the processor has AES instructions: then AES-256-GCM is proposed.
     pub has_aes: bool,
 }
@@ -171,8 +173,19 @@ pub enum Output {
     Remember(Memory),
     /// Something a user may want to read.
     Event(Event),
+    /// Send this on the links to the underlay, from the port for it (protocol.md section 8).
+    Announce(Announce),
     /// Nothing more until input comes or this deadline passes.
     Wait(Deadline),
+}
+
+/// A packet for the node's own links.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Announce {
+    /// The member who asked; `None` for everybody on every link.
+    pub to: Option<SocketAddr>,
+    /// A whole DISCOVER.
+    pub packet: Vec<u8>,
 }
 
 /// When a node wants to be called again.

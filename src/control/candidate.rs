@@ -49,6 +49,9 @@ impl Candidates {
         let news = self.news;
         if let Some(state) = self.table.get_mut(&addr) {
             state.news = news;
+            if kind == CandidateKind::Host {
+                state.kind = kind;
+            }
             return;
         }
         if self.table.len() >= CAPACITY {

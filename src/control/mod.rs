@@ -3,7 +3,7 @@
 //! Notices of the corridor, events of control links, deadlines and requests come in; everything that
 //! follows is written into [`Effects`], which the node drains. One thing at a time, in this order:
 //! `supernode` and `registration` bring members together, `peer` makes keys, `punch` finds a direct
-//! way, `path` chooses, `liveness` watches, `report` tells.
+//! way, `path` chooses, `liveness` watches, `discovery` finds neighbours, `report` tells.
 
 pub mod effects;
 
@@ -29,6 +29,8 @@ pub mod path;
 
 pub mod liveness;
 
+pub mod discovery;
+
 pub mod report;
 
 mod reporting;
@@ -50,6 +52,7 @@ use crate::time::{Time, WallTime};
 use crate::wire::handshake::{Envelope, split_mac1};
 use crate::wire::session::{CandidateKind, Message};
 
+use discovery::Discovery;
 use effects::Effects;
 use overlay::Overlay;
 use peer::{Me, Peer};
@@ -84,6 +87,7 @@ pub struct Control {
     mapped: Option<SocketAddr>,
     memory: Memory,
     remembered: Option<Memory>,
+    discovery: Discovery,
     last_loop_event: Option<Time>,
     handshake_limit: Bucket,
     /// What is to be done.
@@ -125,6 +129,7 @@ impl Control {
             mapped: None,
             memory: settings.memory,
             remembered: None,
+            discovery: Discovery::new(settings.discovery),
             last_loop_event: None,
             handshake_limit: Bucket::new(HANDSHAKE_RATE, HANDSHAKE_BURST),
             fx,
@@ -309,6 +314,7 @@ impl Control {
                     self.fx.events.push_back(Event::Alone { overlay });
                 }
             }
+            Timer::Announce => self.on_announce_timer(),
             Timer::Remember => self.remember(),
         }
     }
@@ -331,6 +337,7 @@ impl Control {
         }
         self.host = (port, addresses);
         self.on_own_addresses();
+        self.announce_anew();
     }
 
     /// The router lets strangers in at another address than before, or at none.

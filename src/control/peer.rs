@@ -114,6 +114,8 @@ pub struct Peer {
     pub session: Option<Session>,
     /// When anything genuine came from it, as far as was measured.
     pub heard: Time,
+    /// The time in its last announcement.
+    pub(super) announced: [u8; 12],
     /// Attempts that failed since it was gone.
     silences: u32,
     pub(super) liveness_due: bool,
@@ -137,6 +139,7 @@ impl Peer {
             punch: Punch::default(),
             session: None,
             heard: now,
+            announced: [0; 12],
             silences: 0,
             liveness_due: false,
             probed: Time::START,

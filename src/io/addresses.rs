@@ -4,7 +4,7 @@
 //! The address on the bridge that holds a TAP counts (an ordinary KVM host has no other); addresses on
 //! our TAPs do not.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
@@ -25,8 +25,21 @@ const SETTLE: Duration = Duration::from_millis(200);
 pub struct Surroundings {
     /// The host's own addresses for peers.
     pub addresses: Vec<IpAddr>,
+    /// The interfaces that lead to the underlay.
+    pub links: Vec<UnderlayLink>,
     /// The router of the default route, if there is one.
     pub router: Option<Ipv4Addr>,
+}
+
+/// An interface that leads to the underlay.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UnderlayLink {
+    /// The kernel's number of it.
+    pub index: u32,
+    /// An IPv4 address on it.
+    pub v4: Option<Ipv4Addr>,
+    /// Whether it has an IPv6 address that others can reach.
+    pub v6: bool,
 }
 
 /// The surroundings at this moment. `taps` are the names of our own.
@@ -37,16 +50,29 @@ pub async fn look(handle: &Handle, taps: &BTreeSet<String>) -> Result<Surroundin
         .filter(|link| link.running && !link.loopback && !taps.contains(&link.name))
         .map(|link| link.index)
         .collect();
-    let found = netlink::host_addresses(handle).await?;
-    let addresses: BTreeSet<IpAddr> =
-        found.into_iter().filter(|(index, _)| usable.contains(index)).map(|(_, ip)| ip).collect();
+    let mut found = netlink::host_addresses(handle).await?;
+    found.retain(|(index, _)| usable.contains(index));
     let routes = routes::list(handle).await?;
     let way_out = routes::defaults(&routes, true).into_iter().find(|route| usable.contains(&route.link));
     let router = way_out.and_then(|route| route.gateway).and_then(|gateway| match gateway {
         IpAddr::V4(router) => Some(router),
         IpAddr::V6(_) => None,
     });
-    Ok(Surroundings { addresses: addresses.into_iter().collect(), router })
+    let addresses: BTreeSet<IpAddr> = found.iter().map(|(_, ip)| *ip).collect();
+    Ok(Surroundings { addresses: addresses.into_iter().collect(), links: underlay_links(&found), router })
+}
+
+/// The links of these addresses.
+fn underlay_links(addresses: &[(u32, IpAddr)]) -> Vec<UnderlayLink> {
+    let mut links: BTreeMap<u32, UnderlayLink> = BTreeMap::new();
+    for (index, ip) in addresses {
+        let link = links.entry(*index).or_insert(UnderlayLink { index: *index, v4: None, v6: false });
+        match ip {
+            IpAddr::V4(ip) => link.v4 = link.v4.or(Some(*ip)),
+            IpAddr::V6(_) => link.v6 = true,
+        }
+    }
+    links.into_values().collect()
 }
 
 /// Tells the loop and everybody who follows `told` every change from now on, as long as the loop lives.

@@ -24,7 +24,7 @@ use super::state::{self, State, StateError};
 use super::status::{self, Server, SocketError};
 use super::tap::{PlainTap, Tap, TapError};
 use super::udp::{Listen, UdpError, Underlay};
-use super::{INPUT_QUEUE, Input, addresses, clock};
+use super::{INPUT_QUEUE, Input, addresses, clock, discovery};
 use crate::config::{Attach, INTERFACE_NAME_MAX, Overlay, Settings, SocketChoice};
 use crate::keys::{Fingerprint, Identity};
 use crate::node::{self, HandshakeKind, Memory, Node, OverlaySettings, SupernodeSettings};
@@ -131,6 +131,10 @@ async fn serve(
     introduce(&settings, &identity, &underlay, &found.addresses);
     let (told, surroundings) = latest::channel(found.clone());
     background.spawn(addresses::watch(tap_names, told, inputs_in.clone()));
+    let announces = settings
+        .underlay
+        .lan_discovery
+        .then(|| discovery::start(background, None, surroundings.clone(), inputs_in.clone()));
     let wants_mapping = settings.underlay.port_mapping && !settings.overlays.is_empty();
     let mapper = wants_mapping.then(|| Mapper::start(background, underlay.port(), surroundings, inputs_in)).flatten();
     let (memory, remembered) = latest::channel(Memory::default());
@@ -140,7 +144,7 @@ async fn serve(
     let node_settings = node_settings(settings, identity, underlay.local(), state.memory());
     let node = Node::new(node_settings, state::random()?, start.0, start.1);
     let kept = memory.clone();
-    let driver = Driver::new(Parts { node, underlay, inbox, taps, links, inputs, memory, overlays })?;
+    let driver = Driver::new(Parts { node, underlay, inbox, taps, links, inputs, announces, memory, overlays })?;
     notify(NotifyState::Ready);
     let ended = driver.drive(found.addresses).await;
     if let Some(mapper) = mapper {
@@ -236,6 +240,7 @@ fn node_settings(settings: Settings, identity: Identity, local: SocketAddr, memo
         serve: settings.serve,
         memory,
         handshake: HandshakeKind::Noise,
+        discovery: settings.underlay.lan_discovery,
         has_aes: has_aes(),
     }
 }

@@ -29,7 +29,7 @@ use super::udp::{Sent, Underlay};
 use super::{Input, watch};
 use crate::control::report::{Request, Response};
 use crate::datapath::buf::{Datagrams, Deliveries, Frames, OverlayIndex, Transmits};
-use crate::node::{Memory, Node, Output};
+use crate::node::{Announce, Memory, Node, Output};
 use crate::time::Time;
 
 /// Control inputs per wakeup before frames have their turn.
@@ -71,6 +71,8 @@ pub struct Parts {
     pub links: Links,
     /// What the background tells.
     pub inputs: mpsc::Receiver<Input>,
+    /// Where announcements go to, if there are any.
+    pub announces: Option<mpsc::Sender<Announce>>,
     /// What is to be kept.
     pub memory: latest::Sender<Memory>,
     /// Names of the overlays.
@@ -85,6 +87,7 @@ pub struct Driver {
     taps: Vec<Box<dyn Tap>>,
     links: Links,
     inputs: mpsc::Receiver<Input>,
+    announces: Option<mpsc::Sender<Announce>>,
     memory: latest::Sender<Memory>,
     timer: Timer,
     signals: [Signal; 2],
@@ -115,7 +118,7 @@ impl Ready {
 impl Driver {
     /// Must be called on the loop's runtime.
     pub fn new(parts: Parts) -> io::Result<Self> {
-        let Parts { node, underlay, inbox, taps, links, inputs, memory, overlays } = parts;
+        let Parts { node, underlay, inbox, taps, links, inputs, announces, memory, overlays } = parts;
         let now = clock::now();
         let names = taps.iter().map(|tap| tap.name().to_owned()).collect();
         Ok(Self {
@@ -125,6 +128,7 @@ impl Driver {
             taps,
             links,
             inputs,
+            announces,
             memory,
             timer: Timer::new()?,
             signals: [signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?],
@@ -264,6 +268,7 @@ impl Driver {
                 info!(?addresses, "this host's addresses");
                 self.node.handle_addresses(now, self.underlay.get_ref().port(), addresses);
             }
+            Input::Announcement(from, packet) => self.node.handle_announcement(now, from, &packet),
             Input::Mapped(mapped) => self.node.handle_mapped(now, mapped),
             Input::Request(request, reply) => {
                 let response = self.answer(now, &request);
@@ -315,6 +320,10 @@ impl Driver {
                 Output::Link(command) => owed.extend(self.links.obey(command)),
                 Output::Remember(memory) => {
                     self.memory.send_replace(memory);
+                }
+                Output::Announce(announce) => {
+                    // Lost if the background is so far behind; the next one comes.
+                    let _lost = self.announces.as_ref().map(|announces| announces.try_send(announce));
                 }
                 Output::Event(event) => self.log.log(now, &event),
                 Output::Wait(deadline) => {

@@ -326,7 +326,7 @@ mod tests {
 
     fn surroundings(addresses: &[&str], router: &str) -> Surroundings {
         let addresses = addresses.iter().map(|ip| ip.parse().expect("address")).collect();
-        Surroundings { addresses, router: router.parse().ok() }
+        Surroundings { addresses, router: router.parse().ok(), ..Surroundings::default() }
     }
 
     #[test]

@@ -3,7 +3,8 @@
 //! Two threads. The *loop* ([`driver`]) waits for the TAPs, the underlay socket, a timer and control
 //! inputs, feeds them to the [`Node`](crate::node::Node) and does what it says; nothing on it blocks.
 //! The *background* runtime does what may be slow: QUIC ([`quic`]), DNS, the status socket
-//! ([`status`]), netlink ([`netlink`], [`addresses`]), the router's port ([`mapping`]) and files ([`state`]). Bounded channels join them.
+//! ([`status`]), netlink ([`netlink`], [`addresses`]), the router's port
+//! ([`mapping`]), neighbours on the link ([`discovery`]) and files ([`state`]). Bounded channels join them.
 //!
 //! `unsafe` stands only here, each block with its reason.
 
@@ -22,6 +23,7 @@ pub mod addresses;
 pub mod netlink;
 pub mod routes;
 
+pub mod discovery;
 pub mod mapping;
 
 pub mod state;
@@ -53,6 +55,8 @@ pub enum Input {
     Addresses(Vec<IpAddr>),
     /// The router lets others in at another address than before, or at none.
     Mapped(Option<SocketAddr>),
+    /// A DISCOVER from this address of a link.
+    Announcement(SocketAddr, Vec<u8>),
     /// Somebody asks; the answer goes into the channel.
     Request(Request, oneshot::Sender<Response>),
 }
