@@ -12,8 +12,8 @@
 //! [`Command`](crate::datapath::Command) and [`Notice`](crate::datapath::Notice).
 
 pub use crate::seam::{
-    Announce, Deadline, Event, HandshakeKind, LinkCommand, LinkEvent, LinkId, Memory, Output, OverlaySettings,
-    RememberedPeer, ServeSettings, Settings, SupernodeSettings,
+    Announce, Deadline, Event, HandshakeKind, LinkCommand, LinkEvent, LinkId, Memory, NetworkRoute, Output,
+    OverlaySettings, RememberedPeer, ServeSettings, Settings, SupernodeSettings,
 };
 
 use std::collections::VecDeque;
@@ -79,6 +79,12 @@ impl Node {
     /// The host's own addresses and the port of the underlay socket, at the start and when they change.
     pub fn handle_addresses(&mut self, now: Time, port: u16, addresses: Vec<IpAddr>) {
         self.control.handle_addresses(now, port, addresses);
+        self.settle(now);
+    }
+
+    /// The host's routes that lead into overlays, and those that lead out of them again.
+    pub fn handle_routes(&mut self, now: Time, routes: Vec<NetworkRoute>) {
+        self.control.handle_routes(now, routes);
         self.settle(now);
     }
 

@@ -3,7 +3,7 @@
 //! Below the node and the control room, so that both speak of the same things.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
@@ -186,6 +186,35 @@ pub struct Announce {
     pub to: Option<SocketAddr>,
     /// A whole DISCOVER.
     pub packet: Vec<u8>,
+}
+
+/// A route of the host's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NetworkRoute {
+    /// The network it leads to.
+    pub network: IpAddr,
+    /// Bits of it that count.
+    pub prefix: u8,
+    /// Whether it leads into an overlay.
+    pub is_inward: bool,
+}
+
+impl NetworkRoute {
+    /// Whether `ip` is in the network.
+    pub fn covers(&self, ip: IpAddr) -> bool {
+        let prefix = u32::from(self.prefix);
+        match (self.network, ip) {
+            (IpAddr::V4(network), IpAddr::V4(ip)) => {
+                let apart = network.to_bits() ^ ip.to_bits();
+                apart.checked_shr(32_u32.saturating_sub(prefix)).unwrap_or(0) == 0
+            }
+            (IpAddr::V6(network), IpAddr::V6(ip)) => {
+                let apart = network.to_bits() ^ ip.to_bits();
+                apart.checked_shr(128_u32.saturating_sub(prefix)).unwrap_or(0) == 0
+            }
+            (IpAddr::V4(_), IpAddr::V6(_)) | (IpAddr::V6(_), IpAddr::V4(_)) => false,
+        }
+    }
 }
 
 /// When a node wants to be called again.

@@ -42,7 +42,7 @@ impl Control {
 
     /// What we tell the other members, sealed.
     fn directory(&mut self, index: OverlayIndex) -> Vec<u8> {
-        let own = self.me.candidates.iter().filter(|candidate| is_own(candidate.kind));
+        let own = self.me.candidates.iter().filter(|candidate| candidate.kind.is_own());
         let candidates = own.take(DIRECTORY_CANDIDATES_MAX).copied().collect();
         let entry = Directory { name: self.name.clone(), candidates };
         self.overlays[index.0].seal_directory(&entry, &mut self.fx.rng)
@@ -118,7 +118,7 @@ impl Control {
         if list == self.me.candidates {
             return;
         }
-        let own = |list: &[Candidate]| list.iter().filter(|c| is_own(c.kind)).copied().collect::<Vec<_>>();
+        let own = |list: &[Candidate]| list.iter().filter(|c| c.kind.is_own()).copied().collect::<Vec<_>>();
         let own_changed = own(&list) != own(&self.me.candidates);
         self.me.candidates = list;
         for peer in self.peers.values_mut() {
@@ -237,9 +237,4 @@ impl Control {
             self.register(place, overlay);
         }
     }
-}
-
-/// Whether the supernode cannot tell the others of such an address by itself.
-const fn is_own(kind: CandidateKind) -> bool {
-    matches!(kind, CandidateKind::Host | CandidateKind::Mapped)
 }

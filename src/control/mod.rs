@@ -17,9 +17,13 @@ pub mod registration;
 
 mod membership;
 
+mod whereabouts;
+
 pub mod peer;
 
 pub mod handshake;
+
+pub mod inward;
 
 pub mod candidate;
 
@@ -37,6 +41,7 @@ mod reporting;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use rand_chacha::rand_core::RngCore;
@@ -54,6 +59,7 @@ use crate::wire::session::{CandidateKind, Message};
 
 use discovery::Discovery;
 use effects::Effects;
+use inward::Inward;
 use overlay::Overlay;
 use peer::{Me, Peer};
 use registration::Home;
@@ -71,8 +77,8 @@ const HANDSHAKE_RATE: u32 = 1000;
 const HANDSHAKE_BURST: u32 = 2000;
 /// A peer that cannot be reached and that no supernode knows is forgotten after this time.
 const FORGET_AFTER: Duration = Duration::from_secs(3600);
-/// Events that loop traffic may cause: one in this time.
-const LOOP_EVENT_GAP: Duration = Duration::from_secs(60);
+/// Events that loop traffic may cause: one in this time. Two sites on one LAN cause some at each search.
+const LOOP_EVENT_GAP: Duration = Duration::from_secs(600);
 
 /// Everything about a node that is not a frame's business.
 pub struct Control {
@@ -85,6 +91,7 @@ pub struct Control {
     serving: Option<Supernode>,
     host: (u16, Vec<IpAddr>),
     mapped: Option<SocketAddr>,
+    inward: Arc<Inward>,
     memory: Memory,
     remembered: Option<Memory>,
     discovery: Discovery,
@@ -127,6 +134,7 @@ impl Control {
             serving: settings.serve.map(Supernode::new),
             host: (0, Vec::new()),
             mapped: None,
+            inward: Arc::default(),
             memory: settings.memory,
             remembered: None,
             discovery: Discovery::new(settings.discovery),
@@ -165,7 +173,9 @@ impl Control {
             return None;
         }
         let port = self.fx.new_port();
-        self.peers.insert(port, Peer::new(port, overlay, node, self.fx.now));
+        let mut peer = Peer::new(port, overlay, node, self.fx.now);
+        peer.paths.candidates.set_inward(&self.inward);
+        self.peers.insert(port, peer);
         self.by_id.insert((overlay, node), port);
         self.fx.commands.push_back(Command::OpenPort { port, overlay });
         Some(port)
@@ -338,14 +348,6 @@ impl Control {
         self.host = (port, addresses);
         self.on_own_addresses();
         self.announce_anew();
-    }
-
-    /// The router lets strangers in at another address than before, or at none.
-    pub fn handle_mapped(&mut self, now: Time, mapped: Option<SocketAddr>) {
-        self.fx.now = now;
-        if std::mem::replace(&mut self.mapped, mapped) != mapped {
-            self.on_own_addresses();
-        }
     }
 
     /// We leave: every peer and every supernode is told.

@@ -36,6 +36,11 @@ impl CandidateKind {
         }
     }
 
+    /// Whether the node knows it by itself, and a supernode cannot tell the others of it.
+    pub const fn is_own(self) -> bool {
+        matches!(self, Self::Host | Self::Mapped)
+    }
+
     const fn byte(self) -> u8 {
         match self {
             Self::Host => 1,
