@@ -1,10 +1,8 @@
 //! What the underlay looks like from this host, now and whenever it changes: the host's own addresses,
-//! where peers on the same network, or without a NAT, can reach this node; and the router before it.
+//! where peers on the same network, or without a NAT, can reach this node; and the ways out.
 //!
-//! The address on the bridge that holds a TAP counts (an ordinary KVM host has no other); addresses on
-//! our TAPs do not.
+//! What counts is decided in [`interfaces`].
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
@@ -14,8 +12,10 @@ use tokio::sync::{mpsc, watch as latest};
 use tokio::time::{sleep, timeout};
 use tracing::warn;
 
+use super::interfaces::{self, Rules};
 use super::netlink::{self, NetlinkError};
 use super::{Input, routes};
+use crate::node::NetworkRoute;
 
 /// Changes come in bursts; one look serves them all.
 const SETTLE: Duration = Duration::from_millis(200);
@@ -23,12 +23,14 @@ const SETTLE: Duration = Duration::from_millis(200);
 /// The underlay, seen from this host.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Surroundings {
-    /// The host's own addresses for peers.
+    /// The host's own addresses for peers, the likeliest first.
     pub addresses: Vec<IpAddr>,
     /// The interfaces that lead to the underlay.
     pub links: Vec<UnderlayLink>,
     /// The router of the default route, if there is one.
     pub router: Option<Ipv4Addr>,
+    /// Routes that lead into overlays, and those that lead out of them again.
+    pub routes: Vec<NetworkRoute>,
 }
 
 /// An interface that leads to the underlay.
@@ -42,42 +44,17 @@ pub struct UnderlayLink {
     pub v6: bool,
 }
 
-/// The surroundings at this moment. `taps` are the names of our own.
-pub async fn look(handle: &Handle, taps: &BTreeSet<String>) -> Result<Surroundings, NetlinkError> {
+/// The surroundings at this moment.
+pub async fn look(handle: &Handle, rules: &Rules) -> Result<Surroundings, NetlinkError> {
     let links = netlink::links(handle).await?;
-    let usable: BTreeSet<u32> = links
-        .into_iter()
-        .filter(|link| link.running && !link.loopback && !taps.contains(&link.name))
-        .map(|link| link.index)
-        .collect();
-    let mut found = netlink::host_addresses(handle).await?;
-    found.retain(|(index, _)| usable.contains(index));
+    let addresses = netlink::host_addresses(handle).await?;
     let routes = routes::list(handle).await?;
-    let way_out = routes::defaults(&routes, true).into_iter().find(|route| usable.contains(&route.link));
-    let router = way_out.and_then(|route| route.gateway).and_then(|gateway| match gateway {
-        IpAddr::V4(router) => Some(router),
-        IpAddr::V6(_) => None,
-    });
-    let addresses: BTreeSet<IpAddr> = found.iter().map(|(_, ip)| *ip).collect();
-    Ok(Surroundings { addresses: addresses.into_iter().collect(), links: underlay_links(&found), router })
-}
-
-/// The links of these addresses.
-fn underlay_links(addresses: &[(u32, IpAddr)]) -> Vec<UnderlayLink> {
-    let mut links: BTreeMap<u32, UnderlayLink> = BTreeMap::new();
-    for (index, ip) in addresses {
-        let link = links.entry(*index).or_insert(UnderlayLink { index: *index, v4: None, v6: false });
-        match ip {
-            IpAddr::V4(ip) => link.v4 = link.v4.or(Some(*ip)),
-            IpAddr::V6(_) => link.v6 = true,
-        }
-    }
-    links.into_values().collect()
+    Ok(interfaces::survey(&links, &addresses, &routes, rules))
 }
 
 /// Tells the loop and everybody who follows `told` every change from now on, as long as the loop lives.
 /// Runs on the background runtime.
-pub async fn watch(taps: BTreeSet<String>, told: latest::Sender<Surroundings>, inputs: mpsc::Sender<Input>) {
+pub async fn watch(rules: Rules, told: latest::Sender<Surroundings>, inputs: mpsc::Sender<Input>) {
     let groups = [
         MulticastGroup::Link,
         MulticastGroup::Ipv4Ifaddr,
@@ -91,8 +68,12 @@ pub async fn watch(taps: BTreeSet<String>, told: latest::Sender<Surroundings>, i
     };
     tokio::spawn(connection);
     loop {
-        match look(&handle, &taps).await {
+        match look(&handle, &rules).await {
             Ok(found) => {
+                let is_news = found.routes != told.borrow().routes;
+                if is_news && inputs.send(Input::Routes(found.routes.clone())).await.is_err() {
+                    return;
+                }
                 let is_news = found.addresses != told.borrow().addresses;
                 if is_news && inputs.send(Input::Addresses(found.addresses.clone())).await.is_err() {
                     return;

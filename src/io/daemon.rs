@@ -17,6 +17,8 @@ use tracing::{info, warn};
 
 use super::addresses::Surroundings;
 use super::driver::{DriveError, Driver, Parts};
+use super::egress::EgressError;
+use super::interfaces::Rules;
 use super::mapping::Mapper;
 use super::netlink::{self, NetlinkError, Wiring};
 use super::quic::{Links, QuicError, inbox};
@@ -24,7 +26,7 @@ use super::state::{self, State, StateError};
 use super::status::{self, Server, SocketError};
 use super::tap::{PlainTap, Tap, TapError};
 use super::udp::{Listen, UdpError, Underlay};
-use super::{INPUT_QUEUE, Input, addresses, clock, discovery};
+use super::{INPUT_QUEUE, Input, addresses, clock, discovery, egress};
 use crate::config::{Attach, INTERFACE_NAME_MAX, Overlay, Settings, SocketChoice};
 use crate::keys::{Fingerprint, Identity};
 use crate::node::{self, HandshakeKind, Memory, Node, OverlaySettings, SupernodeSettings};
@@ -50,6 +52,9 @@ pub enum DaemonError {
     /// The underlay socket.
     #[error(transparent)]
     Udp(#[from] UdpError),
+    /// How packets leave it.
+    #[error(transparent)]
+    Egress(#[from] EgressError),
     /// The control links.
     #[error(transparent)]
     Quic(#[from] QuicError),
@@ -112,6 +117,8 @@ async fn serve(
     state.keep_wall(start.1);
 
     let underlay = Arc::new(Underlay::bind(settings.listen.map_or(Listen::Anywhere, Listen::At))?);
+    let talks_to_itself = settings.serve.is_some() && !settings.overlays.is_empty();
+    egress::restrict(&*underlay, &settings.underlay, talks_to_itself)?;
     let (inbox, received) = inbox();
     let (inputs_in, inputs) = mpsc::channel(INPUT_QUEUE);
     let serves = settings.serve.is_some();
@@ -124,18 +131,19 @@ async fn serve(
     let tap_names: BTreeSet<String> = taps.iter().map(|tap| tap.name().to_owned()).collect();
     let _socket = open_socket(&settings.socket, background, &inputs_in)?;
 
-    let found = addresses::look(netlink, &tap_names).await.unwrap_or_else(|error| {
+    let rules = Rules::new(tap_names, &settings.underlay);
+    let found = addresses::look(netlink, &rules).await.unwrap_or_else(|error| {
         warn!(%error, "this host's addresses cannot be read");
         Surroundings::default()
     });
     introduce(&settings, &identity, &underlay, &found.addresses);
     let (told, surroundings) = latest::channel(found.clone());
-    background.spawn(addresses::watch(tap_names, told, inputs_in.clone()));
+    background.spawn(addresses::watch(rules, told, inputs_in.clone()));
     let announces = settings
         .underlay
         .lan_discovery
-        .then(|| discovery::start(background, None, surroundings.clone(), inputs_in.clone()));
-    let wants_mapping = settings.underlay.port_mapping && !settings.overlays.is_empty();
+        .then(|| discovery::start(background, settings.underlay.fwmark, surroundings.clone(), inputs_in.clone()));
+    let wants_mapping = settings.underlay.port_mapping;
     let mapper = wants_mapping.then(|| Mapper::start(background, underlay.port(), surroundings, inputs_in)).flatten();
     let (memory, remembered) = latest::channel(Memory::default());
     background.spawn(keep(Arc::clone(&state), remembered, start));
@@ -146,7 +154,7 @@ async fn serve(
     let kept = memory.clone();
     let driver = Driver::new(Parts { node, underlay, inbox, taps, links, inputs, announces, memory, overlays })?;
     notify(NotifyState::Ready);
-    let ended = driver.drive(found.addresses).await;
+    let ended = driver.drive(found).await;
     if let Some(mapper) = mapper {
         mapper.stop().await;
     }

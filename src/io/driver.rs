@@ -7,7 +7,6 @@
 
 use std::future::poll_fn;
 use std::io;
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
@@ -21,6 +20,7 @@ use tokio::sync::{mpsc, watch as latest};
 use tokio::time::timeout;
 use tracing::{info, trace, warn};
 
+use super::addresses::Surroundings;
 use super::clock::{self, JumpWatch, Timer};
 use super::events::EventLog;
 use super::quic::{Inbox, Links};
@@ -141,9 +141,9 @@ impl Driver {
     }
 
     /// Runs until a signal comes or something is broken for good, and tells the others either way.
-    /// `addresses` are the host's at the start.
-    pub async fn drive(mut self, addresses: Vec<IpAddr>) -> Result<(), DriveError> {
-        let ended = self.run(addresses).await;
+    /// `surroundings` are the host's at the start.
+    pub async fn drive(mut self, surroundings: Surroundings) -> Result<(), DriveError> {
+        let ended = self.run(surroundings).await;
         info!("leaving");
         let now = clock::now();
         self.node.handle_leave(now);
@@ -152,9 +152,10 @@ impl Driver {
         ended.and(left)
     }
 
-    async fn run(&mut self, addresses: Vec<IpAddr>) -> Result<(), DriveError> {
+    async fn run(&mut self, surroundings: Surroundings) -> Result<(), DriveError> {
         let now = clock::now();
-        self.node.handle_addresses(now, self.underlay.get_ref().port(), addresses);
+        self.node.handle_routes(now, surroundings.routes);
+        self.node.handle_addresses(now, self.underlay.get_ref().port(), surroundings.addresses);
         self.drain(now).await?;
         loop {
             let ready = poll_fn(|cx| self.poll_ready(cx)).await;
@@ -269,6 +270,7 @@ impl Driver {
                 self.node.handle_addresses(now, self.underlay.get_ref().port(), addresses);
             }
             Input::Announcement(from, packet) => self.node.handle_announcement(now, from, &packet),
+            Input::Routes(routes) => self.node.handle_routes(now, routes),
             Input::Mapped(mapped) => self.node.handle_mapped(now, mapped),
             Input::Request(request, reply) => {
                 let response = self.answer(now, &request);

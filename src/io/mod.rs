@@ -15,11 +15,14 @@ pub mod tap;
 
 pub mod udp;
 
+pub mod egress;
+
 pub mod clock;
 
 pub mod quic;
 
 pub mod addresses;
+pub mod interfaces;
 pub mod netlink;
 pub mod routes;
 
@@ -41,6 +44,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::sync::oneshot;
 
 use crate::control::report::{Request, Response};
+use crate::node::NetworkRoute;
 use quic::LinkInput;
 
 /// Inputs that may wait for the loop. A full channel slows the background down, never the loop.
@@ -53,6 +57,8 @@ pub enum Input {
     Link(LinkInput),
     /// The host's own addresses have changed.
     Addresses(Vec<IpAddr>),
+    /// Other routes lead into overlays than before.
+    Routes(Vec<NetworkRoute>),
     /// The router lets others in at another address than before, or at none.
     Mapped(Option<SocketAddr>),
     /// A DISCOVER from this address of a link.
