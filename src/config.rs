@@ -34,6 +34,16 @@ pub const INTERFACE_NAME_MAX: usize = 15;
 const MTU_DEFAULT: u16 = 1500;
 /// The least that IPv4 hosts must take (RFC 791), and the most that two packets of an ordinary underlay carry.
 const MTU_RANGE: std::ops::RangeInclusive<u16> = 576..=2700;
+/// Whether superframes cross a TAP where nobody says otherwise.
+const TAP_OFFLOAD_DEFAULT: bool = true;
+/// Frames that wait in a TAP where each may be 64 KB: 4 MB, and little to wait for behind a large download.
+const TAP_QUEUE: u32 = 64;
+/// A queue needs a place; more than this is memory and delay only.
+const TAP_QUEUE_RANGE: std::ops::RangeInclusive<u32> = 1..=16_384;
+/// Nice value of the loop: frames that wait for a processor are the first thing a user feels.
+const PRIORITY_DEFAULT: i32 = -15;
+/// What Linux knows.
+const PRIORITY_RANGE: std::ops::RangeInclusive<i32> = -20..=19;
 /// Overlays of one daemon.
 const OVERLAYS_MAX: usize = 64;
 /// Supernodes of one daemon.
@@ -57,6 +67,10 @@ pub struct Config {
     pub log: Option<LogLevel>,
     /// Log lines as JSON.
     pub log_json: Option<bool>,
+    /// What frames are sealed with.
+    pub cipher: Option<Cipher>,
+    /// The nice value of the thread that carries frames.
+    pub priority: Option<i32>,
     /// Where to register.
     pub supernode: Vec<SupernodeText>,
     /// The only overlays served, as a supernode.
@@ -91,6 +105,10 @@ pub struct OverlayConfig {
     pub address: Option<Cidr>,
     /// The TAP's name.
     pub tap: Option<InterfaceName>,
+    /// Whether superframes and partial checksums cross the TAP.
+    pub tap_offload: Option<bool>,
+    /// Frames that may wait in the TAP.
+    pub tap_queue: Option<u32>,
     /// Whether spanning tree frames pass.
     pub stp: Option<Stp>,
     /// The largest Ethernet payload.
@@ -107,6 +125,20 @@ pub enum Stp {
     Pass,
     /// They end at the TAP.
     Drop,
+}
+
+/// What frames are sealed with; two nodes take AES-256-GCM only if both propose it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Cipher {
+    /// AES-256-GCM is proposed if the processor has AES instructions.
+    #[default]
+    Auto,
+    /// AES-256-GCM is proposed.
+    AesGcm,
+    /// ChaCha20-Poly1305 with everyone.
+    #[serde(rename = "chacha20-poly1305")]
+    ChaChaPoly,
 }
 
 /// What is logged.
@@ -143,6 +175,10 @@ pub struct Settings {
     pub log: LogLevel,
     /// Log lines as JSON.
     pub log_json: bool,
+    /// What frames are sealed with.
+    pub cipher: Cipher,
+    /// The nice value of the thread that carries frames, if the host allows it.
+    pub priority: i32,
     /// Where to register.
     pub supernodes: Vec<SupernodeSettings>,
     /// How the underlay is used.
@@ -171,7 +207,9 @@ pub struct Overlay {
     pub attach: Attach,
     /// The TAP's name, if chosen.
     pub tap: Option<String>,
-    /// What was chosen of its switch.
+    /// Frames that may wait in the TAP, if chosen.
+    pub tap_queue: Option<u32>,
+    /// What was chosen of its switch; of its TAP, the most that may be asked for.
     pub switch: SwitchSettings,
 }
 
@@ -202,7 +240,9 @@ impl Config {
     /// `LONGWIRE_KEY`, for an overlay that names no file.
     pub fn check(mut self, env_key: Option<&str>) -> Result<Settings, ConfigError> {
         let underlay = self.underlay();
-        let Self { name, listen, serve, state, socket, log, log_json, supernode, allow, overlay, .. } = self;
+        let Self {
+            name, listen, serve, state, socket, log, log_json, priority, cipher, supernode, allow, overlay, ..
+        } = self;
         if listen.is_some() && serve.is_some() {
             return Err(ConfigError::Together("listen", "serve"));
         }
@@ -218,6 +258,8 @@ impl Config {
         limit("overlay", overlay.len(), OVERLAYS_MAX)?;
         limit("supernode", supernode.len(), SUPERNODES_MAX)?;
         distinct(&overlay)?;
+        let priority = priority.unwrap_or(PRIORITY_DEFAULT);
+        within("priority", priority, &PRIORITY_RANGE)?;
         if env_key.is_some() && overlay.iter().filter(|overlay| overlay.takes_env()).count() > 1 {
             return Err(ConfigError::EnvForMany);
         }
@@ -230,6 +272,8 @@ impl Config {
             socket: socket.map_or(SocketChoice::Named(named), SocketChoice::At),
             log: log.unwrap_or_default(),
             log_json: log_json.unwrap_or(false),
+            cipher: cipher.unwrap_or_default(),
+            priority,
             supernodes: supernode.into_iter().map(|text| text.0).collect(),
             underlay,
             overlays: overlay.into_iter().map(|overlay| overlay.check(env_key)).collect::<Result<_, _>>()?,
@@ -262,6 +306,8 @@ impl OverlayConfig {
             bridge: None,
             address: None,
             tap: None,
+            tap_offload: None,
+            tap_queue: None,
             stp: None,
             mtu: None,
             mss_clamp: None,
@@ -273,7 +319,8 @@ impl OverlayConfig {
     }
 
     fn check(self, env_key: Option<&str>) -> Result<Overlay, ConfigError> {
-        let Self { name, key_file, passphrase_file, bridge, address, tap, stp, mtu, mss_clamp } = self;
+        let Self { name, key_file, passphrase_file, bridge, address, tap, tap_offload, tap_queue, stp, mtu, mss_clamp } =
+            self;
         let OverlayName(name) = name;
         let source = match (key_file, passphrase_file, env_key) {
             (Some(_), Some(_), _) => return Err(ConfigError::Together("key-file", "passphrase-file")),
@@ -292,20 +339,40 @@ impl OverlayConfig {
         if !MTU_RANGE.contains(&mtu) {
             return Err(ConfigError::Mtu(mtu, *MTU_RANGE.start(), *MTU_RANGE.end()));
         }
+        if let Some(frames) = tap_queue {
+            within("tap-queue", frames, &TAP_QUEUE_RANGE)?;
+        }
         let key = source.read(&name)?;
         Ok(Overlay {
             secrets: OverlaySecrets::derive(&name, &key),
             name,
             attach,
             tap: tap.map(|tap| tap.0),
+            tap_queue,
             switch: SwitchSettings {
                 mtu: usize::from(mtu),
                 stp: stp != Some(Stp::Drop),
                 clamp_mss: mss_clamp != Some(false),
-                tap: TapOffload::None,
+                tap: if tap_offload.unwrap_or(TAP_OFFLOAD_DEFAULT) { TapOffload::TcpAndUdp } else { TapOffload::None },
             },
         })
     }
+}
+
+impl Overlay {
+    /// How long the queue of its TAP is to be, given what that turned out to be; `None` is as the kernel makes it.
+    pub fn tap_queue(&self, offload: TapOffload) -> Option<u32> {
+        self.tap_queue.or_else(|| (offload != TapOffload::None).then_some(TAP_QUEUE))
+    }
+}
+
+fn within<T>(key: &'static str, value: T, range: &std::ops::RangeInclusive<T>) -> Result<(), ConfigError>
+where
+    T: PartialOrd + Copy + Into<i64>,
+{
+    let known = range.contains(&value);
+    let (value, least, most) = (value.into(), (*range.start()).into(), (*range.end()).into());
+    if known { Ok(()) } else { Err(ConfigError::OutOfRange(key, value, least, most)) }
 }
 
 fn limit(key: &'static str, count: usize, most: usize) -> Result<(), ConfigError> {

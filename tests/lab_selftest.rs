@@ -265,6 +265,42 @@ fn raw_frames_arrive_byte_for_byte_with_their_tags() {
 }
 
 #[test]
+fn a_tagged_guest_sends_and_hears_tagged_frames_only() {
+    let mut lab = Lab::new();
+    let (one, other) = joined_guests(&mut lab);
+    let _tagging = one.tag(10).unwrap();
+    assert_eq!(Ping::count(&one.space, other.address, 1).replies.len(), 0, "a tag that nobody expects");
+    let capture = Capture::start(&other.space, "eth0");
+    let _other = other.tag(10).unwrap();
+    let report = Ping::count(&one.space, other.address, 3);
+    assert_eq!((report.sent, report.lost()), (3, 0), "both tagged: {report:?}");
+    let frames = capture.stop();
+    let from_one = frames.iter().filter(|frame| frame[6..12] == one.mac.0).collect::<Vec<_>>();
+    assert!(from_one.iter().all(|frame| frame[12..16] == [0x81, 0, 0, 10]), "{from_one:x?}");
+    assert!(from_one.len() >= 3);
+}
+
+#[test]
+fn a_cabled_pair_of_hosts_meets_and_the_emulator_between_them_sees_single_packets() {
+    let lab = Lab::new();
+    let [one, other, third] =
+        ["one", "other", "third"].map(|name| lab.lone_host(name, Ipv4Addr::new(10, 92, 0, name.len() as u8)));
+    lab.cable((&one, "eth0", "10.92.0.1/24"), (&other, "eth0", "10.92.0.2/24"));
+    lab.emulated_cable((&one, "eth1", "10.93.0.1/24"), (&third, "eth0", "10.93.0.2/24"), Impairment::NONE);
+    assert_eq!(Ping::count(&one.space, Ipv4Addr::new(10, 92, 0, 2), 1).lost(), 0);
+    let capture = Capture::start(&third.space, "eth0");
+    let run = Iperf::run_to(&one.space, &third.space, Ipv4Addr::new(10, 93, 0, 2).into(), &["-n", "2M"]);
+    assert!(run.bits_per_second > 1e6);
+    let sender = socket_at(&one, Ipv4Addr::new(10, 93, 0, 1), 4000);
+    lab::cut_datagrams(&sender, 1000);
+    sender.send_to(&[0; 10_000], "10.93.0.2:4000").unwrap();
+    let frames = capture.stop();
+    assert_eq!(frames.iter().map(Vec::len).max(), Some(1514), "TCP superframes are cut");
+    let datagrams = frames.iter().filter(|frame| frame.len() == 14 + 20 + 8 + 1000);
+    assert_eq!(datagrams.count(), 10, "UDP superframes are cut");
+}
+
+#[test]
 fn a_capture_sees_what_crosses_both_ways() {
     let mut lab = Lab::new();
     let (one, other) = joined_guests(&mut lab);

@@ -16,10 +16,14 @@ fn the_keys_are_those_of_the_contract() {
     let sample = sample();
     assert_eq!(keys(&sample), ["fingerprint", "mapped", "node", "node_id", "overlays", "serving", "version"]);
     let overlay = &sample["overlays"][0];
-    assert_eq!(keys(overlay), ["counters", "fdb_entries", "id", "name", "peers", "supernodes", "tap"]);
+    assert_eq!(keys(overlay), ["counters", "fdb_entries", "id", "name", "peers", "supernodes", "tap", "tap_offload"]);
     assert_eq!(keys(&overlay["supernodes"][0]), ["address", "rtt_us", "state"]);
     let peer = &overlay["peers"][0];
-    assert_eq!(keys(peer), ["id", "last_heard_ms", "name", "path", "rtt_us", "rx_bytes", "state", "tx_bytes"]);
+    let of_peer = [
+        ["id", "last_heard_ms", "mtu", "mtu_state", "name"].as_slice(),
+        &["path", "rtt_us", "rx_bytes", "state", "tx_bytes"],
+    ];
+    assert_eq!(keys(peer), of_peer.concat());
     assert_eq!(keys(&peer["path"]), ["kind", "remote", "via"]);
 }
 

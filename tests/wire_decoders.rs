@@ -122,8 +122,11 @@ fn arbitrary_session_messages_end_in_a_value_or_an_error() {
         session::Message::Candidates { round: 3, wants_answer: true, list },
         session::Message::Close,
         session::Message::Confirm,
+        session::Message::MtuProbe { token: 5 },
+        session::Message::MtuAnswer { token: 5, size: 1472 },
     ];
-    let genuine = messages.iter().map(session::Message::bytes).collect();
+    let mut genuine: Vec<_> = messages.iter().map(session::Message::bytes).collect();
+    genuine.push([messages[6].bytes(), vec![0; 200]].concat());
     feed(share(120), &mut Bytes::new("session", genuine), |input| {
         if let Ok(message) = session::Message::parse(input) {
             assert_eq!(session::Message::parse(&message.bytes()), Ok(message));
@@ -154,7 +157,7 @@ fn arbitrary_control_messages_end_in_a_value_or_an_error() {
 fn arbitrary_frames_are_read_within_their_bounds() {
     feed(share(120), &mut Bytes::new("frame", frames()), |input| {
         let mut scratch = Vec::new();
-        let clamped = clamp_mss(input, 1439, &mut scratch);
+        let clamped = clamp_mss(input, Checksum::Finished, 1439, &mut scratch);
         assert_eq!(clamped.len(), input.len());
         let changed = clamped.iter().zip(input).filter(|(new, old)| new != old).count();
         assert!(changed <= 4, "two bytes of the option and two of the checksum at most: {changed}");

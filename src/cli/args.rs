@@ -100,6 +100,9 @@ pub(crate) struct UpArgs {
     /// Name of the TAP [default: lw-NAME].
     #[arg(long, value_name = "IF", conflicts_with = "config")]
     tap: Option<InterfaceName>,
+    /// Frames cross the TAP one by one, with finished checksums.
+    #[arg(long, conflicts_with = "config")]
+    no_tap_offload: bool,
     /// Where to listen [default: UDP 7777, or any free port].
     #[arg(long, value_name = "ADDR:PORT")]
     listen: Option<SocketAddr>,
@@ -173,12 +176,14 @@ impl RunArgs {
 impl UpArgs {
     /// The same as a file would say.
     pub(crate) fn config(self) -> Result<Config, ConfigError> {
-        let Self { overlay, key, supernode, bridge, address, tap, listen, serve, name, run } = self;
+        let Self { overlay, key, supernode, bridge, address, tap, no_tap_offload, listen, serve, name, run } = self;
         let KeyArgs { key_file, passphrase_file } = key;
         let base = run.config()?;
         let overlay = match overlay {
             Some(name) => {
-                vec![OverlayConfig { key_file, passphrase_file, bridge, address, tap, ..OverlayConfig::named(name) }]
+                let tap_offload = no_tap_offload.then_some(false);
+                let named = OverlayConfig::named(name);
+                vec![OverlayConfig { key_file, passphrase_file, bridge, address, tap, tap_offload, ..named }]
             }
             None => base.overlay,
         };
@@ -229,6 +234,7 @@ mod tests {
             "br0",
             "--tap",
             "t0",
+            "--no-tap-offload",
             "--listen",
             "[::]:1",
             "--name",
@@ -255,6 +261,7 @@ mod tests {
             key-file = "k"
             bridge = "br0"
             tap = "t0"
+            tap-offload = false
             "#,
         );
         assert_eq!(flags.expect("flags"), file.expect("file"));

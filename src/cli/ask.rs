@@ -2,7 +2,7 @@
 
 use anyhow::anyhow;
 use longwire::control::report::{
-    LinkState, OverlayStatus, PathKind, PathStatus, PeerState, PeerStatus, Request, Response, Status,
+    LinkState, MtuState, OverlayStatus, PathKind, PathStatus, PeerState, PeerStatus, Request, Response, Status,
 };
 use longwire::io::status;
 use serde::Serialize;
@@ -54,7 +54,7 @@ pub(super) fn peers(args: &AskArgs) -> Result<(), Failure> {
             .flat_map(|overlay| overlay.peers.iter().map(|peer| Row { overlay: &overlay.name, peer }));
         return print_json(&rows.collect::<Vec<_>>());
     }
-    let mut table = Table::new(&["OVERLAY", "PEER", "STATE", "PATH", "RTT", "SENT", "RECEIVED", "HEARD"]);
+    let mut table = Table::new(&["OVERLAY", "PEER", "STATE", "PATH", "RTT", "MTU", "SENT", "RECEIVED", "HEARD"]);
     for overlay in &status.overlays {
         for peer in &overlay.peers {
             table.row([vec![overlay.name.clone()], peer_cells(peer)].concat());
@@ -93,6 +93,9 @@ pub(super) fn explain(peer: String, args: &AskArgs) -> Result<(), Failure> {
         path(&explanation.peer.path),
         explanation.why
     );
+    if !explanation.mtu.is_empty() {
+        text += &format!("{}\n", explanation.mtu);
+    }
     let mut table = Table::new(&["CANDIDATE", "KIND", "PROBES", "ANSWERS", "RTT", "RESULT"]);
     for tried in explanation.candidates {
         table.row([
@@ -109,10 +112,13 @@ pub(super) fn explain(peer: String, args: &AskArgs) -> Result<(), Failure> {
 }
 
 fn overlay_text(overlay: &OverlayStatus) -> String {
+    let tap = match overlay.tap.as_str() {
+        "" => "no TAP".into(),
+        tap => format!("{tap} (offload: {})", overlay.tap_offload),
+    };
     let mut text = format!(
-        "\noverlay {} on {}: {} peers, {} addresses known\n",
+        "\noverlay {} on {tap}: {} peers, {} addresses known\n",
         overlay.name,
-        if overlay.tap.is_empty() { "no TAP" } else { &overlay.tap },
         overlay.peers.len(),
         overlay.fdb_entries
     );
@@ -124,7 +130,7 @@ fn overlay_text(overlay: &OverlayStatus) -> String {
         };
         text += &format!("supernode {} {state} {}\n", supernode.address, rtt(supernode.rtt_us));
     }
-    let mut table = Table::new(&["PEER", "STATE", "PATH", "RTT", "SENT", "RECEIVED", "HEARD"]);
+    let mut table = Table::new(&["PEER", "STATE", "PATH", "RTT", "MTU", "SENT", "RECEIVED", "HEARD"]);
     for peer in &overlay.peers {
         table.row(peer_cells(peer));
     }
@@ -147,6 +153,7 @@ fn peer_cells(peer: &PeerStatus) -> Vec<String> {
         state(peer.state).into(),
         path(&peer.path),
         rtt(peer.rtt_us),
+        mtu(peer),
         bytes(peer.tx_bytes),
         bytes(peer.rx_bytes),
         age(peer.last_heard_ms),
@@ -155,6 +162,16 @@ fn peer_cells(peer: &PeerStatus) -> Vec<String> {
 
 fn name(peer: &PeerStatus) -> String {
     peer.name.clone().unwrap_or_else(|| peer.id.chars().take(8).collect())
+}
+
+fn mtu(peer: &PeerStatus) -> String {
+    let Some(mtu) = peer.mtu else { return "-".into() };
+    match peer.mtu_state {
+        Some(MtuState::Found) | None => mtu.to_string(),
+        Some(MtuState::Assumed) => format!("{mtu} assumed"),
+        Some(MtuState::Probing) => format!("{mtu} probing"),
+        Some(MtuState::BlackHole) => format!("{mtu} black hole"),
+    }
 }
 
 const fn state(state: PeerState) -> &'static str {

@@ -61,6 +61,9 @@ pub enum ConfigError {
     /// No such MTU.
     #[error("`mtu` {0}: from {1} to {2} are carried")]
     Mtu(u16, u16, u16),
+    /// A number too small or too large.
+    #[error("`{0}` {1}: from {2} to {3} is possible")]
+    OutOfRange(&'static str, i64, i64, i64),
     /// A key file cannot be read.
     #[error("key file {0}: {1}")]
     KeyFile(PathBuf, #[source] io::Error),

@@ -15,12 +15,16 @@ fn a_whole_file_becomes_settings() {
         socket = "/tmp/socket"
         log = "debug"
         log-json = true
+        cipher = "chacha20-poly1305"
+        priority = 5
         supernode = ["sn.example", "192.0.2.1:9#{pin}", "[2001:db8::1]:9"]
         [[overlay]]
         name = "lab"
         key-file = {key:?}
         bridge = "br0"
         tap = "lw-lab"
+        tap-offload = true
+        tap-queue = 7
         stp = "drop"
         mtu = 1504
         mss-clamp = false
@@ -28,24 +32,30 @@ fn a_whole_file_becomes_settings() {
         name = "home"
         key-file = {key:?}
         address = "10.10.0.1/24"
+        tap-offload = false
         "#
     );
     let settings = Config::parse(&text).expect("config").check(None).expect("settings");
     let addresses: Vec<&str> = settings.supernodes.iter().map(|supernode| supernode.address.as_str()).collect();
     assert_eq!(addresses, ["sn.example:7777", "192.0.2.1:9", "[2001:db8::1]:9"]);
     assert_eq!(settings.supernodes[1].pin, Some(pin));
+    assert_eq!(settings.cipher, Cipher::ChaChaPoly);
     assert_eq!(settings.overlays[0].attach, Attach::Bridge("br0".into()));
     assert_eq!(
         settings.overlays[0].switch,
-        SwitchSettings { mtu: 1504, stp: false, clamp_mss: false, ..SwitchSettings::default() }
+        SwitchSettings { mtu: 1504, stp: false, clamp_mss: false, tap: TapOffload::TcpAndUdp }
     );
     assert_eq!(settings.overlays[1].attach.clone(), Attach::Address("10.10.0.1/24".parse().expect("CIDR")));
     assert_eq!(
         settings.overlays[1].switch,
-        SwitchSettings { mtu: 1500, stp: true, clamp_mss: true, ..SwitchSettings::default() }
+        SwitchSettings { mtu: 1500, stp: true, clamp_mss: true, tap: TapOffload::None }
     );
     assert_eq!(settings.socket, SocketChoice::At("/tmp/socket".into()));
     assert!(settings.serve.is_none() && settings.log_json);
+    assert_eq!(settings.priority, 5);
+    let queues = |overlay: &Overlay| [TapOffload::Tcp, TapOffload::None].map(|offload| overlay.tap_queue(offload));
+    assert_eq!(queues(&settings.overlays[0]), [Some(7), Some(7)]);
+    assert_eq!(queues(&settings.overlays[1]), [Some(64), None]);
 }
 
 #[test]
@@ -103,6 +113,8 @@ fn what_does_not_fit_together_is_refused() {
         (format!("supernode = [\"a\"]\n{overlay}passphrase-file = \"x\""), "exclude each other"),
         (format!("supernode = [\"a\"]\n{overlay}bridge = \"b\"\naddress = \"10.0.0.1/8\""), "exclude each other"),
         (format!("supernode = [\"a\"]\n{overlay}mtu = 9000"), "from 576 to 2700"),
+        (format!("supernode = [\"a\"]\n{overlay}tap-queue = 0"), "`tap-queue` 0: from 1 to 16384"),
+        (format!("priority = -21\nsupernode = [\"a\"]\n{overlay}"), "`priority` -21: from -20 to 19"),
         ("supernode = [\"a\"]\n[[overlay]]\nname = \"a\"".into(), "no key for the overlay a"),
     ];
     for (text, word) in cases {

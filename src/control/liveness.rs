@@ -51,6 +51,7 @@ impl Peer {
         if self.session.is_some() && fx.now.since(self.heard) >= GONE_AFTER {
             return self.on_gone(fx, "not heard for 65 seconds");
         }
+        self.watch_mtu(fx, activity.large);
         if std::mem::take(&mut self.liveness_due) && self.session.is_some() {
             self.look(fx, activity);
         }
@@ -91,7 +92,7 @@ impl Peer {
         if let Some(change) = self.paths.on_dead(fx.now) {
             self.on_change(fx, change);
         } else if before != self.paths.current() {
-            fx.commands.push_back(Command::UsePath { port: self.port, path: self.paths.current() });
+            self.use_path(fx);
         }
         match self.paths.current() {
             Some(path) => self.probe(fx, path),

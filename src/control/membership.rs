@@ -8,7 +8,7 @@ use super::{Control, Peer, now_soon};
 use crate::datapath::buf::OverlayIndex;
 use crate::datapath::fdb::PortId;
 use crate::datapath::stats::DropReason;
-use crate::datapath::{Command, LegId, Path};
+use crate::datapath::{LegId, Path};
 use crate::keys::{Fingerprint, OverlayId};
 use crate::seam::Event;
 use crate::wire::certificate::Certificate;
@@ -195,7 +195,7 @@ impl Control {
             return;
         }
         if before.is_some() && peer.paths.current().is_none() {
-            self.fx.commands.push_back(Command::UsePath { port, path: None });
+            peer.use_path(&mut self.fx);
             peer.choose(&mut self.fx, "the supernode before is gone");
         }
         let is_lost = peer.session.is_none() && peer.paths.relays().next().is_none() && peer.addresses().is_empty();

@@ -3,7 +3,7 @@
 //! Notices of the corridor, events of control links, deadlines and requests come in; everything that
 //! follows is written into [`Effects`], which the node drains. One thing at a time, in this order:
 //! `supernode` and `registration` bring members together, `peer` makes keys, `punch` finds a direct
-//! way, `path` chooses, `liveness` watches, `discovery` finds neighbours, `report` tells.
+//! way, `path` chooses, `liveness` watches, `mtu` measures, `discovery` finds neighbours, `report` tells.
 
 pub mod effects;
 
@@ -32,6 +32,8 @@ pub mod punch;
 pub mod path;
 
 pub mod liveness;
+
+pub mod mtu;
 
 pub mod discovery;
 
@@ -173,7 +175,7 @@ impl Control {
             return None;
         }
         let port = self.fx.new_port();
-        let mut peer = Peer::new(port, overlay, node, self.fx.now);
+        let mut peer = Peer::new(port, (overlay, self.overlays[overlay.0].mtu), node, self.fx.now);
         peer.paths.candidates.set_inward(&self.inward);
         self.peers.insert(port, peer);
         self.by_id.insert((overlay, node), port);
@@ -289,6 +291,8 @@ impl Control {
                 self.fx.timers.set_earlier(Timer::Remember, now_soon(self.fx.now));
             }
             Message::Confirm => {}
+            Message::MtuProbe { token } => peer.on_mtu_probe(fx, token, (path, bytes.len())),
+            Message::MtuAnswer { token, size } => peer.on_mtu_answer(fx, token, size),
         }
     }
 
@@ -318,6 +322,7 @@ impl Control {
                     peer.on_punch_timer(&mut self.fx, &self.me);
                 }
             }
+            Timer::Mtu(port) => self.with(port, Peer::on_mtu_timer),
             Timer::Alone(overlay) => {
                 let is_up = |peer: &Peer| peer.overlay == overlay && peer.session.is_some();
                 if !self.peers.values().any(is_up) {

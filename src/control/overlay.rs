@@ -21,13 +21,16 @@ pub struct Overlay {
     pub secrets: OverlaySecrets,
     /// Ours, signed by it.
     pub certificate: Certificate,
+    /// The longest payload of its frames here.
+    pub mtu: usize,
 }
 
 impl Overlay {
     /// Joins on paper: signs our certificate.
     pub fn new(settings: &OverlaySettings, identity: &Identity) -> Self {
         let certificate = Certificate::issue(&settings.secrets, identity);
-        Self { name: settings.name.clone(), secrets: settings.secrets.clone(), certificate }
+        let (name, secrets, mtu) = (settings.name.clone(), settings.secrets.clone(), settings.switch.mtu);
+        Self { name, secrets, certificate, mtu }
     }
 
     /// Its public name.

@@ -8,12 +8,14 @@ use std::time::Duration;
 
 use super::effects::Effects;
 use super::handshake::{self, Initiator, Local, Responder};
+use super::mtu::Mtu;
 use super::path::{Change, Paths};
 use super::punch::Punch;
 use super::report::PeerState;
 use super::timers::Timer;
 use crate::datapath::buf::OverlayIndex;
 use crate::datapath::fdb::PortId;
+use crate::datapath::limit::Bucket;
 use crate::datapath::stats::DropReason;
 use crate::datapath::{Command, Path};
 use crate::keys::{Identity, NodeId};
@@ -48,6 +50,9 @@ const COURTESY: Duration = Duration::from_millis(150);
 pub(super) const KEEPALIVE: Duration = Duration::from_secs(16);
 /// Direct addresses an INIT is sent to when no supernode can carry it.
 const INIT_FAN_OUT: usize = 8;
+
+/// MTU probes of one peer answered per second: several times what a search sends.
+const MTU_ANSWERS: u32 = 20;
 
 /// Who we are, as far as peers are concerned.
 pub struct Me {
@@ -110,6 +115,8 @@ pub struct Peer {
     pub paths: Paths,
     /// How far the search for a direct path is.
     pub punch: Punch,
+    /// How large packets on the path in use may be.
+    pub mtu: Mtu,
     /// The session that stands.
     pub session: Option<Session>,
     /// When anything genuine came from it, as far as was measured.
@@ -120,6 +127,7 @@ pub struct Peer {
     silences: u32,
     pub(super) liveness_due: bool,
     pub(super) probed: Time,
+    pub(super) mtu_answers: Bucket,
     has_aes: bool,
     attempt: Option<Attempt>,
     answered: Option<Answered>,
@@ -127,8 +135,8 @@ pub struct Peer {
 }
 
 impl Peer {
-    /// A member we know of and have no keys with.
-    pub fn new(port: PortId, overlay: OverlayIndex, id: NodeId, now: Time) -> Self {
+    /// A member we know of and have no keys with; frames of its overlay carry `mtu` bytes.
+    pub fn new(port: PortId, (overlay, mtu): (OverlayIndex, usize), id: NodeId, now: Time) -> Self {
         Self {
             port,
             overlay,
@@ -137,12 +145,14 @@ impl Peer {
             state: PeerState::Connecting,
             paths: Paths::default(),
             punch: Punch::default(),
+            mtu: Mtu::new(mtu),
             session: None,
             heard: now,
             announced: [0; 12],
             silences: 0,
             liveness_due: false,
             probed: Time::START,
+            mtu_answers: Bucket::new(MTU_ANSWERS, MTU_ANSWERS),
             has_aes: true,
             attempt: None,
             answered: None,
@@ -257,9 +267,12 @@ impl Peer {
             Ok((payload, keys)) => {
                 fx.timers.cancel(Timer::Handshake(self.port));
                 self.has_aes = payload.has_aes;
+                // Now we know that AES is slow there: these keys carry frames until the next ones are made.
+                let is_slow = keys.suite == Suite::AesGcm && !payload.has_aes;
+                let rekey = if is_slow { Duration::ZERO } else { REKEY_AFTER };
                 fx.commands.push_back(Command::Install { port: self.port, keys, confirmed: true });
                 fx.send(self.port, path, &Message::Confirm);
-                fx.timers.set(Timer::Rekey(self.port), fx.now + REKEY_AFTER);
+                fx.timers.set(Timer::Rekey(self.port), fx.now + rekey);
                 let rtt = fx.now.since(attempt.sent);
                 self.on_session(fx, payload.boot, path, rtt);
             }
@@ -364,7 +377,7 @@ impl Peer {
     }
 
     pub(super) fn on_change(&mut self, fx: &mut Effects, change: Change) {
-        fx.commands.push_back(Command::UsePath { port: self.port, path: change.path });
+        self.use_path(fx);
         let (overlay, peer, name, path) = (self.overlay, self.id, self.name.clone(), fx.describe(change.path));
         fx.events.push_back(Event::PathChanged { overlay, peer, name, path, reason: change.reason });
         fx.timers.set_earlier(Timer::Remember, fx.now + Duration::from_secs(2));
@@ -376,6 +389,7 @@ impl Peer {
         self.state = PeerState::Gone;
         self.session = None;
         self.paths.reset();
+        self.mtu.begin(None);
         self.cancel_timers(fx);
         fx.commands.push_back(Command::Silence { port: self.port });
         self.silences = 0;
@@ -392,7 +406,7 @@ impl Peer {
         if let Some(answered) = self.answered.take() {
             fx.answered.remove(&answered.mac1);
         }
-        for timer in [Timer::Rekey, Timer::Liveness, Timer::Keepalive, Timer::Punch] {
+        for timer in [Timer::Rekey, Timer::Liveness, Timer::Keepalive, Timer::Punch, Timer::Mtu] {
             fx.timers.cancel(timer(self.port));
         }
     }

@@ -66,6 +66,8 @@ pub struct OverlayStatus {
     pub id: String,
     /// The name of its TAP; filled in by `io`, empty in simulations.
     pub tap: String,
+    /// What crosses the TAP besides finished frames: `none`, `tcp` or `tcp and udp`; filled in by `io`.
+    pub tap_offload: String,
     /// The supernodes this node is registered at.
     pub supernodes: Vec<SupernodeStatus>,
     /// The other members.
@@ -112,6 +114,10 @@ pub struct PeerStatus {
     pub path: PathStatus,
     /// Of the path in use.
     pub rtt_us: Option<u64>,
+    /// The largest IP packet sent on the path in use, in bytes.
+    pub mtu: Option<u16>,
+    /// How far the search for it is.
+    pub mtu_state: Option<MtuState>,
     /// Frame bytes sent to it.
     pub tx_bytes: u64,
     /// Frame bytes received from it.
@@ -130,6 +136,21 @@ pub enum PeerState {
     Connecting,
     /// Left or silent.
     Gone,
+}
+
+/// Of a path's MTU.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum MtuState {
+    /// Nothing was probed yet: no large frame went there.
+    Assumed,
+    /// Larger packets are being tried.
+    Probing,
+    /// As large as they pass, or as large as is needed.
+    Found,
+    /// What passed before does not any more, or nothing large passes.
+    #[serde(rename = "black hole")]
+    BlackHole,
 }
 
 /// A path in use.
@@ -179,6 +200,8 @@ pub struct Explanation {
     pub overlay: String,
     /// Why the present path was chosen, in words.
     pub why: String,
+    /// Why packets are as large as they are, in words.
+    pub mtu: String,
     /// Every address that was tried.
     pub candidates: Vec<CandidateReport>,
 }

@@ -64,6 +64,7 @@ impl Control {
             name: self.overlays[index.0].name.clone(),
             id: self.overlays[index.0].id().to_string(),
             tap: String::new(),
+            tap_offload: String::new(),
             supernodes: self.homes.iter().map(supernode).collect(),
             peers: peers.map(|peer| self.peer_status(now, datapath, peer)).collect(),
             fdb_entries: datapath.fdb_entries(now, index).len(),
@@ -79,6 +80,8 @@ impl Control {
             state: if peer.session.is_some() { PeerState::Up } else { peer.state },
             path: self.path_status(peer.paths.current()),
             rtt_us: micros(peer.paths.current_rtt()),
+            mtu: peer.paths.current().map(|_| peer.mtu.in_use()),
+            mtu_state: peer.paths.current().map(|_| peer.mtu.state()),
             tx_bytes: activity.tx_bytes,
             rx_bytes: activity.rx_bytes,
             last_heard_ms: activity.heard.map(|at| millis(now.since(at))),
@@ -163,6 +166,7 @@ impl Control {
             peer: self.peer_status(now, datapath, peer),
             overlay: self.overlays[peer.overlay.0].name.clone(),
             why,
+            mtu: current.map_or_else(String::new, |_| peer.mtu.why(now)),
             candidates: peer.paths.candidates.iter().map(report).collect(),
         }
     }

@@ -23,6 +23,8 @@ pub enum Timer {
     Keepalive(PortId),
     /// The next step of a round of punching.
     Punch(PortId),
+    /// The next step of the search for the path's MTU.
+    Mtu(PortId),
     /// Tell those on the same links that we are there.
     Announce,
     /// Say that nobody is there.
@@ -42,6 +44,7 @@ impl Timer {
             Self::Liveness(_) => "liveness",
             Self::Keepalive(_) => "keepalive",
             Self::Punch(_) => "punch",
+            Self::Mtu(_) => "mtu",
             Self::Announce => "announce",
             Self::Alone(_) => "alone",
             Self::Remember => "remember",

@@ -46,7 +46,7 @@ impl<M> Batch<M> {
         self.items.is_empty()
     }
 
-    /// The bytes of all pieces together.
+    /// Bytes from the first piece to the end of the last: of all pieces together if they lie back to back.
     pub fn byte_len(&self) -> usize {
         self.used
     }
@@ -76,17 +76,21 @@ impl<M> Batch<M> {
         self.used += len;
     }
 
-    /// Room for pieces that are written out of order, each anywhere in the first `room` bytes; end with
-    /// [`Batch::close`] after all of them were placed.
+    /// The `len` bytes at `offset` of the last [`Batch::reserve`] are a piece now. There may be gaps, and
+    /// any order; [`Batch::close`] ends it, and nothing may be reserved for another purpose before.
+    ///
+    /// # Panics
+    /// If that is more than was reserved.
     pub fn place(&mut self, offset: usize, len: usize, meta: M) {
         let start = self.used + offset;
         assert!(start + len <= self.bytes.len(), "more placed than reserved");
         self.items.push(Item { start, len, meta });
     }
 
-    /// What was placed is not written over.
+    /// What was placed is not written over by the next piece.
     pub fn close(&mut self) {
-        self.used = self.items.last().map_or(0, |last| last.start + last.len);
+        let placed = self.items.iter().rev().take_while(|item| item.start >= self.used);
+        self.used = placed.map(|item| item.start + item.len).max().unwrap_or(self.used);
     }
 
     /// The last piece grows by `bytes`.

@@ -4,6 +4,7 @@
 //! (RFC 9293 3.7.1; the checksum is mended by RFC 1624), and only in SYNs without data.
 
 use super::frame::{Header, IPV4, IPV6};
+use crate::wire::data::Checksum;
 
 /// A SYN is not longer: Ethernet, two tags, the longest IP and TCP headers.
 const SYN_MAX: usize = 14 + 8 + 60 + 60;
@@ -14,7 +15,8 @@ const OPTION_NOP: u8 = 1;
 const OPTION_MSS: u8 = 2;
 
 /// `frame`, or a copy of it in `scratch` that asks for segments whose frames have `limit` bytes at most.
-pub fn clamp_mss<'f>(frame: &'f [u8], limit: usize, scratch: &'f mut Vec<u8>) -> &'f [u8] {
+/// A partial checksum does not cover the option yet and stays.
+pub fn clamp_mss<'f>(frame: &'f [u8], checksum: Checksum, limit: usize, scratch: &'f mut Vec<u8>) -> &'f [u8] {
     let Some((tcp, option)) = find_mss(frame) else { return frame };
     let Ok(most) = u16::try_from(limit.saturating_sub(tcp + TCP_HEADER)) else { return frame };
     let asked = u16::from_be_bytes([frame[option], frame[option + 1]]);
@@ -24,6 +26,9 @@ pub fn clamp_mss<'f>(frame: &'f [u8], limit: usize, scratch: &'f mut Vec<u8>) ->
     scratch.clear();
     scratch.extend_from_slice(frame);
     scratch[option..option + 2].copy_from_slice(&most.to_be_bytes());
+    if checksum == Checksum::TcpPartial {
+        return scratch;
+    }
     let (mut old, mut new) = (asked, most);
     if (option - tcp) % 2 == 1 {
         (old, new) = (old.swap_bytes(), new.swap_bytes());
@@ -107,7 +112,7 @@ mod tests {
         for options in [[2, 4, 5, 180, 1, 1, 1, 1], [1, 2, 4, 5, 180, 1, 1, 1], [3, 3, 7, 2, 4, 5, 180, 0]] {
             let (frame, mut scratch) = (syn(&options), Vec::new());
             assert_eq!(sum(&frame), 0xffff, "the test's own checksum");
-            let clamped = clamp_mss(&frame, 1439, &mut scratch);
+            let clamped = clamp_mss(&frame, Checksum::Finished, 1439, &mut scratch);
             let (_, option) = find_mss(clamped).expect("still there");
             assert_eq!(u16::from_be_bytes([clamped[option], clamped[option + 1]]), 1439 - 14 - 40);
             assert_eq!(sum(clamped), 0xffff, "{options:?}");
@@ -115,13 +120,21 @@ mod tests {
     }
 
     #[test]
+    fn a_partial_checksum_stays_as_it_is() {
+        let (frame, mut scratch) = (syn(&[2, 4, 5, 180, 1, 1, 1, 1]), Vec::new());
+        let clamped = clamp_mss(&frame, Checksum::TcpPartial, 1439, &mut scratch);
+        assert_ne!(clamped, frame);
+        assert_eq!(clamped[50..52], frame[50..52]);
+    }
+
+    #[test]
     fn a_small_mss_and_everything_else_stays() {
         let mut scratch = Vec::new();
         let small = syn(&[2, 4, 2, 0]);
-        assert_eq!(clamp_mss(&small, 1439, &mut scratch), small);
+        assert_eq!(clamp_mss(&small, Checksum::Finished, 1439, &mut scratch), small);
         let mut data = syn(&[2, 4, 5, 180]);
         data[34 + 13] = 0x10;
-        assert_eq!(clamp_mss(&data, 1439, &mut scratch), data);
+        assert_eq!(clamp_mss(&data, Checksum::Finished, 1439, &mut scratch), data);
     }
 
     proptest! {
@@ -129,9 +142,9 @@ mod tests {
         fn arbitrary_options_never_panic(options in proptest::collection::vec(any::<u8>(), 0..10), limit in 0..2000usize) {
             let options = options.iter().flat_map(|byte| [*byte; 4]).collect::<Vec<_>>();
             let mut frame = syn(&options);
-            clamp_mss(&frame, limit, &mut Vec::new());
+            clamp_mss(&frame, Checksum::Finished, limit, &mut Vec::new());
             frame.truncate(limit);
-            clamp_mss(&frame, limit, &mut Vec::new());
+            clamp_mss(&frame, Checksum::Finished, limit, &mut Vec::new());
         }
     }
 }

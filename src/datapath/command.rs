@@ -41,6 +41,15 @@ pub enum Command {
         /// The path.
         path: Option<Path>,
     },
+    /// IP packets may have `mtu` bytes; void if frames take another path by now.
+    SetLimit {
+        /// Of this port.
+        port: PortId,
+        /// On this path.
+        path: Path,
+        /// At least [`MTU_FLOOR`](super::MTU_FLOOR).
+        mtu: u16,
+    },
     /// A peer fell silent: its MACs are forgotten, and nothing is flooded to it before new keys come.
     Silence {
         /// Its port.
@@ -61,6 +70,17 @@ pub enum Command {
         message: Vec<u8>,
         /// A hop limit other than the system's.
         hops: Option<u8>,
+    },
+    /// The same, with zeros behind the message: the IP packet has `size` bytes.
+    SendSized {
+        /// To this port.
+        port: PortId,
+        /// This way.
+        path: Path,
+        /// Type and body.
+        message: Vec<u8>,
+        /// Of the IP packet.
+        size: u16,
     },
     /// Send a handshake packet.
     SendPlain {

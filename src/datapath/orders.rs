@@ -4,15 +4,21 @@ use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 
 use rand_chacha::rand_core::RngCore;
 
-use super::buf::{Deliveries, OverlayIndex, Transmits};
+use super::buf::{Batch, Deliveries, OverlayIndex, Transmits};
+use super::coalesce::Coalescer;
+use super::fair::Order;
 use super::fdb::{Entry, PortId};
 use super::port::{Epoch, Path, Port};
 use super::relay::{Channels, Legs};
 use super::seal::SessionKeys;
 use super::stats::Stats;
 use super::switch::{Switch, SwitchSettings};
-use super::{Activity, Command, Datapath, Notice, Target, lead};
+use super::{Activity, Command, Datapath, MTU_FLOOR, Notice, Target, ip_headers, lead};
 use crate::time::Time;
+use crate::wire::data::{HEADER_LEN, TAG_LEN};
+
+/// What makes a message longer: enough for the longest frame that any overlay carries.
+const ZEROS: [u8; 3072] = [0; 3072];
 
 impl Datapath {
     /// An empty corridor for overlays with these switches.
@@ -30,6 +36,10 @@ impl Datapath {
             node_stats: Stats::default(),
             transmits: Transmits::default(),
             deliveries: Deliveries::default(),
+            order: Order::default(),
+            joining: Coalescer::default(),
+            cuts: Batch::default(),
+            finished: Vec::new(),
             scratch: Vec::new(),
             notices: VecDeque::new(),
         }
@@ -75,10 +85,16 @@ impl Datapath {
             Command::ClosePort { port } => self.close_port(port),
             Command::Install { port, keys, confirmed } => self.install(now, port, &keys, confirmed),
             Command::UsePath { port, path } => self.use_path(now, port, path),
+            Command::SetLimit { port, path, mtu } => self.set_limit(port, path, mtu),
             Command::Silence { port } => self.silence(port),
             Command::CountDrop { reason } => self.node_stats.dropped(reason),
             Command::SendSession { port, path, message, hops } => {
-                self.transmit(now, port, path, hops, (false, &[&message]));
+                if let Some(mut way) = self.way(now, port, path, hops) {
+                    way.seal_parts(false, &[&message]);
+                }
+            }
+            Command::SendSized { port, path, message, size } => {
+                self.send_sized(now, port, path, (&message, usize::from(size)));
             }
             Command::SendPlain { path, packet } => self.send_plain(path, &packet),
             Command::Measure { port } => self.measure(now, port),
@@ -158,11 +174,26 @@ impl Datapath {
         }
     }
 
+    fn set_limit(&mut self, id: PortId, path: Path, mtu: u16) {
+        if let Some(port) = self.ports.get_mut(&id).filter(|port| port.path == Some(path)) {
+            port.mtu = Some(mtu.max(MTU_FLOOR));
+        }
+    }
+
+    fn send_sized(&mut self, now: Time, id: PortId, path: Path, (message, size): (&[u8], usize)) {
+        let Some(to) = self.legs.address(path) else { return };
+        let bare = ip_headers(to) + lead(path) + HEADER_LEN + message.len() + TAG_LEN;
+        let zeros = &ZEROS[..size.saturating_sub(bare).min(ZEROS.len())];
+        if let Some(mut way) = self.way(now, id, path, None) {
+            way.seal_parts(false, &[message, zeros]);
+        }
+    }
+
     fn flush_pending(&mut self, now: Time, id: PortId) {
         let Some(port) = self.ports.get_mut(&id) else { return };
-        if port.path.is_some() && port.sending(now).is_some() {
-            for frame in port.take_held(now) {
-                self.send(now, id, &frame);
+        if port.path.is_some() && port.can_send(now) {
+            for (frame, work) in port.take_held(now) {
+                self.send(now, id, &frame, work);
             }
         }
     }
@@ -179,7 +210,7 @@ impl Datapath {
 
     fn measure(&mut self, now: Time, id: PortId) {
         if let Some(port) = self.ports.get_mut(&id) {
-            port.activity.has_keys = port.sending(now).is_some();
+            port.activity.has_keys = port.can_send(now);
             self.notices.push_back(Notice::Measured { port: id, activity: port.activity });
         }
     }

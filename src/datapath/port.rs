@@ -9,6 +9,7 @@ use std::time::Duration;
 use super::buf::OverlayIndex;
 use super::fragment::Reassembly;
 use super::seal::{Opener, PACKETS_MAX, Sealer, SessionKeys};
+use super::segment::Work;
 use crate::time::Time;
 use crate::wire::relay::RelayId;
 
@@ -20,6 +21,16 @@ const PENDING_FRAMES: usize = 64;
 const PENDING_BYTES: usize = 128 * 1024;
 /// They are not delivered later than this: whoever sent them has sent them again by then.
 const PENDING_LIFE: Duration = Duration::from_secs(3);
+
+/// The largest IP packet sent before a path was measured: it passes PPPoE (1492), the clouds' networks
+/// (1450, 1460) and most tunnels. Larger ones vanish there without a word, and full frames are cut anyway.
+pub const MTU_ASSUMED: u16 = 1400;
+/// What TCP is asked to aim at before that: what most paths turn out to carry. Longer frames are cut meanwhile.
+pub(super) const MTU_HOPED: u16 = 1500;
+/// No path is taken to be narrower: IPv6 demands as much of every link (RFC 8200 section 5).
+pub const MTU_FLOOR: u16 = 1280;
+/// A longer frame may make a packet above [`MTU_FLOOR`]: less IPv6, UDP, relay header and ours.
+const LARGE_FRAME: usize = MTU_FLOOR as usize - 48 - 24 - 33;
 
 /// A leg of ours at a supernode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -54,6 +65,15 @@ impl Epoch {
         Self { sealer: Sealer::new(keys), opener: Opener::new(keys), local_index: keys.local_index, since: now }
     }
 
+    /// `current`, if it may seal at `now`.
+    pub(super) fn usable(current: &mut Option<Box<Self>>, now: Time) -> Option<&mut Self> {
+        current.as_deref_mut().filter(|epoch| epoch.can_send(now))
+    }
+
+    fn can_send(&self, now: Time) -> bool {
+        !self.is_expired(now) && self.sealer.sealed() < PACKETS_MAX
+    }
+
     pub(super) fn is_expired(&self, now: Time) -> bool {
         now.since(self.since) >= KEY_LIFE
     }
@@ -76,6 +96,8 @@ pub struct Activity {
     pub unanswered_since: Option<Time>,
     /// When the last frame was sent.
     pub sent: Option<Time>,
+    /// When the last frame was sent whose packet may exceed [`MTU_FLOOR`].
+    pub large: Option<Time>,
     /// Frame bytes sent.
     pub tx_bytes: u64,
     /// Frame bytes received.
@@ -84,10 +106,19 @@ pub struct Activity {
     pub has_keys: bool,
 }
 
+/// A frame that waits for keys.
+struct Held {
+    since: Time,
+    frame: Vec<u8>,
+    work: Work,
+}
+
 /// One port towards a peer.
 pub(super) struct Port {
     pub(super) overlay: OverlayIndex,
     pub(super) path: Option<Path>,
+    /// The largest IP packet on it, once that was measured.
+    pub(super) mtu: Option<u16>,
     pub(super) current: Option<Box<Epoch>>,
     pub(super) previous: Option<Box<Epoch>>,
     pub(super) next: Option<Box<Epoch>>,
@@ -98,7 +129,7 @@ pub(super) struct Port {
     pub(super) watched: bool,
     /// A path other than the one in use that was reported already.
     pub(super) noted: Option<Path>,
-    pending: VecDeque<(Time, Vec<u8>)>,
+    pending: VecDeque<Held>,
     pending_bytes: usize,
 }
 
@@ -107,6 +138,7 @@ impl Port {
         Self {
             overlay,
             path: None,
+            mtu: None,
             current: None,
             previous: None,
             next: None,
@@ -120,9 +152,9 @@ impl Port {
         }
     }
 
-    /// The epoch that sends at `now`, if there is one.
-    pub(super) fn sending(&mut self, now: Time) -> Option<&mut Epoch> {
-        self.current.as_deref_mut().filter(|epoch| !epoch.is_expired(now) && epoch.sealer.sealed() < PACKETS_MAX)
+    /// Whether there are keys to send with at `now`.
+    pub(super) fn can_send(&self, now: Time) -> bool {
+        self.current.as_deref().is_some_and(|epoch| epoch.can_send(now))
     }
 
     /// The epoch that `index` names.
@@ -146,23 +178,23 @@ impl Port {
     }
 
     /// Keeps a frame until there are keys; what waited too long makes room. `false` if there is none.
-    pub(super) fn hold(&mut self, now: Time, frame: &[u8]) -> bool {
-        while self.pending.front().is_some_and(|(since, _)| now.since(*since) >= PENDING_LIFE) {
-            self.pending_bytes -= self.pending.pop_front().map_or(0, |(_, old)| old.len());
+    pub(super) fn hold(&mut self, now: Time, frame: &[u8], work: Work) -> bool {
+        while self.pending.front().is_some_and(|held| now.since(held.since) >= PENDING_LIFE) {
+            self.pending_bytes -= self.pending.pop_front().map_or(0, |old| old.frame.len());
         }
         if self.pending.len() >= PENDING_FRAMES || self.pending_bytes + frame.len() > PENDING_BYTES {
             return false;
         }
         self.pending_bytes += frame.len();
-        self.pending.push_back((now, frame.to_vec()));
+        self.pending.push_back(Held { since: now, frame: frame.to_vec(), work });
         true
     }
 
     /// The frames that waited and are not too old, oldest first.
-    pub(super) fn take_held(&mut self, now: Time) -> impl Iterator<Item = Vec<u8>> + use<> {
+    pub(super) fn take_held(&mut self, now: Time) -> impl Iterator<Item = (Vec<u8>, Work)> + use<> {
         self.pending_bytes = 0;
         let held = std::mem::take(&mut self.pending).into_iter();
-        held.filter(move |(since, _)| now.since(*since) < PENDING_LIFE).map(|(_, frame)| frame)
+        held.filter(move |held| now.since(held.since) < PENDING_LIFE).map(|held| (held.frame, held.work))
     }
 
     /// Nobody waits for these frames any more.
@@ -186,6 +218,9 @@ impl Port {
     /// A packet went out; says whether the control room should begin to watch.
     pub(super) fn note_sent(&mut self, now: Time, frame_bytes: usize) -> bool {
         self.activity.sent = Some(now);
+        if frame_bytes > LARGE_FRAME {
+            self.activity.large = Some(now);
+        }
         self.activity.tx_bytes += frame_bytes as u64;
         self.activity.unanswered_since.get_or_insert(now);
         !std::mem::replace(&mut self.watched, true)
@@ -194,6 +229,7 @@ impl Port {
     /// Packets go another way from now on.
     pub(super) fn use_path(&mut self, path: Option<Path>) {
         self.path = path;
+        self.mtu = None;
         self.noted = None;
         self.activity.unanswered_since = None;
     }

@@ -38,6 +38,8 @@ drop_reasons! {
     Runt = "runt",
     /// Longer than the overlay carries.
     Jumbo = "jumbo",
+    /// What the kernel said of the frame does not fit it.
+    Offload = "offload",
     /// Pause or slow protocol, or a BPDU where these are off.
     LinkLocal = "link_local",
     /// The source is a group address or all zeroes.
@@ -168,6 +170,8 @@ pub struct Stats {
     pub floods: u64,
     /// Frames that left in two pieces.
     pub splits: u64,
+    /// Frames that went to the TAP as part of a superframe, but for the first of each.
+    pub joined: u64,
     dropped: [u64; DropReason::ALL.len()],
 }
 
@@ -184,6 +188,7 @@ impl Default for Stats {
             relayed_bytes: 0,
             floods: 0,
             splits: 0,
+            joined: 0,
             dropped: [0; DropReason::ALL.len()],
         }
     }
@@ -230,7 +235,7 @@ impl Stats {
         totals.chain(drops).map(|(name, count)| (name.to_owned(), count)).collect()
     }
 
-    fn totals(&self) -> [(&'static str, u64); 10] {
+    fn totals(&self) -> [(&'static str, u64); 11] {
         let Self {
             frames_in,
             bytes_in,
@@ -242,6 +247,7 @@ impl Stats {
             relayed_bytes,
             floods,
             splits,
+            joined,
             dropped: _,
         } = *self;
         [
@@ -255,6 +261,7 @@ impl Stats {
             ("relayed_bytes", relayed_bytes),
             ("floods", floods),
             ("splits", splits),
+            ("joined", joined),
         ]
     }
 }

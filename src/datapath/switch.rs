@@ -69,9 +69,19 @@ impl Switch {
         self.settings.clamp_mss
     }
 
-    /// A frame out of the TAP.
-    pub(super) fn judge_outbound(&mut self, now: Time, bytes: &[u8], header: &Header) -> Verdict {
-        if let Err(reason) = self.check(bytes, header) {
+    /// The longest frame that the overlay carries.
+    pub(super) const fn frame_max(&self) -> usize {
+        ETHERNET_LEN + self.settings.mtu
+    }
+
+    /// What the TAP takes and gives besides whole frames.
+    pub(super) const fn tap(&self) -> TapOffload {
+        self.settings.tap
+    }
+
+    /// A frame out of the TAP, or a superframe that is cut to frames of at most `longest` bytes.
+    pub(super) fn judge_outbound(&mut self, now: Time, bytes: &[u8], header: &Header, longest: usize) -> Verdict {
+        if let Err(reason) = self.check(longest, header) {
             return Verdict::Drop(reason);
         }
         self.fdb.learn(now, header.vlan, header.src, TAP, frame::announces(bytes, header));
@@ -86,7 +96,7 @@ impl Switch {
 
     /// A frame from the peer at `port`: to the TAP, or it ends here.
     pub(super) fn judge_inbound(&mut self, now: Time, port: PortId, bytes: &[u8], header: &Header) -> Verdict {
-        if let Err(reason) = self.check(bytes, header) {
+        if let Err(reason) = self.check(bytes.len(), header) {
             return Verdict::Drop(reason);
         }
         let learned = self.fdb.learn(now, header.vlan, header.src, port, frame::announces(bytes, header));
@@ -101,8 +111,8 @@ impl Switch {
     }
 
     /// What no bridge passes on, whatever its tables say.
-    fn check(&self, bytes: &[u8], header: &Header) -> Result<(), DropReason> {
-        if bytes.len() > ETHERNET_LEN + self.settings.mtu {
+    fn check(&self, len: usize, header: &Header) -> Result<(), DropReason> {
+        if len > self.frame_max() {
             return Err(DropReason::Jumbo);
         }
         if header.src.is_group() || header.src.is_zero() {

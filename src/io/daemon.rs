@@ -9,25 +9,26 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustix::process::setpriority_process;
 use sd_notify::NotifyState;
 use thiserror::Error;
 use tokio::runtime::{Builder, Handle as Background};
 use tokio::sync::{mpsc, watch as latest};
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use super::addresses::Surroundings;
 use super::driver::{DriveError, Driver, Parts};
 use super::egress::EgressError;
 use super::interfaces::Rules;
 use super::mapping::Mapper;
-use super::netlink::{self, NetlinkError, Wiring};
+use super::netlink::{self, NetlinkError, TapShape, Wiring};
 use super::quic::{Links, QuicError, inbox};
 use super::state::{self, State, StateError};
 use super::status::{self, Server, SocketError};
-use super::tap::{PlainTap, Tap, TapError};
+use super::tap::{self, Tap, TapError};
 use super::udp::{Listen, UdpError, Underlay};
 use super::{INPUT_QUEUE, Input, addresses, clock, discovery, egress};
-use crate::config::{Attach, INTERFACE_NAME_MAX, Overlay, Settings, SocketChoice};
+use crate::config::{Attach, Cipher, INTERFACE_NAME_MAX, Overlay, Settings, SocketChoice};
 use crate::keys::{Fingerprint, Identity};
 use crate::node::{self, HandshakeKind, Memory, Node, OverlaySettings, SupernodeSettings};
 use crate::time::{Time, WallTime};
@@ -106,7 +107,7 @@ async fn live(settings: Settings, background: &Background) -> Result<(), DaemonE
 }
 
 async fn serve(
-    settings: Settings,
+    mut settings: Settings,
     background: &Background,
     netlink: &rtnetlink::Handle,
     wirings: &mut Vec<Wiring>,
@@ -125,8 +126,10 @@ async fn serve(
     let links = Links::new(background.clone(), Arc::clone(&underlay), received, &identity, serves, inputs_in.clone())?;
 
     let mut taps: Vec<Box<dyn Tap>> = Vec::new();
-    for overlay in &settings.overlays {
-        taps.push(Box::new(open_tap(overlay, &identity, netlink, wirings).await?));
+    for overlay in &mut settings.overlays {
+        let tap = open_tap(overlay, &identity, netlink, wirings).await?;
+        overlay.switch.tap = tap.offload();
+        taps.push(tap);
     }
     let tap_names: BTreeSet<String> = taps.iter().map(|tap| tap.name().to_owned()).collect();
     let _socket = open_socket(&settings.socket, background, &inputs_in)?;
@@ -149,10 +152,12 @@ async fn serve(
     background.spawn(keep(Arc::clone(&state), remembered, start));
 
     let overlays = settings.overlays.iter().map(|overlay| overlay.name.clone()).collect();
+    let priority = settings.priority;
     let node_settings = node_settings(settings, identity, underlay.local(), state.memory());
     let node = Node::new(node_settings, state::random()?, start.0, start.1);
     let kept = memory.clone();
     let driver = Driver::new(Parts { node, underlay, inbox, taps, links, inputs, announces, memory, overlays })?;
+    prefer(priority);
     notify(NotifyState::Ready);
     let ended = driver.drive(found).await;
     if let Some(mapper) = mapper {
@@ -172,12 +177,14 @@ async fn open_tap(
     identity: &Identity,
     netlink: &rtnetlink::Handle,
     wirings: &mut Vec<Wiring>,
-) -> Result<PlainTap, DaemonError> {
+) -> Result<Box<dyn Tap>, DaemonError> {
     let name = overlay.tap.clone().unwrap_or_else(|| default_tap(&overlay.name));
-    let tap = PlainTap::open(&name, overlay.switch.mtu)?;
+    let tap = tap::open(&name, overlay.switch.mtu, overlay.switch.tap)?;
     let mac = identity.tap_mac(overlay.secrets.id());
-    wirings.push(netlink::wire(netlink, tap.name(), mac, overlay.switch.mtu, &overlay.attach).await?);
-    info!(overlay = overlay.name, id = %overlay.secrets.id(), tap = tap.name(), "joining");
+    let shape = TapShape { mac, mtu: overlay.switch.mtu, queue: overlay.tap_queue(tap.offload()) };
+    wirings.push(netlink::wire(netlink, tap.name(), shape, &overlay.attach).await?);
+    let offload = tap::word(tap.offload());
+    info!(overlay = overlay.name, id = %overlay.secrets.id(), tap = tap.name(), offload, "joining");
     if overlay.attach == Attach::Nothing {
         warn!(
             tap = tap.name(),
@@ -249,7 +256,16 @@ fn node_settings(settings: Settings, identity: Identity, local: SocketAddr, memo
         memory,
         handshake: HandshakeKind::Noise,
         discovery: settings.underlay.lan_discovery,
-        has_aes: has_aes(),
+        has_aes: proposes_aes(settings.cipher),
+    }
+}
+
+/// Whether AES-256-GCM is proposed to peers.
+fn proposes_aes(cipher: Cipher) -> bool {
+    match cipher {
+        Cipher::Auto => has_aes(),
+        Cipher::AesGcm => true,
+        Cipher::ChaChaPoly => false,
     }
 }
 
@@ -261,6 +277,16 @@ fn has_aes() -> bool {
     return std::arch::is_aarch64_feature_detected!("aes");
     #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
     false
+}
+
+/// Gives the calling thread, which is the loop's, its nice value; the background keeps the usual one, as
+/// all its threads were or will be started by one of its own.
+fn prefer(nice: i32) {
+    // On Linux a thread has a nice value of its own, and nobody named is the thread that calls.
+    match setpriority_process(None, nice) {
+        Ok(()) => debug!(nice, "priority of the loop"),
+        Err(error) => debug!(nice, %error, "the loop keeps its usual priority"),
+    }
 }
 
 /// A node that is a supernode registers at itself as at any other.

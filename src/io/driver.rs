@@ -24,7 +24,7 @@ use super::addresses::Surroundings;
 use super::clock::{self, JumpWatch, Timer};
 use super::events::EventLog;
 use super::quic::{Inbox, Links};
-use super::tap::Tap;
+use super::tap::{self, Tap};
 use super::udp::{Sent, Underlay};
 use super::{Input, watch};
 use crate::control::report::{Request, Response};
@@ -123,7 +123,7 @@ impl Driver {
         let names = taps.iter().map(|tap| tap.name().to_owned()).collect();
         Ok(Self {
             node,
-            underlay: watch(underlay, Interest::READABLE | Interest::WRITABLE)?,
+            underlay: watch(underlay, Interest::READABLE)?,
             inbox,
             taps,
             links,
@@ -241,7 +241,8 @@ impl Driver {
         if self.datagrams.is_empty() {
             return Ok(());
         }
-        trace!(buffers = self.datagrams.len(), bytes = self.datagrams.byte_len(), "received");
+        let bytes = || self.datagrams.iter().map(|(bytes, _)| bytes.len()).sum::<usize>();
+        trace!(buffers = self.datagrams.len(), bytes = bytes(), "received");
         self.node.handle_datagrams(now, &mut self.datagrams);
         self.drain(now).await
     }
@@ -286,6 +287,7 @@ impl Driver {
         if let Response::Status(status) = &mut response {
             for (overlay, tap) in status.overlays.iter_mut().zip(&self.taps) {
                 overlay.tap = tap.name().to_owned();
+                overlay.tap_offload = tap::word(tap.offload()).to_owned();
                 let counters = tap.counters();
                 overlay.counters.insert("tap_read_errors".into(), counters.read);
                 overlay.counters.insert("tap_write_errors".into(), counters.write);
@@ -345,8 +347,12 @@ impl Driver {
             return;
         };
         let rest = async {
+            // Watched for writing only now: the poller would wake us for each datagram that has left.
+            let Ok(full) = underlay.second_handle().and_then(|fd| watch(fd, Interest::WRITABLE)) else {
+                return;
+            };
             loop {
-                let Ok(mut writable) = self.underlay.writable().await else {
+                let Ok(mut writable) = full.writable().await else {
                     return;
                 };
                 match underlay.send(batch, next) {

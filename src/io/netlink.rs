@@ -86,17 +86,24 @@ pub struct Wiring {
     bridge: Option<String>,
 }
 
-/// Brings the TAP `name` up with `mac` and `mtu`, on its bridge or with its address.
-pub async fn wire(
-    handle: &Handle,
-    name: &str,
-    mac: [u8; 6],
-    mtu: usize,
-    attach: &Attach,
-) -> Result<Wiring, NetlinkError> {
+/// How a TAP is to be.
+#[derive(Clone, Copy, Debug)]
+pub struct TapShape {
+    /// Its MAC address.
+    pub mac: [u8; 6],
+    /// The largest payload.
+    pub mtu: usize,
+    /// Frames that may wait in it; `None` is as the kernel made it.
+    pub queue: Option<u32>,
+}
+
+/// Brings the TAP `name` up as `shape` says, on its bridge or with its address.
+pub async fn wire(handle: &Handle, name: &str, shape: TapShape, attach: &Attach) -> Result<Wiring, NetlinkError> {
+    let TapShape { mac, mtu, queue } = shape;
     let tap = find(handle, name).await?.ok_or_else(|| NetlinkError::Gone(name.to_owned()))?;
     let mtu = u32::try_from(mtu).unwrap_or(u32::MAX);
     let change = LinkUnspec::new_with_index(tap.index).mtu(mtu).alias(TAP_ALIAS);
+    let change = if let Some(frames) = queue { change.txqueuelen(frames) } else { change };
     let (change, wiring) = match attach {
         Attach::Bridge(bridge) => {
             let (index, made) = bridge_for(handle, bridge, mac).await?;

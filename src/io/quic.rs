@@ -89,7 +89,7 @@ impl Links {
         inputs: mpsc::Sender<Input>,
     ) -> Result<Self, QuicError> {
         let _on_background = background.enter();
-        let socket = socket::SharedSocket::new(underlay, received)?;
+        let socket = socket::SharedSocket::new(underlay, received);
         let server = if serve { Some(server_config(identity)?) } else { None };
         let endpoint = Endpoint::new_with_abstract_socket(
             endpoint_config(identity),

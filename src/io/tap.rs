@@ -1,21 +1,27 @@
 //! The TAP: where frames of the host and its VMs come in and go out.
 //!
-//! [`Tap`] is the seam behind which an offloading backend (virtio headers, superframes) can stand;
-//! [`PlainTap`] reads and writes one frame per system call.
+//! [`Tap`] is the seam behind which both backends stand: `plain` moves one finished frame per system call,
+//! `offload` superframes and partial checksums. What they have in common is [`Device`].
+
+mod plain;
+
+mod offload;
 
 use std::fs::File;
-use std::io::{self, Read, Write};
-use std::os::fd::{FromRawFd, IntoRawFd, OwnedFd};
+use std::io::{self, Read};
 use std::task::{Context, Poll};
 
 use rustix::io::Errno;
 use thiserror::Error;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
+use tracing::warn;
 
 use super::{Severity, sort, watch};
 use crate::datapath::buf::Frames;
 use crate::datapath::offload::{TapOffload, Virtio};
+use offload::OffloadTap;
+use plain::PlainTap;
 
 /// Frames per wakeup and TAP before others have their turn.
 const READ_FRAMES: usize = 64;
@@ -47,14 +53,14 @@ pub enum TapError {
 /// What went wrong at a TAP and passed; readable by `longwire status`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TapCounters {
-    /// Reads that failed.
+    /// Reads that failed, and frames whose note from the kernel asks for what was never offered.
     pub read: u64,
     /// Frames the kernel did not take (the TAP is down, or its queue is full).
     pub write: u64,
 }
 
 /// A TAP in use.
-pub trait Tap {
+pub trait Tap: Send {
     /// Its name.
     fn name(&self) -> &str;
 
@@ -87,66 +93,45 @@ pub trait Tap {
     fn counters(&self) -> TapCounters;
 }
 
-/// One frame per system call, no offloads.
+/// Makes the TAP `name` (`%d` in it is filled in by the kernel) with the most of `wanted` that the kernel
+/// gives; it goes when this is dropped. `mtu` is the largest payload. Must be called on the loop's runtime.
+pub fn open(name: &str, mtu: usize, wanted: TapOffload) -> Result<Box<dyn Tap>, TapError> {
+    let mut refusal = None;
+    if wanted != TapOffload::None {
+        match OffloadTap::open(name, wanted) {
+            Ok(tap) => return Ok(Box::new(tap)),
+            Err(error) if offload::is_refusal(&error) => refusal = Some(error),
+            Err(error) => return Err(explain(name, error)),
+        }
+    }
+    let tap = PlainTap::open(name, mtu).map_err(|error| explain(name, error))?;
+    if let Some(error) = refusal {
+        let tap = tap.name();
+        warn!(tap, %error, "this kernel has no offloads on TAPs: frames go one by one");
+    }
+    Ok(Box::new(tap))
+}
+
+/// What `longwire status` calls an offload.
+pub const fn word(offload: TapOffload) -> &'static str {
+    match offload {
+        TapOffload::None => "none",
+        TapOffload::Tcp => "tcp",
+        TapOffload::TcpAndUdp => "tcp and udp",
+    }
+}
+
+/// An open TAP under the eyes of the poller: what the backends have in common.
 #[derive(Debug)]
-pub struct PlainTap {
+struct Device {
     name: String,
     fd: AsyncFd<File>,
-    room: usize,
     counters: TapCounters,
 }
 
-impl PlainTap {
-    /// Makes the TAP `name` (`%d` in it is filled in by the kernel); it goes when this is dropped.
-    /// Must be called on the loop's runtime.
-    pub fn open(name: &str, mtu: usize) -> Result<Self, TapError> {
-        let made = tun_tap::Iface::without_packet_info(name, tun_tap::Mode::Tap).and_then(|iface| {
-            iface.set_non_blocking()?;
-            let name = iface.name().to_owned();
-            Ok((name, AsyncTapFd::watch(iface)?))
-        });
-        let (name, fd) = made.map_err(|error| explain(name, error))?;
-        Ok(Self { name, fd, room: mtu + FRAME_EXTRA, counters: TapCounters::default() })
-    }
-
-    /// A wakeup without frames: a TAP that was removed is not readable to the poller, only to us.
-    fn look(&self) -> io::Result<()> {
-        match self.fd.get_ref().read(&mut []) {
-            Err(error) if sort(&error) == Severity::Fatal => Err(error),
-            Err(_) | Ok(_) => Ok(()),
-        }
-    }
-
-    fn try_io<R>(&mut self, interest: Interest, io: impl FnMut(&File) -> io::Result<R>) -> io::Result<Option<R>> {
-        match self.fd.try_io(interest, io) {
-            Ok(done) => Ok(Some(done)),
-            Err(error) => match sort(&error) {
-                Severity::NotReady => Ok(None),
-                Severity::Fatal => Err(error),
-                Severity::Passing => {
-                    let counters = &mut self.counters;
-                    *(if interest.is_readable() { &mut counters.read } else { &mut counters.write }) += 1;
-                    Ok(None)
-                }
-            },
-        }
-    }
-}
-
-struct AsyncTapFd;
-
-impl AsyncTapFd {
-    #[allow(unsafe_code, reason = "tun-tap gives its descriptor away as a number only")]
-    fn watch(iface: tun_tap::Iface) -> io::Result<AsyncFd<File>> {
-        // SAFETY: `into_raw_fd` hands the open descriptor over, so nobody else will close it.
-        let fd = unsafe { OwnedFd::from_raw_fd(iface.into_raw_fd()) };
-        watch(File::from(fd), Interest::READABLE)
-    }
-}
-
-impl Tap for PlainTap {
-    fn name(&self) -> &str {
-        &self.name
+impl Device {
+    fn watch(name: String, file: File) -> io::Result<Self> {
+        Ok(Self { name, fd: watch(file, Interest::READABLE)?, counters: TapCounters::default() })
     }
 
     fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<()> {
@@ -157,20 +142,33 @@ impl Tap for PlainTap {
         }
     }
 
-    fn read(&mut self, frames: &mut Frames) -> io::Result<()> {
-        for _ in 0..READ_FRAMES {
-            let room = &mut frames.reserve(self.room)[..self.room];
-            let Some(len) = self.try_io(Interest::READABLE, |mut file| file.read(room))? else {
-                break;
-            };
-            frames.commit(len, Virtio::default());
+    /// One read; `None` if there is nothing to read, or what there was is lost.
+    fn read(&mut self, read: impl FnMut(&File) -> io::Result<usize>) -> io::Result<Option<usize>> {
+        match self.fd.try_io(Interest::READABLE, read) {
+            Ok(len) => Ok(Some(len)),
+            Err(error) => match sort(&error) {
+                Severity::NotReady => Ok(None),
+                Severity::Fatal => Err(error),
+                Severity::Passing => {
+                    self.counters.read += 1;
+                    Ok(None)
+                }
+            },
         }
-        if frames.is_empty() { self.look() } else { Ok(()) }
     }
 
-    fn write(&mut self, frame: &[u8], _finished: Virtio) -> io::Result<()> {
+    /// A wakeup without frames: a TAP that was removed is not readable to the poller, only to us.
+    fn look(&self) -> io::Result<()> {
+        match self.fd.get_ref().read(&mut []) {
+            Err(error) if sort(&error) == Severity::Fatal => Err(error),
+            Err(_) | Ok(_) => Ok(()),
+        }
+    }
+
+    /// One write.
+    fn write(&mut self, write: impl FnOnce(&File) -> io::Result<usize>) -> io::Result<()> {
         // Not `try_io`: a TAP takes every frame at once or loses it, so there is nothing to wait for.
-        match self.fd.get_ref().write(frame) {
+        match write(self.fd.get_ref()) {
             Ok(_) => Ok(()),
             Err(error) if sort(&error) == Severity::Fatal => Err(error),
             Err(_lost) => {
@@ -178,18 +176,6 @@ impl Tap for PlainTap {
                 Ok(())
             }
         }
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn offload(&self) -> TapOffload {
-        TapOffload::None
-    }
-
-    fn counters(&self) -> TapCounters {
-        self.counters
     }
 }
 

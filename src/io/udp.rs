@@ -1,34 +1,31 @@
 //! The underlay socket: one UDP port for everything, IPv6 and IPv4 at once.
 //!
-//! Sends runs of equal datagrams with one call (UDP GSO) and receives whole GRO buffers, both through
-//! quinn's `quinn-udp`. Addresses inside longwire are canonical (IPv4 never as `::ffff:`); the kernel's
-//! form stays in this file and in [`quic`](super::quic). QUIC's datagrams leave for their queue here,
-//! segment by segment: the kernel joins QUIC and ours of one sender in one buffer.
+//! [`send`] takes a batch out, [`receive`] brings one in, both with UDP GSO, GRO and one call for many
+//! messages ([`kernel`]). quinn's `quinn-udp` sets the socket up and sends what QUIC itself makes.
+//! Addresses inside longwire are canonical (IPv4 never as `::ffff:`); the kernel's form stays here and in
+//! [`quic`](super::quic).
 
-use std::io::{self, IoSliceMut};
+mod receive;
+mod send;
+
+mod kernel;
+
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use quinn::udp::{RecvMeta, Transmit, UdpSockRef, UdpSocketState};
+use quinn::udp::{Transmit, UdpSockRef, UdpSocketState};
 use rustix::io::Errno;
 use socket2::{Domain, Protocol, SockRef, Socket as RawSocket, Type};
 use thiserror::Error;
 
-use super::quic::Inbox;
-use super::{Severity, sort};
 use crate::config::DEFAULT_PORT;
-use crate::datapath::buf::{Datagrams, Origin, Target, Transmits};
-use crate::wire::Kind;
+pub use send::Sent;
+use send::Singly;
 
 /// Asked of the kernel in both directions: 30 ms of a 1 Gb/s link while the loop is elsewhere.
 const SOCKET_BUFFER: usize = 4 << 20;
-/// The longest GRO buffer there is.
-const RECEIVE_ROOM: usize = 65536;
-/// Receive buffers per wakeup: 1 MB at most before others have their turn.
-const RECEIVE_BUFFERS: usize = 16;
-/// The longest GSO run: 65,507 is the limit of a datagram, headers and alignment want room.
-const RUN_BYTES: usize = 65_000;
 
 /// Where to listen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,23 +63,15 @@ pub struct UdpCounters {
     pub receive: AtomicU64,
 }
 
-/// How far a batch went out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Sent {
-    /// To its end.
-    All,
-    /// The kernel's buffer is full; the piece with this index is the next.
-    UpTo(usize),
-}
-
 /// The socket, shared by the loop and by QUIC.
 #[derive(Debug)]
 pub struct Underlay {
     socket: UdpSocket,
     state: UdpSocketState,
     local: SocketAddr,
-    /// The system's own hop limits, IPv4 and IPv6.
-    hops: (u32, u32),
+    /// Most pieces of a run; 1 if this kernel has no GSO.
+    run_pieces: usize,
+    singly: Singly,
     /// What went wrong and passed.
     pub counters: UdpCounters,
 }
@@ -132,8 +121,6 @@ impl Underlay {
         let state = UdpSocketState::new(UdpSockRef::from(&socket))?;
         let local = socket.local_addr()?;
         let raw = SockRef::from(&socket);
-        let v6_hops = if local.is_ipv6() { raw.unicast_hops_v6()? } else { 0 };
-        let hops = (raw.ttl_v4()?, v6_hops);
         // More than the administrator's limit if we may; what we get otherwise.
         if rustix::net::sockopt::set_socket_recv_buffer_size_force(&socket, SOCKET_BUFFER).is_err() {
             raw.set_recv_buffer_size(SOCKET_BUFFER)?;
@@ -141,7 +128,9 @@ impl Underlay {
         if rustix::net::sockopt::set_socket_send_buffer_size_force(&socket, SOCKET_BUFFER).is_err() {
             raw.set_send_buffer_size(SOCKET_BUFFER)?;
         }
-        Ok(Self { socket, state, local, hops, counters: UdpCounters::default() })
+        // Asked once: quinn-udp gives GSO up for good after any EINVAL of QUIC's.
+        let run_pieces = state.max_gso_segments();
+        Ok(Self { socket, state, local, run_pieces, singly: Singly::default(), counters: UdpCounters::default() })
     }
 
     /// The port it listens on.
@@ -167,93 +156,9 @@ impl Underlay {
         }
     }
 
-    /// Fills `into` with what is there, at most [`RECEIVE_BUFFERS`] buffers. QUIC's datagrams go to `inbox`.
-    /// True if there may be more.
-    pub fn receive(&self, into: &mut Datagrams, inbox: &Inbox) -> io::Result<bool> {
-        for _ in 0..RECEIVE_BUFFERS {
-            let mut meta = [RecvMeta::default()];
-            let room = &mut into.reserve(RECEIVE_ROOM)[..RECEIVE_ROOM];
-            let received = self.state.recv(UdpSockRef::from(&self.socket), &mut [IoSliceMut::new(room)], &mut meta);
-            if let Err(error) = received {
-                match sort(&error) {
-                    Severity::NotReady => return Ok(false),
-                    Severity::Fatal => return Err(error),
-                    Severity::Passing => {
-                        self.counters.receive.fetch_add(1, Ordering::Relaxed);
-                        continue;
-                    }
-                }
-            }
-            let [meta] = meta;
-            if meta.len == 0 {
-                continue;
-            }
-            let stride = meta.stride.clamp(1, meta.len);
-            let mut ours = false;
-            for datagram in room[..meta.len].chunks(stride) {
-                match Kind::of(datagram[0]) {
-                    Some(Kind::Quic) => inbox.push(datagram, &meta),
-                    Some(Kind::Init | Kind::Resp | Kind::Data | Kind::Session | Kind::Relay) | None => ours = true,
-                }
-            }
-            if ours {
-                into.commit(meta.len, Origin { from: canonical(meta.addr), stride });
-            }
-        }
-        Ok(true)
-    }
-
-    /// Sends the pieces of `batch` from `first` on, each run of equal ones with one call.
-    /// What the kernel refuses is counted and lost.
-    pub fn send(&self, batch: &Transmits, first: usize) -> Sent {
-        let mut next = first;
-        while let Some((run, target, size)) = next_run(batch, next, self.state.max_gso_segments()) {
-            let bytes = batch.span(next..next + run);
-            let sent = match target.hops {
-                None => self.send_run(bytes, size, target.to),
-                Some(hops) => self.send_with_hops(bytes, size, target.to, u32::from(hops)),
-            };
-            match sent {
-                Ok(()) => {}
-                Err(error) if sort(&error) == Severity::NotReady => return Sent::UpTo(next),
-                // No GSO on this way out: quinn-udp has noticed and says so from now on.
-                Err(error) if run > 1 && matches!(Errno::from_io_error(&error), Some(Errno::IO | Errno::INVAL)) => {
-                    continue;
-                }
-                Err(error) => self.count_refused(&error, run),
-            }
-            next += run;
-        }
-        Sent::All
-    }
-
-    /// One system call. `size` is that of each datagram but the last.
-    fn send_run(&self, bytes: &[u8], size: usize, to: SocketAddr) -> io::Result<()> {
-        let transmit = Transmit {
-            destination: self.kernel_form(to),
-            ecn: None,
-            contents: bytes,
-            segment_size: (bytes.len() > size).then_some(size),
-            src_ip: None,
-        };
-        self.send_raw(&transmit)
-    }
-
-    /// Sends what QUIC made, or a run of ours; addresses in the kernel's form.
+    /// Sends what QUIC made; addresses in the kernel's form.
     pub fn send_raw(&self, transmit: &Transmit<'_>) -> io::Result<()> {
         self.state.try_send(UdpSockRef::from(&self.socket), transmit)
-    }
-
-    /// The hop limit is the socket's, not the datagram's: a datagram that QUIC sends in the same
-    /// microsecond from the other thread may die with it, and QUIC repeats it.
-    fn send_with_hops(&self, bytes: &[u8], size: usize, to: SocketAddr, hops: u32) -> io::Result<()> {
-        let raw = SockRef::from(&self.socket);
-        let set =
-            |hops_v4, hops_v6| if to.is_ipv4() { raw.set_ttl_v4(hops_v4) } else { raw.set_unicast_hops_v6(hops_v6) };
-        set(hops, hops)?;
-        let sent = self.send_run(bytes, size, to);
-        set(self.hops.0, self.hops.1)?;
-        sent
     }
 
     /// Counts datagrams that the kernel refused.
@@ -265,7 +170,7 @@ impl Underlay {
         counter.fetch_add(datagrams as u64, Ordering::Relaxed);
     }
 
-    /// Most segments of one GSO send; 1 if there is no GSO.
+    /// Most segments of one GSO send of QUIC's; 1 if there is no GSO.
     pub fn max_gso_segments(&self) -> usize {
         self.state.max_gso_segments()
     }
@@ -274,26 +179,6 @@ impl Underlay {
     pub fn may_fragment(&self) -> bool {
         self.state.may_fragment()
     }
-}
-
-/// The run that begins at piece `first`: how many pieces, where to, how long each but the last.
-fn next_run(batch: &Transmits, first: usize, most: usize) -> Option<(usize, Target, usize)> {
-    let mut pieces = batch.iter().skip(first);
-    let (bytes, &target) = pieces.next()?;
-    let size = bytes.len();
-    let (mut run, mut total) = (1, size);
-    for (bytes, other) in pieces {
-        let fits = run < most && *other == target && bytes.len() <= size && total + bytes.len() <= RUN_BYTES;
-        if !fits || bytes.is_empty() {
-            break;
-        }
-        run += 1;
-        total += bytes.len();
-        if bytes.len() < size {
-            break;
-        }
-    }
-    Some((run, target, size))
 }
 
 const fn everywhere(port: u16) -> SocketAddr {

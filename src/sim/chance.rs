@@ -47,6 +47,11 @@ impl Dice {
         self.0.next_u64().checked_rem(end).unwrap_or(0)
     }
 
+    /// Any of 0 to `end` - 1; 0 if `end` is 0.
+    pub fn below_usize(&mut self, end: usize) -> usize {
+        usize::try_from(self.below(end as u64)).unwrap_or(0)
+    }
+
     /// True with a probability of `millionths`.
     pub fn hits(&mut self, millionths: u32) -> bool {
         millionths > 0 && self.below(u64::from(MILLION)) < u64::from(millionths)

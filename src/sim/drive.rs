@@ -4,10 +4,11 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use super::chance::MILLION;
+use super::kernel;
 use super::underlay::HostId;
 use super::world::{Happening, Payload, World};
 use crate::datapath::buf::{Datagrams, Deliveries, Frames, Origin, OverlayIndex, Transmits};
-use crate::datapath::offload::Virtio;
 use crate::node::{Deadline, Node, Output};
 use crate::time::Time;
 
@@ -163,17 +164,30 @@ impl World {
         host.reading = false;
         let datagrams = std::mem::take(&mut host.datagrams);
         let frames = std::mem::take(&mut host.frames);
-        if !datagrams.is_empty() {
-            let mut batch = joined(&datagrams);
+        let mut rest = &datagrams[..];
+        while !rest.is_empty() {
+            let (now_read, later) = rest.split_at(self.some_of(rest.len()));
+            let mut batch = joined(now_read);
             self.feed(id, |node, now| node.handle_datagrams(now, &mut batch));
+            rest = later;
         }
         for group in frames.chunk_by(|left, right| left.0 == right.0) {
-            let mut batch = Frames::default();
-            group.iter().for_each(|(_, frame)| batch.push(frame, Virtio::default()));
-            let overlay = OverlayIndex(group[0].0);
-            self.feed(id, |node, now| node.handle_frames(now, overlay, &batch));
+            let mut rest = group;
+            while !rest.is_empty() {
+                let (now_read, later) = rest.split_at(self.some_of(rest.len()));
+                let mut batch = Frames::default();
+                now_read.iter().for_each(|(_, frame, virtio)| batch.push(frame, *virtio));
+                let overlay = OverlayIndex(group[0].0);
+                self.feed(id, |node, now| node.handle_frames(now, overlay, &batch));
+                rest = later;
+            }
         }
         self.poke(id);
+    }
+
+    /// How many of `waiting` pieces a read takes: all, as often as not.
+    fn some_of(&mut self, waiting: usize) -> usize {
+        if self.reads.hits(MILLION / 2) { waiting } else { 1 + self.reads.below_usize(waiting) }
     }
 
     fn transmit(&mut self, id: HostId, batch: &Transmits) {
@@ -197,9 +211,15 @@ impl World {
                 self.laws.broken(self.now, &format!("{id:?} delivers to an overlay it is not in"));
                 continue;
             };
-            let (now, frames) = (self.now, &mut self.traffic.frames);
-            if self.laws.on_delivered(now, (id, overlay), frame, frames).is_some() {
-                self.reach_vms(id, overlay, frame);
+            let Some(pieces) = kernel::cut(frame, delivery.virtio) else {
+                self.laws.broken(self.now, &format!("{id:?} writes a frame with a false note: {:?}", delivery.virtio));
+                continue;
+            };
+            for piece in pieces {
+                let (now, frames) = (self.now, &mut self.traffic.frames);
+                if self.laws.on_delivered(now, (id, overlay), &piece, frames).is_some() {
+                    self.reach_vms(id, overlay, &piece);
+                }
             }
         }
     }

@@ -4,6 +4,8 @@ use std::net::{IpAddr, SocketAddr};
 
 use super::traffic::OverlayNo;
 use super::underlay::SiteId;
+use crate::datapath::SwitchSettings;
+use crate::datapath::offload::{TapOffload, Virtio};
 use crate::keys::{Identity, OverlayKey, OverlaySecrets};
 use crate::node::{HandshakeKind, Memory, Node, OverlaySettings, ServeSettings, Settings, SupernodeSettings};
 use crate::time::Time;
@@ -120,7 +122,7 @@ pub(super) struct Host {
     /// Whether a read of the queues is in the heap.
     pub(super) reading: bool,
     pub(super) datagrams: Vec<(SocketAddr, Vec<u8>)>,
-    pub(super) frames: Vec<(usize, Vec<u8>)>,
+    pub(super) frames: Vec<(usize, Vec<u8>, Virtio)>,
     pub(super) sending: Sending,
 }
 
@@ -158,7 +160,7 @@ impl Host {
             OverlaySettings {
                 name: name.clone(),
                 secrets: secrets.clone(),
-                switch: crate::datapath::SwitchSettings::default(),
+                switch: SwitchSettings { tap: self.tap(), ..SwitchSettings::default() },
             }
         };
         Settings {
@@ -172,6 +174,15 @@ impl Host {
             discovery: false,
             // Some machines have the instructions and some have not.
             has_aes: self.secret[0] & 1 == 0,
+        }
+    }
+
+    /// Some kernels do more than others.
+    pub(super) const fn tap(&self) -> TapOffload {
+        match self.secret[1] % 3 {
+            0 => TapOffload::None,
+            1 => TapOffload::Tcp,
+            _ => TapOffload::TcpAndUdp,
         }
     }
 

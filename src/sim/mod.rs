@@ -27,6 +27,7 @@ pub mod pipe;
 pub mod underlay;
 
 pub mod host;
+pub mod kernel;
 pub mod traffic;
 
 pub mod laws;

@@ -35,6 +35,10 @@ const SITES_MAX: u8 = 5;
 const TROUBLES_MAX: u8 = 16;
 /// Exchanges between machines, at most.
 const TALKS_MAX: u8 = 24;
+/// Where the bytes of the sites' MTUs begin: behind everything that was decoded before there were any.
+const MTUS_AT: usize = 220;
+/// What access links carry.
+const MTUS: [usize; 8] = [1500, 1280, 1300, 1400, 1440, 1492, 1500, 9000];
 /// The storm's length: `at` of faults and talks is below it.
 pub const STORM: Duration = Duration::from_secs(64);
 
@@ -49,6 +53,8 @@ pub struct SitePlan {
     pub delay: Duration,
     /// Whether its LAN has the same addresses as others.
     pub common_lan: bool,
+    /// The largest packet of its access link.
+    pub mtu: usize,
 }
 
 /// A member of a scenario.
@@ -156,10 +162,12 @@ impl Bytes<'_> {
 impl Scenario {
     /// What `bytes` say.
     pub fn decode(bytes: &[u8]) -> Self {
+        let mtus = bytes.get(MTUS_AT..).unwrap_or_default();
         let mut bytes = Bytes(bytes);
         let seed = (0..4).fold(0, |seed, _| seed << 8 | u64::from(bytes.next()));
         let flags = bytes.next();
-        let sites: Vec<_> = (0..1 + bytes.count(SITES_MAX - 1)).map(|_| site(&mut bytes)).collect();
+        let mut sites: Vec<_> = (0..1 + bytes.count(SITES_MAX - 1)).map(|_| site(&mut bytes)).collect();
+        sites.iter_mut().zip(mtus).for_each(|(site, byte)| site.mtu = MTUS[usize::from(*byte) % MTUS.len()]);
         let members: Vec<_> = (0..2 + bytes.count(MEMBERS_MAX - 2)).map(|_| member(&mut bytes, sites.len())).collect();
         let scale = (members.len(), sites.len());
         let troubles = (0..bytes.count(TROUBLES_MAX)).map(|_| (bytes.at(), trouble(&mut bytes, scale))).collect();
@@ -173,7 +181,8 @@ fn site(bytes: &mut Bytes) -> SitePlan {
     let kind = bytes.below(BOXES.len());
     let flags = bytes.next();
     let carrier = (flags & 0x07 == 0x07).then_some(flags & 0x08 != 0);
-    SitePlan { kind, carrier, delay: Duration::from_millis(u64::from(flags >> 4)), common_lan: bytes.next() & 1 != 0 }
+    let delay = Duration::from_millis(u64::from(flags >> 4));
+    SitePlan { kind, carrier, delay, common_lan: bytes.next() & 1 != 0, mtu: MTUS[0] }
 }
 
 fn member(bytes: &mut Bytes, sites: usize) -> MemberPlan {

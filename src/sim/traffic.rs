@@ -6,6 +6,7 @@ use std::hash::Hasher;
 
 use siphasher::sip::SipHasher13;
 
+use super::kernel::{self, Stream};
 use super::underlay::HostId;
 use crate::time::Time;
 
@@ -107,13 +108,27 @@ pub struct Traffic {
 impl Traffic {
     /// Numbers and builds a frame of `vm` with at least `payload` bytes after its headers.
     pub fn build(&mut self, now: Time, vm: VmId, to: [u8; 6], purpose: Purpose, payload: usize) -> (FrameId, Vec<u8>) {
-        let Vm { mac, vlan, overlay, host } = self.vms[vm.0];
+        let Vm { mac, vlan, .. } = self.vms[vm.0];
         let id = FrameId(self.frames.len());
         let bytes = encode(mac, Label { to, vlan, id, purpose }, payload);
-        let digest = digest(&bytes);
+        self.note(now, vm, &bytes);
+        (id, bytes)
+    }
+
+    /// Numbers and builds a frame of a stream of `vm`, with `payload` bytes after its headers.
+    pub fn build_stream(&mut self, now: Time, vm: VmId, to: [u8; 6], stream: Stream, payload: usize) -> Vec<u8> {
+        let Vm { mac, vlan, .. } = self.vms[vm.0];
+        let id = FrameId(self.frames.len());
+        let bytes = encode_stream(mac, Label { to, vlan, id, purpose: Purpose::Data }, stream, payload);
+        self.note(now, vm, &bytes);
+        bytes
+    }
+
+    fn note(&mut self, now: Time, vm: VmId, bytes: &[u8]) {
+        let Vm { overlay, host, .. } = self.vms[vm.0];
+        let digest = digest(bytes);
         let (delivered, heard) = (BTreeMap::new(), BTreeMap::new());
         self.frames.push(Sent { at: now, vm, host, overlay, digest, delivered, heard, answered: None });
-        (id, bytes)
     }
 
     /// The machines behind `host` that a frame in `overlay` is for.
@@ -133,12 +148,45 @@ pub fn digest(bytes: &[u8]) -> u64 {
     hasher.finish()
 }
 
-fn encode(from: [u8; 6], label: Label, payload: usize) -> Vec<u8> {
+fn addressed(from: [u8; 6], label: Label) -> Vec<u8> {
     let mut bytes = [label.to, from].concat();
     if label.vlan != 0 {
         bytes.extend_from_slice(&VLAN_TAG.to_be_bytes());
         bytes.extend_from_slice(&label.vlan.to_be_bytes());
     }
+    bytes
+}
+
+/// A test frame in a TCP segment or UDP datagram over IPv6, its checksum finished.
+fn encode_stream(from: [u8; 6], label: Label, stream: Stream, payload: usize) -> Vec<u8> {
+    let mut bytes = addressed(from, label);
+    let payload = payload.max(TEST_BODY);
+    let header = stream.header(label.id.0, payload);
+    let length = u16::try_from(header.len() + payload).expect("a test frame is short").to_be_bytes();
+    bytes.extend_from_slice(&kernel::IPV6.to_be_bytes());
+    bytes.extend_from_slice(&[0x60, 0, 0, 0, length[0], length[1], stream.next_header(), 64]);
+    for mac in [from, label.to] {
+        bytes.extend_from_slice(&[&[0xfe, 0x80, 0, 0, 0, 0, 0, 0, 0, 0][..], &mac[..]].concat());
+    }
+    let end = bytes.len() + header.len() + payload;
+    bytes.extend(header);
+    let number = (label.id.0 as u64).to_be_bytes();
+    bytes.push(0);
+    bytes.extend_from_slice(&number);
+    bytes.extend_from_slice(&[0; 8]);
+    fill(&mut bytes, end, number[7]);
+    kernel::finish(&mut bytes);
+    bytes
+}
+
+fn fill(bytes: &mut Vec<u8>, end: usize, salt: u8) {
+    while bytes.len() < end {
+        bytes.push(bytes.len().to_le_bytes()[0] ^ salt);
+    }
+}
+
+fn encode(from: [u8; 6], label: Label, payload: usize) -> Vec<u8> {
+    let mut bytes = addressed(from, label);
     let start = bytes.len() + 2;
     let number = (label.id.0 as u64).to_be_bytes();
     if label.purpose == Purpose::Announce {
@@ -157,9 +205,7 @@ fn encode(from: [u8; 6], label: Label, payload: usize) -> Vec<u8> {
         bytes.extend_from_slice(&subject.to_be_bytes());
     }
     let end = start + payload;
-    while bytes.len() < end {
-        bytes.push(bytes.len().to_le_bytes()[0] ^ number[7]);
-    }
+    fill(&mut bytes, end, number[7]);
     bytes
 }
 
@@ -180,13 +226,13 @@ pub fn decode(frame: &[u8]) -> Option<Label> {
         at += 4;
         kind = u16::from_be_bytes(*frame.get(at..)?.first_chunk()?);
     }
-    let body = frame.get(at + 2..)?;
+    let body = if kind == kernel::IPV6 { kernel::payload(frame)? } else { frame.get(at + 2..)? };
     let number =
         |at: usize| -> Option<usize> { usize::try_from(u64::from_be_bytes(*body.get(at..)?.first_chunk()?)).ok() };
     let first = body.first();
     let (id, purpose) = match kind {
         ARP => (number(ARP_BODY)?, Purpose::Announce),
-        TEST if first == Some(&0) => (number(1)?, Purpose::Data),
+        TEST | kernel::IPV6 if first == Some(&0) => (number(1)?, Purpose::Data),
         TEST if first == Some(&1) => (number(1)?, Purpose::Ping(VmId(number(9)?))),
         TEST if first == Some(&2) => (number(1)?, Purpose::Pong(FrameId(number(9)?))),
         _ => return None,

@@ -1,8 +1,10 @@
 //! What machines do: send, answer, move.
 
+use super::kernel::{self, Stream};
 use super::traffic::{BROADCAST, FrameId, OverlayNo, Purpose, Vm, VmId, decode};
 use super::underlay::HostId;
 use super::world::World;
+use crate::datapath::offload::{TapOffload, Virtio};
 
 /// Payload bytes of small frames.
 const SMALL: usize = 46;
@@ -16,6 +18,27 @@ impl World {
     /// Sends a frame of `vm` to any MAC address.
     pub fn send_to(&mut self, vm: VmId, to: [u8; 6], payload: usize) -> FrameId {
         self.send_frame(vm, to, Purpose::Data, payload)
+    }
+
+    /// Sends `count` frames of a stream of `vm` in one go: as superframes, where its host's TAP gives such.
+    pub fn stream(&mut self, vm: VmId, to: VmId, stream: Stream, count: usize, payload: usize) {
+        let Vm { host, overlay, .. } = self.traffic.vms[vm.0];
+        let mac = self.traffic.vms[to.0].mac;
+        let build = |_| self.traffic.build_stream(self.now, vm, mac, stream, payload);
+        let frames = (0..count).map(build).collect::<Vec<_>>();
+        if frames.iter().map(|frame| self.reach_vms(host, overlay, frame)).sum::<usize>() > 0 {
+            return;
+        }
+        let index = self.overlays_of(host).iter().position(|own| *own == overlay);
+        let Some(index) = index.filter(|_| self.is_awake(host)) else { return };
+        let tap = self.hosts[host.0].tap();
+        for group in frames.chunks(stream.segments(tap, payload)) {
+            let (bytes, virtio) =
+                if tap == TapOffload::None { (group[0].clone(), Virtio::default()) } else { kernel::join(group) };
+            self.note(b'v', host, &bytes);
+            self.hosts[host.0].frames.push((index, bytes, virtio));
+        }
+        self.wake(host);
     }
 
     /// Sends a broadcast of `vm`.
@@ -53,7 +76,7 @@ impl World {
         let index = self.overlays_of(host).iter().position(|own| *own == overlay);
         if let Some(index) = index.filter(|_| !stays && self.is_awake(host)) {
             self.note(b'v', host, &bytes);
-            self.hosts[host.0].frames.push((index, bytes));
+            self.hosts[host.0].frames.push((index, bytes, Virtio::default()));
             self.wake(host);
         }
         id

@@ -55,6 +55,8 @@ pub struct World {
     pub(super) heap: EventHeap<Happening>,
     pub(super) chance: Chance,
     pub(super) dice: Dice,
+    /// How much a host reads at once.
+    pub(super) reads: Dice,
     pub(super) underlay: Underlay,
     pub(super) sites: Vec<SiteSpec>,
     pub(super) overlays: Vec<Overlay>,
@@ -85,6 +87,7 @@ impl World {
             now: Time::START,
             heap: EventHeap::default(),
             dice: chance.stream("world", 0),
+            reads: chance.stream("reads", 0),
             underlay: Underlay::new(chance.clone()),
             chance,
             sites: Vec::new(),

@@ -8,6 +8,8 @@ use super::codec::{DecodeError, Reader, Writer};
 pub const CANDIDATES_MAX: usize = 16;
 /// What fills a PROBE to the length of its ANSWER.
 const PROBE_PADDING: usize = 18;
+/// The least that follows the token of an MTU_PROBE: its answer is not longer.
+const MTU_PADDING: usize = 2;
 
 /// Where an address of a peer was learned from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -113,6 +115,18 @@ pub enum Message {
     Close,
     /// "I have the keys."
     Confirm,
+    /// "Does a packet as long as this one come through?"
+    MtuProbe {
+        /// Comes back in the answer.
+        token: u64,
+    },
+    /// "It came."
+    MtuAnswer {
+        /// Of the probe.
+        token: u64,
+        /// How many bytes of UDP payload it had.
+        size: u16,
+    },
 }
 
 impl Message {
@@ -136,6 +150,12 @@ impl Message {
                 Self::Close
             }
             0x05 => Self::Confirm,
+            0x06 => {
+                let token = reader.u64()?;
+                reader.reserved(reader.rest().len().max(MTU_PADDING))?;
+                Self::MtuProbe { token }
+            }
+            0x07 => Self::MtuAnswer { token: reader.u64()?, size: reader.u16()? },
             _ => return Err(DecodeError::Range),
         };
         reader.end()?;
@@ -156,7 +176,7 @@ impl Message {
         Ok(Self::Candidates { round, wants_answer: flags == 1, list })
     }
 
-    /// Its bytes.
+    /// Its bytes; an MTU_PROBE is as short as can be, zeros behind it make it longer.
     pub fn bytes(&self) -> Vec<u8> {
         match self {
             Self::Probe { token } => Writer::new().u8(0x01).u64(*token).reserved(PROBE_PADDING).finish(),
@@ -176,6 +196,8 @@ impl Message {
             }
             Self::Close => Writer::new().u8(0x04).u8(0).finish(),
             Self::Confirm => Writer::new().u8(0x05).finish(),
+            Self::MtuProbe { token } => Writer::new().u8(0x06).u64(*token).reserved(MTU_PADDING).finish(),
+            Self::MtuAnswer { token, size } => Writer::new().u8(0x07).u64(*token).u16(*size).finish(),
         }
     }
 }
@@ -203,6 +225,8 @@ mod tests {
             },
             Message::Close,
             Message::Confirm,
+            Message::MtuAnswer { token: 6, size: 1472 },
+            Message::MtuProbe { token: 6 },
         ]
     }
 
@@ -215,8 +239,17 @@ mod tests {
 
     #[test]
     fn an_answer_is_not_longer_than_its_probe() {
-        let [probe, answer, ..] = &all()[..] else { panic!("they are the first two") };
+        let [probe, answer, .., mtu_answer, mtu_probe] = &all()[..] else { panic!("they are first and last") };
         assert!(answer.bytes().len() <= probe.bytes().len());
+        assert!(mtu_answer.bytes().len() <= mtu_probe.bytes().len());
+    }
+
+    #[test]
+    fn an_mtu_probe_is_as_long_as_its_zeros() {
+        let probe = Message::MtuProbe { token: 7 };
+        let long = [probe.bytes(), vec![0; 1400]].concat();
+        assert_eq!(Message::parse(&long), Ok(probe));
+        assert_eq!(Message::parse(&[long, vec![1]].concat()), Err(DecodeError::Reserved));
     }
 
     #[test]
@@ -226,7 +259,9 @@ mod tests {
             for len in 0..bytes.len() {
                 assert!(Message::parse(&bytes[..len]).is_err(), "{message:?} cut to {len}");
             }
-            assert_eq!(Message::parse(&[bytes, vec![0]].concat()), Err(DecodeError::Long));
+            if !matches!(message, Message::MtuProbe { .. }) {
+                assert_eq!(Message::parse(&[bytes, vec![0]].concat()), Err(DecodeError::Long));
+            }
         }
     }
 

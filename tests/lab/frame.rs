@@ -149,6 +149,41 @@ pub fn drop_udp_checksum(frame: &mut [u8]) {
     frame[start..start + 2].fill(0);
 }
 
+/// A TCP segment in an untagged IPv4 frame, as a receiver judges it.
+#[derive(Clone, Copy, Debug)]
+pub struct TcpSegment {
+    /// The sender.
+    pub from: Ipv4Addr,
+    /// Number of its first byte.
+    pub sequence: u32,
+    /// Payload bytes.
+    pub len: u32,
+    /// Whether the checksums of IPv4 and TCP are right.
+    pub sums_hold: bool,
+}
+
+impl TcpSegment {
+    /// Reads it; `None` for other frames.
+    pub fn read(frame: &[u8]) -> Option<TcpSegment> {
+        let packet = frame.get(14..)?;
+        if frame[12..14] != IPV4.to_be_bytes() || *packet.get(9)? != 6 {
+            return None;
+        }
+        let start = usize::from(packet[0] & 15) * 4;
+        let end = usize::from(u16::from_be_bytes([packet[2], packet[3]]));
+        let (ip, tcp) = packet.get(..end)?.split_at_checked(start)?;
+        let data = usize::from(*tcp.get(12)? >> 4) * 4;
+        let length = u16::try_from(tcp.len()).ok()?.to_be_bytes();
+        let pseudo = [&ip[12..20], &[0, 6], &length[..], tcp].concat();
+        Some(TcpSegment {
+            from: Ipv4Addr::new(ip[12], ip[13], ip[14], ip[15]),
+            sequence: u32::from_be_bytes(*tcp.get(4..)?.first_chunk()?),
+            len: u32::try_from(tcp.len().checked_sub(data)?).ok()?,
+            sums_hold: checksum(ip) == 0 && checksum(&pseudo) == 0,
+        })
+    }
+}
+
 fn checksum(words: &[u8]) -> u16 {
     let sum: u32 =
         words.chunks(2).map(|pair| u32::from(u16::from_be_bytes([pair[0], *pair.get(1).unwrap_or(&0)]))).sum();

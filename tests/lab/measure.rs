@@ -1,13 +1,13 @@
 //! ping, iperf3 and captures, with their results as values.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::packet::{PacketSocket, Style};
-use super::process::{Process, wait_for};
+use super::process::{Process, poll_for};
 use super::{Guest, Space, fail};
 
 /// Where iperf3 listens.
@@ -15,6 +15,9 @@ const IPERF_PORT: u16 = 5201;
 
 /// How long a tool may take to start or to end.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// An iperf3 that has not ended by then hangs on a path that died.
+const HUNG: Duration = Duration::from_secs(120);
 
 /// A running ping.
 pub struct Ping {
@@ -167,27 +170,34 @@ impl Iperf {
     /// The same with iperf3's own options.
     #[track_caller]
     pub fn run(from: &Guest, to: &Guest, options: &[&str]) -> Iperf {
+        Iperf::run_to(&from.space, &to.space, to.address.into(), options)
+    }
+
+    /// The same to one of the addresses of a namespace.
+    #[track_caller]
+    pub fn run_to(from: &Space, to: &Space, address: IpAddr, options: &[&str]) -> Iperf {
+        Iperf::try_run_to(from, to, address, options).unwrap_or_else(|sentence| fail(sentence))
+    }
+
+    /// The same, or why it has no result.
+    pub fn try_run_to(from: &Space, to: &Space, address: IpAddr, options: &[&str]) -> Result<Iperf, String> {
         let server = ["iperf3", "-s", "-1"].map(Into::into);
-        let server = to.space.spawn("iperf3-server", &server);
-        wait_for("iperf3 listens", PATIENCE, || {
-            to.space
-                .open_ports("tcp6")
-                .into_iter()
-                .chain(to.space.open_ports("tcp"))
-                .any(|port| port == IPERF_PORT)
-                .then_some(())
-        });
-        let address = to.address.to_string();
-        let words = [&["iperf3", "-J", "-c", &address], options].concat();
-        let output = from.space.run(&words);
+        let server = to.spawn("iperf3-server", &server);
+        let listens = || {
+            to.open_ports("tcp6").into_iter().chain(to.open_ports("tcp")).any(|port| port == IPERF_PORT).then_some(())
+        };
+        poll_for(PATIENCE, listens).ok_or("iperf3 does not listen")?;
+        let (address, hung) = (address.to_string(), HUNG.as_secs().to_string());
+        let words = [&["timeout", &hung, "iperf3", "-J", "-c", &address], options].concat();
+        let output = from.run(&words);
         drop(server);
         let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
         let end = &json["end"];
         let got = ["sum_received", "sum"].map(|sum| end[sum]["bits_per_second"].as_f64());
         let Some(bits_per_second) = got[0].or(got[1]) else {
-            fail(format_args!("iperf3 from {} to {} has no result: {}", from.name, to.name, json["error"]))
+            return Err(format!("iperf3 from {} to {} has no result: {}", from.name(), to.name(), json["error"]));
         };
-        Iperf { bits_per_second, retransmits: end["sum_sent"]["retransmits"].as_u64().unwrap_or(0), json }
+        Ok(Iperf { bits_per_second, retransmits: end["sum_sent"]["retransmits"].as_u64().unwrap_or(0), json })
     }
 }
 

@@ -27,9 +27,15 @@ mod nat;
 
 mod topology;
 
+mod straight;
+
+mod tag;
+
 mod emulator;
 
 mod packet;
+
+mod kernel;
 
 pub mod frame;
 
@@ -47,12 +53,16 @@ use std::sync::atomic::{AtomicU32, Ordering};
 pub use daemon::{Daemon, Join, Supernode, longwire, new_key, program};
 pub use emulator::Impairment;
 pub use frame::Mac;
+pub use kernel::{cut_datagrams, refuse_ioctl};
 pub use measure::{Capture, Iperf, Ping, PingReport, Reply};
 pub use nat::{Nat, can_be_direct};
-pub use packet::PacketSocket;
+pub use packet::{PacketSocket, send_segmented};
+pub use privilege::find as find_tool;
 pub use process::{Process, poll_for, wait_for};
 pub use space::Space;
 pub use status::{FdbEntry, Overlay, PathState, Peer, Status};
+pub use straight::set_features;
+pub use tag::Tagging;
 pub use topology::{Guest, Host, Site, join_bridges};
 
 pub use world::{Node, World, inner_address};

@@ -1,12 +1,13 @@
 //! Raw packet sockets (AF_PACKET): frames out of and into an interface, byte for byte.
 //!
-//! The only file of the lab with `unsafe`: safe crates have neither the addresses nor the
-//! options of these sockets. The kernel takes the outer VLAN tag off an arriving frame and
+//! With `kernel` and `tag` a file of the lab with `unsafe`: safe crates have neither the addresses
+//! nor the options of these sockets. The kernel takes the outer VLAN tag off an arriving frame and
 //! tells it beside the frame; [`PacketSocket::receive`] puts it back.
 #![allow(unsafe_code, reason = "AF_PACKET addresses, options and control messages exist only in libc")]
 
 use std::io;
 use std::mem::size_of;
+use std::net::{Ipv4Addr, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
@@ -116,6 +117,12 @@ impl AsFd for PacketSocket {
     }
 }
 
+/// Sends `bytes` as datagrams of `size` bytes with one call (Linux `UDP_SEGMENT`).
+pub fn send_segmented(socket: &UdpSocket, bytes: &[u8], size: u16, to: (Ipv4Addr, u16)) -> io::Result<()> {
+    set_at(socket, libc::SOL_UDP, libc::UDP_SEGMENT, libc::c_int::from(size))?;
+    socket.send_to(bytes, to).map(|_| ())
+}
+
 /// Waits until one of the sockets has a frame, or the time is over.
 pub(super) fn wait(sockets: &[&PacketSocket], timeout: Duration) {
     let mut fds: Vec<PollFd<'_>> = sockets.iter().map(|socket| PollFd::new(*socket, PollFlags::IN)).collect();
@@ -174,7 +181,7 @@ fn set<T>(socket: &Socket, name: libc::c_int, value: T) -> io::Result<()> {
     set_at(socket, libc::SOL_PACKET, name, value)
 }
 
-fn set_at<T>(socket: &Socket, level: libc::c_int, name: libc::c_int, value: T) -> io::Result<()> {
+fn set_at<T>(socket: &impl AsRawFd, level: libc::c_int, name: libc::c_int, value: T) -> io::Result<()> {
     // SAFETY: `value` is a whole T and its size is given; the kernel copies it.
     let done = unsafe {
         libc::setsockopt(socket.as_raw_fd(), level, name, (&raw const value).cast(), size_of::<T>() as libc::socklen_t)

@@ -54,7 +54,8 @@ fn search_path() -> String {
     format!("{path}:{ADMIN_PATHS}")
 }
 
-fn find(name: &str) -> Option<PathBuf> {
+/// Where a program is, in the PATH or where an administrator's are.
+pub fn find(name: &str) -> Option<PathBuf> {
     search_path().split(':').map(|dir| Path::new(dir).join(name)).find(|file| file.is_file())
 }
 

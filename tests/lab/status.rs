@@ -23,6 +23,7 @@ pub struct Overlay {
     pub name: String,
     pub id: String,
     pub tap: Option<String>,
+    pub tap_offload: String,
     pub supernodes: Vec<SupernodeState>,
     pub peers: Vec<Peer>,
     pub fdb_entries: u64,

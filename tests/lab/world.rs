@@ -51,7 +51,13 @@ impl World {
 
     /// The same with places already built. All boxes stand before the first daemon starts.
     #[track_caller]
-    pub fn with_hosts(mut lab: Lab, server: Host, places: Vec<(Site, Host)>) -> World {
+    pub fn with_hosts(lab: Lab, server: Host, places: Vec<(Site, Host)>) -> World {
+        World::with_words(lab, server, places, &[])
+    }
+
+    /// The same; `words` are more for the command of each node, as far as they reach.
+    #[track_caller]
+    pub fn with_words(mut lab: Lab, server: Host, places: Vec<(Site, Host)>, words: &[&str]) -> World {
         let key = new_key();
         let guests: Vec<Guest> = places
             .iter()
@@ -65,6 +71,8 @@ impl World {
             .enumerate()
             .map(|(i, ((site, host), guest))| {
                 let join = Join::new(OVERLAY, &key, &format!("n{}", i + 1)).supernode(&supernode.address).bridge("br0");
+                let join =
+                    words.get(i).into_iter().filter(|word| !word.is_empty()).fold(join, |join, word| join.word(word));
                 Node { daemon: Daemon::start(&lab, &host, &join), guest, host, site }
             })
             .collect();

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::{BOXES, STORM, Scenario, Talk, Trouble, site_id};
 use crate::sim::host::HostSpec;
+use crate::sim::kernel::Stream;
 use crate::sim::nat::Behaviour;
 use crate::sim::traffic::{FrameId, OverlayNo, VmId};
 use crate::sim::underlay::{HostId, SiteSpec};
@@ -64,7 +65,7 @@ impl<'a> Play<'a> {
         for plan in &scenario.sites {
             let carrier = plan.carrier.map(|hairpin| carriers[usize::from(hairpin)]);
             let lan = plan.common_lan.then_some(1);
-            let conditions = Conditions { delay: plan.delay, ..Conditions::default() };
+            let conditions = Conditions { delay: plan.delay, mtu: plan.mtu, ..Conditions::default() };
             let behaviour = match BOXES[plan.kind] {
                 Some(behaviour) if behaviour.translates => Some(behaviour),
                 _ if carrier.is_some() => Some(Behaviour::port_restricted()),
@@ -155,9 +156,10 @@ impl<'a> Play<'a> {
             Talk::Call(from, to) => {
                 self.world.call(self.vms[from], self.vms[to]);
             }
-            Talk::Burst(from, to, count) => (0..count).for_each(|_| {
-                self.world.send(self.vms[from], self.vms[to], 1000);
-            }),
+            Talk::Burst(from, to, count) => {
+                let stream = if count % 2 == 0 { Stream::Tcp } else { Stream::Udp };
+                self.world.stream(self.vms[from], self.vms[to], stream, usize::from(count), 1000);
+            }
         }
     }
 

@@ -1,0 +1,131 @@
+//! From the TAPs towards the peers: judge, cut, seal. [`inbound`](super::inbound) mirrors it.
+
+use std::mem;
+
+use super::buf::{Frames, OverlayIndex};
+use super::fdb::PortId;
+use super::frame::{self, Header};
+use super::layout::Transport;
+use super::segment::{self, Segments, Work};
+use super::stats::DropReason;
+use super::switch::Verdict;
+use super::{Datapath, Notice, checksum, way};
+use crate::time::Time;
+use crate::wire::data::{self, Checksum};
+use crate::wire::relay as relay_wire;
+
+impl Datapath {
+    /// Frames out of the TAP of `overlay`, towards the peers.
+    pub fn handle_frames(&mut self, now: Time, overlay: OverlayIndex, frames: &Frames) {
+        let mut order = mem::take(&mut self.order);
+        order.each(frames, |frame, virtio| {
+            self.stats[overlay.0].frame_in(frame.len());
+            let Some(header) = Header::parse(frame) else {
+                return self.stats[overlay.0].dropped(DropReason::Runt);
+            };
+            match segment::inspect(frame, &header, virtio) {
+                Ok(Work::FinishFirst { start, offset }) => self.finish(now, overlay, &header, frame, (start, offset)),
+                Ok(work) => self.outbound(now, overlay, &header, frame, work),
+                Err(reason) => self.stats[overlay.0].dropped(reason),
+            }
+        });
+        self.order = order;
+    }
+
+    /// A partial checksum that the meta byte has no name for is summed here.
+    fn finish(&mut self, now: Time, overlay: OverlayIndex, header: &Header, frame: &[u8], at: (usize, usize)) {
+        let mut whole = mem::take(&mut self.finished);
+        whole.clear();
+        whole.extend_from_slice(frame);
+        if checksum::finish(&mut whole, at.0, at.1) {
+            self.outbound(now, overlay, header, &whole, Work::Whole(Checksum::Finished));
+        } else {
+            self.stats[overlay.0].dropped(DropReason::Offload);
+        }
+        self.finished = whole;
+    }
+
+    fn outbound(&mut self, now: Time, overlay: OverlayIndex, header: &Header, frame: &[u8], work: Work) {
+        if frame::is_announcement(frame, header) {
+            return self.stats[overlay.0].dropped(DropReason::Announcement);
+        }
+        if self.is_own_packet(frame, header) {
+            self.notices.push_back(Notice::UnderlayLoop { overlay });
+            return self.stats[overlay.0].dropped(DropReason::UnderlayLoop);
+        }
+        match self.switches[overlay.0].judge_outbound(now, frame, header, longest(frame, work)) {
+            Verdict::Forward(port) => self.send(now, port, frame, work),
+            Verdict::Flood => {
+                self.stats[overlay.0].floods += 1;
+                self.flood(now, overlay, frame, work);
+            }
+            Verdict::Drop(reason) => self.stats[overlay.0].dropped(reason),
+        }
+    }
+
+    /// Whether a frame carries a packet that we sealed: then the overlay is about to run through itself.
+    fn is_own_packet(&self, frame: &[u8], header: &Header) -> bool {
+        let Some(payload) = frame::udp_payload(frame, header) else { return false };
+        let inner = match payload.first() {
+            Some(&relay_wire::RELAY) => payload.get(relay_wire::HEADER_LEN..).unwrap_or_default(),
+            _ => payload,
+        };
+        data::Header::parse(inner).is_ok_and(|header| self.remote_indices.contains(&header.receiver))
+    }
+
+    /// Once to each peer. A peer that cannot be sent to does not keep it from the others.
+    fn flood(&mut self, now: Time, overlay: OverlayIndex, frame: &[u8], work: Work) {
+        let ports = mem::take(&mut self.switches[overlay.0].ports);
+        if let Work::Cut { layout, size, checksum } = work {
+            // Cut once, so that it fits them all; sealed for each.
+            let limit = ports.iter().filter_map(|id| self.limit(*id)).min().unwrap_or(usize::MAX);
+            let mut segments = Segments::new(frame, layout, way::fitting(layout, size, limit));
+            let mut cuts = mem::take(&mut self.cuts);
+            cuts.clear();
+            while let Some(len) = segments.next_len() {
+                segments.write_next(&mut cuts.reserve(len)[..len]);
+                cuts.commit(len, ());
+            }
+            for id in &ports {
+                cuts.iter().for_each(|(cut, ())| self.send(now, *id, cut, Work::Whole(checksum)));
+            }
+            self.cuts = cuts;
+        } else {
+            ports.iter().for_each(|id| self.send(now, *id, frame, work));
+        }
+        self.switches[overlay.0].ports = ports;
+    }
+
+    /// To one peer: seals it, or keeps it until there are keys and a path.
+    pub(super) fn send(&mut self, now: Time, id: PortId, frame: &[u8], work: Work) {
+        let Some(port) = self.ports.get_mut(&id) else { return };
+        let stats = &mut self.stats[port.overlay.0];
+        let (Some(path), true) = (port.path, port.can_send(now)) else {
+            self.notices.push_back(Notice::NeedKeys { port: id });
+            return if !port.hold(now, frame, work) {
+                stats.dropped(DropReason::QueueFull)
+            };
+        };
+        if port.note_sent(now, frame.len()) {
+            self.notices.push_back(Notice::Active { port: id });
+        }
+        let (overlay, mut scratch) = (port.overlay, mem::take(&mut self.scratch));
+        match self.way(now, id, path, None) {
+            Some(mut way) => way.send(frame, work, &mut scratch),
+            None => self.stats[overlay.0].dropped(DropReason::NoPath),
+        }
+        self.scratch = scratch;
+    }
+}
+
+/// The longest frame that `work` makes of `frame` at any limit: what an overlay's MTU is held against.
+/// TCP is cut to whatever fits.
+const fn longest(frame: &[u8], work: Work) -> usize {
+    match work {
+        Work::Whole(_) | Work::FinishFirst { .. } => frame.len(),
+        Work::Cut { layout, size, .. } => match layout.protocol {
+            Transport::Tcp => 0,
+            Transport::Udp => layout.payload + size,
+        },
+    }
+}
