@@ -6,10 +6,12 @@
 mod error;
 mod key;
 mod text;
+mod underlay;
 
 pub use error::ConfigError;
 pub use key::KeySource;
 pub use text::{AllowedOverlay, Cidr, InterfaceName, OverlayName, SupernodeText};
+pub use underlay::{BindText, UnderlaySettings};
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -71,6 +73,16 @@ pub struct Config {
     pub supernode: Vec<SupernodeText>,
     /// The only overlays served, as a supernode.
     pub allow: Option<Vec<AllowedOverlay>>,
+    /// Whether the router is asked for a port.
+    pub port_mapping: Option<bool>,
+    /// Whether members on the same link look for each other.
+    pub lan_discovery: Option<bool>,
+    /// The interfaces and addresses to use.
+    pub bind: Vec<BindText>,
+    /// Interfaces not to use.
+    pub exclude_interfaces: Vec<InterfaceName>,
+    /// The mark on our packets.
+    pub fwmark: Option<u32>,
     /// The overlays to be in.
     pub overlay: Vec<OverlayConfig>,
 }
@@ -167,6 +179,8 @@ pub struct Settings {
     pub priority: i32,
     /// Where to register.
     pub supernodes: Vec<SupernodeSettings>,
+    /// How the underlay is used.
+    pub underlay: UnderlaySettings,
     /// The overlays to be in.
     pub overlays: Vec<Overlay>,
 }
@@ -222,9 +236,11 @@ impl Config {
 
     /// Reads key files, fills defaults in, refuses what cannot be. `env_key` is the text of
     /// `LONGWIRE_KEY`, for an overlay that names no file.
-    pub fn check(self, env_key: Option<&str>) -> Result<Settings, ConfigError> {
-        let Self { name, listen, serve, state, socket, log, log_json, priority, cipher, supernode, allow, overlay } =
-            self;
+    pub fn check(mut self, env_key: Option<&str>) -> Result<Settings, ConfigError> {
+        let underlay = self.underlay();
+        let Self {
+            name, listen, serve, state, socket, log, log_json, priority, cipher, supernode, allow, overlay, ..
+        } = self;
         if listen.is_some() && serve.is_some() {
             return Err(ConfigError::Together("listen", "serve"));
         }
@@ -257,8 +273,24 @@ impl Config {
             cipher: cipher.unwrap_or_default(),
             priority,
             supernodes: supernode.into_iter().map(|text| text.0).collect(),
+            underlay,
             overlays: overlay.into_iter().map(|overlay| overlay.check(env_key)).collect::<Result<_, _>>()?,
         })
+    }
+}
+
+impl Config {
+    /// How the underlay is used; what concerns members only is off in a mere supernode.
+    fn underlay(&mut self) -> UnderlaySettings {
+        let is_member = !self.overlay.is_empty();
+        let exclude = std::mem::take(&mut self.exclude_interfaces);
+        UnderlaySettings {
+            port_mapping: self.port_mapping.unwrap_or(true) && is_member,
+            lan_discovery: self.lan_discovery.unwrap_or(true) && is_member,
+            bind: std::mem::take(&mut self.bind),
+            exclude: exclude.into_iter().map(|InterfaceName(name)| name).collect(),
+            fwmark: self.fwmark,
+        }
     }
 }
 

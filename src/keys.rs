@@ -162,6 +162,7 @@ pub struct OverlaySecrets {
     psk: [u8; 32],
     mac_key: [u8; 32],
     dir_key: [u8; 32],
+    link_key: [u8; 32],
 }
 
 impl OverlaySecrets {
@@ -176,6 +177,7 @@ impl OverlaySecrets {
             psk: expand(&prk, b"psk"),
             mac_key: expand(&prk, b"mac1"),
             dir_key: expand(&prk, b"directory"),
+            link_key: expand(&prk, b"link"),
         }
     }
 
@@ -204,6 +206,11 @@ impl OverlaySecrets {
         &self.dir_key
     }
 
+    /// The key that seals announcements on the local link.
+    pub const fn link_key(&self) -> &[u8; 32] {
+        &self.link_key
+    }
+
     /// The one-byte name of the pre-shared key in a handshake.
     pub fn key_id(&self) -> u8 {
         digest(&SHA256, &[b"key id".as_slice(), &self.psk].concat()).as_ref()[0]
@@ -221,6 +228,7 @@ impl Drop for OverlaySecrets {
         self.psk.zeroize();
         self.mac_key.zeroize();
         self.dir_key.zeroize();
+        self.link_key.zeroize();
     }
 }
 

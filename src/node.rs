@@ -12,12 +12,12 @@
 //! [`Command`](crate::datapath::Command) and [`Notice`](crate::datapath::Notice).
 
 pub use crate::seam::{
-    Deadline, Event, HandshakeKind, LinkCommand, LinkEvent, LinkId, Memory, Output, OverlaySettings, RememberedPeer,
-    ServeSettings, Settings, SupernodeSettings,
+    Announce, Deadline, Event, HandshakeKind, LinkCommand, LinkEvent, LinkId, Memory, NetworkRoute, Output,
+    OverlaySettings, RememberedPeer, ServeSettings, Settings, SupernodeSettings,
 };
 
 use std::collections::VecDeque;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use crate::control::Control;
 use crate::control::report::{Request, Response};
@@ -82,6 +82,24 @@ impl Node {
         self.settle(now);
     }
 
+    /// The host's routes that lead into overlays, and those that lead out of them again.
+    pub fn handle_routes(&mut self, now: Time, routes: Vec<NetworkRoute>) {
+        self.control.handle_routes(now, routes);
+        self.settle(now);
+    }
+
+    /// The address at which the host's router lets strangers in to the underlay socket, when it changes.
+    pub fn handle_mapped(&mut self, now: Time, mapped: Option<SocketAddr>) {
+        self.control.handle_mapped(now, mapped);
+        self.settle(now);
+    }
+
+    /// A DISCOVER that was heard on one of the host's links.
+    pub fn handle_announcement(&mut self, now: Time, from: SocketAddr, packet: &[u8]) {
+        self.control.handle_announcement(now, from, packet);
+        self.settle(now);
+    }
+
     /// A question or order from this machine.
     pub fn handle_request(&mut self, now: Time, request: &Request) -> Response {
         let response = self.control.handle_request(now, &mut self.datapath, request);
@@ -121,6 +139,7 @@ impl Node {
             self.queue_batches(transmits, deliveries);
         }
         self.outputs.extend(self.control.fx.links.drain(..).map(Output::Link));
+        self.outputs.extend(self.control.fx.announces.drain(..).map(Output::Announce));
         self.outputs.extend(self.control.fx.events.drain(..).map(Output::Event));
         self.outputs.extend(self.control.take_memory().map(Output::Remember));
     }

@@ -3,7 +3,7 @@
 //! Below the node and the control room, so that both speak of the same things.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
@@ -29,6 +29,8 @@ pub struct Settings {
     pub memory: Memory,
     /// How keys are agreed on.
     pub handshake: HandshakeKind,
+    /// Whether members on the same link look for each other.
+    pub discovery: bool,
     /// Whether the processor has AES instructions: then AES-256-GCM is proposed.
     pub has_aes: bool,
 }
@@ -171,8 +173,48 @@ pub enum Output {
     Remember(Memory),
     /// Something a user may want to read.
     Event(Event),
+    /// Send this on the links to the underlay, from the port for it (protocol.md section 8).
+    Announce(Announce),
     /// Nothing more until input comes or this deadline passes.
     Wait(Deadline),
+}
+
+/// A packet for the node's own links.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Announce {
+    /// The member who asked; `None` for everybody on every link.
+    pub to: Option<SocketAddr>,
+    /// A whole DISCOVER.
+    pub packet: Vec<u8>,
+}
+
+/// A route of the host's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NetworkRoute {
+    /// The network it leads to.
+    pub network: IpAddr,
+    /// Bits of it that count.
+    pub prefix: u8,
+    /// Whether it leads into an overlay.
+    pub is_inward: bool,
+}
+
+impl NetworkRoute {
+    /// Whether `ip` is in the network.
+    pub fn covers(&self, ip: IpAddr) -> bool {
+        let prefix = u32::from(self.prefix);
+        match (self.network, ip) {
+            (IpAddr::V4(network), IpAddr::V4(ip)) => {
+                let apart = network.to_bits() ^ ip.to_bits();
+                apart.checked_shr(32_u32.saturating_sub(prefix)).unwrap_or(0) == 0
+            }
+            (IpAddr::V6(network), IpAddr::V6(ip)) => {
+                let apart = network.to_bits() ^ ip.to_bits();
+                apart.checked_shr(128_u32.saturating_sub(prefix)).unwrap_or(0) == 0
+            }
+            (IpAddr::V4(_), IpAddr::V6(_)) | (IpAddr::V6(_), IpAddr::V4(_)) => false,
+        }
+    }
 }
 
 /// When a node wants to be called again.

@@ -126,7 +126,7 @@ fn both_in_one(
     supernode: &Supernode,
     keys: &[String; 2],
 ) -> (Daemon, [Guest; 2]) {
-    let mut config = format!("supernode = [{:?}]\n", supernode.address);
+    let mut config = format!("port-mapping = false\nlan-discovery = false\nsupernode = [{:?}]\n", supernode.address);
     for ((overlay, bridge), key) in COLOURS.into_iter().zip(keys) {
         let file = lab.dir().join(format!("{overlay}.key"));
         fs::write(&file, key).unwrap();

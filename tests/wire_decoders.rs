@@ -13,6 +13,7 @@ use longwire::datapath::frame::{self, Mac};
 use longwire::keys::{Fingerprint, Identity, NodeId, OverlayId, OverlayKey, OverlaySecrets};
 use longwire::wire::certificate::Certificate;
 use longwire::wire::data::{self, Checksum, Fragment, Meta};
+use longwire::wire::discovery::{self, Announcement};
 use longwire::wire::handshake::{self, Envelope, Payload, Suite};
 use longwire::wire::message::{self, Directory, Member, Refusal};
 use longwire::wire::relay::{self, LegKey, RelayId};
@@ -36,6 +37,25 @@ fn arbitrary_handshakes_end_in_a_value_or_an_error() {
     feed(share(20), &mut Bytes::new("payload", vec![payload.bytes()]), |input| {
         if let Ok(payload) = Payload::parse(input) {
             assert_eq!(Payload::parse(&payload.bytes()), Ok(payload));
+        }
+    });
+}
+
+#[test]
+fn arbitrary_announcements_end_in_a_value_or_an_error() {
+    let addresses =
+        vec![SocketAddr::from(([192, 0, 2, 1], 7777)), SocketAddr::from(([0xfd00, 0, 0, 0, 0, 0, 0, 1], 1))];
+    let told = Announcement { node: NodeId([3; 32]), timestamp: [4; 12], wants_answer: true, addresses };
+    feed(share(20), &mut Bytes::new("announcement", vec![told.bytes()]), |input| {
+        if let Ok(told) = Announcement::parse(input) {
+            assert_eq!(Announcement::parse(&told.bytes()), Ok(told));
+        }
+    });
+    let packet = [discovery::head(&[5; 12]).as_slice(), &[1; discovery::PLAIN_LEN + 16]].concat();
+    feed(share(10), &mut Bytes::new("announced", vec![packet]), |input| {
+        if let Ok(discovery::Parts { head, nonce, sealed }) = discovery::split(input) {
+            assert_eq!([head, sealed].concat(), input);
+            assert_eq!(discovery::head(&nonce), head);
         }
     });
 }

@@ -274,7 +274,7 @@ impl World {
                     self.nodes[number].recycle_deliveries(batch);
                 }
                 Output::Link(command) => self.link(number, command),
-                Output::Event(_) | Output::Remember(_) => {}
+                Output::Event(_) | Output::Remember(_) | Output::Announce(_) => {}
                 Output::Wait(deadline) => break self.deadlines[number] = deadline.at,
             }
         }
@@ -338,6 +338,7 @@ fn settings(number: u8) -> Settings {
         serve: is_supernode.then(ServeSettings::default),
         memory: Memory::default(),
         handshake: HandshakeKind::Noise,
+        discovery: false,
         has_aes: true,
     }
 }

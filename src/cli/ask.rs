@@ -20,6 +20,9 @@ pub(super) fn status(args: &AskArgs) -> Result<(), Failure> {
     if let Some(fingerprint) = &status.fingerprint {
         text += &format!("supernode with the fingerprint {fingerprint}\n");
     }
+    if let Some(mapped) = status.mapped {
+        text += &format!("the router lets others in at {mapped}\n");
+    }
     for overlay in &status.overlays {
         text += &overlay_text(overlay);
     }

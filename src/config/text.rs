@@ -7,7 +7,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, de};
 
-use super::{DEFAULT_PORT, INTERFACE_NAME_MAX};
+use super::{BindText, DEFAULT_PORT, INTERFACE_NAME_MAX};
 use crate::keys::OverlayId;
 use crate::node::SupernodeSettings;
 
@@ -149,7 +149,7 @@ macro_rules! read_from_text {
     )*};
 }
 
-read_from_text!(SupernodeText, AllowedOverlay, OverlayName, InterfaceName, Cidr);
+read_from_text!(SupernodeText, AllowedOverlay, OverlayName, InterfaceName, Cidr, BindText);
 
 impl fmt::Display for Cidr {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

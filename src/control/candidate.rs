@@ -3,8 +3,10 @@
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
+use super::inward::Inward;
 use crate::time::Time;
 use crate::wire::session::CandidateKind;
 
@@ -36,19 +38,23 @@ pub struct CandidateState {
 #[derive(Clone, Debug, Default)]
 pub struct Candidates {
     table: BTreeMap<SocketAddr, CandidateState>,
+    inward: Arc<Inward>,
     news: u64,
 }
 
 impl Candidates {
     /// Learns of an address; one that is known keeps its history. Addresses that cannot be a peer's are refused.
     pub fn add(&mut self, kind: CandidateKind, addr: SocketAddr) {
-        if !is_usable(addr) {
+        if !is_usable(addr) || self.inward.leads_to(addr.ip()) {
             return;
         }
         self.news += 1;
         let news = self.news;
         if let Some(state) = self.table.get_mut(&addr) {
             state.news = news;
+            if kind == CandidateKind::Host {
+                state.kind = kind;
+            }
             return;
         }
         if self.table.len() >= CAPACITY {
@@ -59,6 +65,12 @@ impl Candidates {
         let state =
             CandidateState { kind, probes: 0, answers: 0, sent: None, answered: None, rtt: None, proven: false, news };
         self.table.insert(addr, state);
+    }
+
+    /// The host's routes lead these addresses into an overlay: nobody is sought there.
+    pub fn set_inward(&mut self, inward: &Arc<Inward>) {
+        self.inward = Arc::clone(inward);
+        self.table.retain(|addr, _| !inward.leads_to(addr.ip()));
     }
 
     /// What is known of an address.
@@ -136,6 +148,7 @@ pub fn is_global(ip: IpAddr) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::seam::NetworkRoute;
 
     fn addr(text: &str) -> SocketAddr {
         text.parse().expect("an address")
@@ -149,6 +162,18 @@ mod tests {
             assert!(!is_usable(addr(text)), "{text}");
         }
         assert!(is_usable(addr("10.0.0.1:7777")));
+    }
+
+    #[test]
+    fn nobody_is_sought_where_a_route_leads_into_an_overlay() {
+        let mut table = Candidates::default();
+        let (inside, outside) = (addr("10.77.0.2:7777"), addr("192.0.2.2:7777"));
+        table.add(CandidateKind::Host, inside);
+        table.add(CandidateKind::Host, outside);
+        let route = NetworkRoute { network: inside.ip(), prefix: 16, is_inward: true };
+        table.set_inward(&Arc::new(Inward::new(vec![route])));
+        table.add(CandidateKind::PeerReflexive, inside);
+        assert_eq!(table.to_probe(8), [outside]);
     }
 
     #[test]

@@ -13,7 +13,7 @@ use super::timers::Timers;
 use crate::datapath::fdb::PortId;
 use crate::datapath::stats::DropReason;
 use crate::datapath::{Command, LegId, Path};
-use crate::seam::{Event, LinkCommand, LinkId};
+use crate::seam::{Announce, Event, LinkCommand, LinkId};
 use crate::time::{Time, WallTime};
 use crate::wire::{message, session};
 
@@ -27,6 +27,8 @@ pub struct Effects {
     pub commands: VecDeque<Command>,
     /// For control links.
     pub links: VecDeque<LinkCommand>,
+    /// For the host's own links.
+    pub announces: VecDeque<Announce>,
     /// For the user.
     pub events: VecDeque<Event>,
     /// The node's chance.
@@ -50,6 +52,7 @@ impl Effects {
             timers: Timers::default(),
             commands: VecDeque::new(),
             links: VecDeque::new(),
+            announces: VecDeque::new(),
             events: VecDeque::new(),
             rng: ChaCha20Rng::from_seed(seed),
             indices: BTreeMap::new(),

@@ -85,7 +85,8 @@ impl Peer {
         fx.timers.set(Timer::Liveness(self.port), fx.now + wait.max(LOOK_MIN));
     }
 
-    fn on_path_dead(&mut self, fx: &mut Effects) {
+    /// Nothing comes back on the path in use: another one, or a new search.
+    pub(super) fn on_path_dead(&mut self, fx: &mut Effects) {
         let was_direct = self.paths.current().is_some_and(Path::is_direct);
         let before = self.paths.current();
         if let Some(change) = self.paths.on_dead(fx.now) {

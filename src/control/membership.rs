@@ -42,7 +42,7 @@ impl Control {
 
     /// What we tell the other members, sealed.
     fn directory(&mut self, index: OverlayIndex) -> Vec<u8> {
-        let own = self.me.candidates.iter().filter(|candidate| candidate.kind == CandidateKind::Host);
+        let own = self.me.candidates.iter().filter(|candidate| candidate.kind.is_own());
         let candidates = own.take(DIRECTORY_CANDIDATES_MAX).copied().collect();
         let entry = Directory { name: self.name.clone(), candidates };
         self.overlays[index.0].seal_directory(&entry, &mut self.fx.rng)
@@ -107,8 +107,9 @@ impl Control {
         let (port, addresses) = &self.host;
         let host = addresses.iter().map(|ip| (CandidateKind::Host, SocketAddr::new(*ip, *port)));
         let seen = self.homes.iter().filter_map(|home| home.seen).map(|seen| (CandidateKind::Reflexive, seen));
+        let mapped = self.mapped.map(|mapped| (CandidateKind::Mapped, mapped));
         let mut list = Vec::new();
-        for (kind, addr) in host.take(CANDIDATES_MAX - 4).chain(seen) {
+        for (kind, addr) in mapped.into_iter().chain(host.take(CANDIDATES_MAX - 4)).chain(seen) {
             let is_new = !list.iter().any(|known: &Candidate| known.addr == addr);
             if super::candidate::is_usable(addr) && is_new && list.len() < CANDIDATES_MAX {
                 list.push(Candidate { kind, addr });
@@ -117,12 +118,13 @@ impl Control {
         if list == self.me.candidates {
             return;
         }
-        let host_changed = list.iter().any(|c| c.kind == CandidateKind::Host && !self.me.candidates.contains(c));
+        let own = |list: &[Candidate]| list.iter().filter(|c| c.kind.is_own()).copied().collect::<Vec<_>>();
+        let own_changed = own(&list) != own(&self.me.candidates);
         self.me.candidates = list;
         for peer in self.peers.values_mut() {
             peer.punch_anew(&mut self.fx);
         }
-        if host_changed {
+        if own_changed {
             self.update_directories();
         }
     }

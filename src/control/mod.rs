@@ -3,7 +3,7 @@
 //! Notices of the corridor, events of control links, deadlines and requests come in; everything that
 //! follows is written into [`Effects`], which the node drains. One thing at a time, in this order:
 //! `supernode` and `registration` bring members together, `peer` makes keys, `punch` finds a direct
-//! way, `path` chooses, `liveness` watches, `mtu` measures, `report` tells.
+//! way, `path` chooses, `liveness` watches, `mtu` measures, `discovery` finds neighbours, `report` tells.
 
 pub mod effects;
 
@@ -17,9 +17,13 @@ pub mod registration;
 
 mod membership;
 
+mod whereabouts;
+
 pub mod peer;
 
 pub mod handshake;
+
+pub mod inward;
 
 pub mod candidate;
 
@@ -31,12 +35,15 @@ pub mod liveness;
 
 pub mod mtu;
 
+pub mod discovery;
+
 pub mod report;
 
 mod reporting;
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use rand_chacha::rand_core::RngCore;
@@ -52,7 +59,9 @@ use crate::time::{Time, WallTime};
 use crate::wire::handshake::{Envelope, split_mac1};
 use crate::wire::session::{CandidateKind, Message};
 
+use discovery::Discovery;
 use effects::Effects;
+use inward::Inward;
 use overlay::Overlay;
 use peer::{Me, Peer};
 use registration::Home;
@@ -70,8 +79,8 @@ const HANDSHAKE_RATE: u32 = 1000;
 const HANDSHAKE_BURST: u32 = 2000;
 /// A peer that cannot be reached and that no supernode knows is forgotten after this time.
 const FORGET_AFTER: Duration = Duration::from_secs(3600);
-/// Events that loop traffic may cause: one in this time.
-const LOOP_EVENT_GAP: Duration = Duration::from_secs(60);
+/// Events that loop traffic may cause: one in this time. Two sites on one LAN cause some at each search.
+const LOOP_EVENT_GAP: Duration = Duration::from_secs(600);
 
 /// Everything about a node that is not a frame's business.
 pub struct Control {
@@ -83,8 +92,11 @@ pub struct Control {
     homes: Vec<Home>,
     serving: Option<Supernode>,
     host: (u16, Vec<IpAddr>),
+    mapped: Option<SocketAddr>,
+    inward: Arc<Inward>,
     memory: Memory,
     remembered: Option<Memory>,
+    discovery: Discovery,
     last_loop_event: Option<Time>,
     handshake_limit: Bucket,
     /// What is to be done.
@@ -123,8 +135,11 @@ impl Control {
             homes,
             serving: settings.serve.map(Supernode::new),
             host: (0, Vec::new()),
+            mapped: None,
+            inward: Arc::default(),
             memory: settings.memory,
             remembered: None,
+            discovery: Discovery::new(settings.discovery),
             last_loop_event: None,
             handshake_limit: Bucket::new(HANDSHAKE_RATE, HANDSHAKE_BURST),
             fx,
@@ -160,7 +175,9 @@ impl Control {
             return None;
         }
         let port = self.fx.new_port();
-        self.peers.insert(port, Peer::new(port, (overlay, self.overlays[overlay.0].mtu), node, self.fx.now));
+        let mut peer = Peer::new(port, (overlay, self.overlays[overlay.0].mtu), node, self.fx.now);
+        peer.paths.candidates.set_inward(&self.inward);
+        self.peers.insert(port, peer);
         self.by_id.insert((overlay, node), port);
         self.fx.commands.push_back(Command::OpenPort { port, overlay });
         Some(port)
@@ -312,6 +329,7 @@ impl Control {
                     self.fx.events.push_back(Event::Alone { overlay });
                 }
             }
+            Timer::Announce => self.on_announce_timer(),
             Timer::Remember => self.remember(),
         }
     }
@@ -334,6 +352,7 @@ impl Control {
         }
         self.host = (port, addresses);
         self.on_own_addresses();
+        self.announce_anew();
     }
 
     /// We leave: every peer and every supernode is told.

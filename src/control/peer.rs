@@ -121,6 +121,8 @@ pub struct Peer {
     pub session: Option<Session>,
     /// When anything genuine came from it, as far as was measured.
     pub heard: Time,
+    /// The time in its last announcement.
+    pub(super) announced: [u8; 12],
     /// Attempts that failed since it was gone.
     silences: u32,
     pub(super) liveness_due: bool,
@@ -146,6 +148,7 @@ impl Peer {
             mtu: Mtu::new(mtu),
             session: None,
             heard: now,
+            announced: [0; 12],
             silences: 0,
             liveness_due: false,
             probed: Time::START,

@@ -49,6 +49,8 @@ pub struct Status {
     pub version: String,
     /// The key it shows as a supernode, if it is one.
     pub fingerprint: Option<String>,
+    /// Where its router lets others in, if it was asked and agreed.
+    pub mapped: Option<SocketAddr>,
     /// Its overlays, in the order of the settings.
     pub overlays: Vec<OverlayStatus>,
     /// What it does as a supernode, if it is one.
@@ -209,7 +211,7 @@ pub struct Explanation {
 pub struct CandidateReport {
     /// The address.
     pub address: SocketAddr,
-    /// Where it was learned from: `host`, `reflexive`, `peer-reflexive`, `configured`.
+    /// Where it was learned from: `host`, `reflexive`, `peer-reflexive`, `configured`, `mapped`.
     pub kind: String,
     /// Probes sent to it.
     pub probes: u32,

@@ -43,6 +43,7 @@ impl Control {
             node_id: self.me.identity.id().to_string(),
             version: env!("CARGO_PKG_VERSION").into(),
             fingerprint: self.serving.as_ref().map(|_| self.me.identity.fingerprint().to_string()),
+            mapped: self.mapped,
             overlays,
             serving: self.serving.as_ref().map(|supernode| supernode.report(node_counters)),
         }

@@ -25,6 +25,8 @@ pub enum Timer {
     Punch(PortId),
     /// The next step of the search for the path's MTU.
     Mtu(PortId),
+    /// Tell those on the same links that we are there.
+    Announce,
     /// Say that nobody is there.
     Alone(OverlayIndex),
     /// Write down what should survive.
@@ -43,6 +45,7 @@ impl Timer {
             Self::Keepalive(_) => "keepalive",
             Self::Punch(_) => "punch",
             Self::Mtu(_) => "mtu",
+            Self::Announce => "announce",
             Self::Alone(_) => "alone",
             Self::Remember => "remember",
         }

@@ -10,6 +10,9 @@ use std::str::FromStr;
 use etherparse::icmpv6::TYPE_NEIGHBOR_ADVERTISEMENT;
 use etherparse::{ArpHardwareId, ArpPacketSlice, EtherType, Icmpv6Slice, Icmpv6Type, IpNumber, Ipv6HeaderSlice};
 
+use crate::wire::DISCOVER;
+use crate::wire::discovery::{GROUP_MACS, PACKET_LEN};
+
 /// Destination, source and EtherType; a frame that is shorter is a runt.
 pub const HEADER: usize = 14;
 
@@ -196,6 +199,12 @@ pub fn udp_payload<'frame>(frame: &'frame [u8], header: &Header) -> Option<&'fra
     };
     // Ethernet pads short packets, and so might anybody: only the packet's own length counts.
     udp.get(UDP_HEADER..usize::from(word(udp, 4)?))
+}
+
+/// Whether `frame` is a daemon's announcement to its own link (protocol.md section 8).
+pub fn is_announcement(frame: &[u8], header: &Header) -> bool {
+    let is_one = |payload: &[u8]| payload.len() == PACKET_LEN && payload[0] == DISCOVER;
+    GROUP_MACS.contains(&header.dst.0) && udp_payload(frame, header).is_some_and(is_one)
 }
 
 fn ipv4_udp(packet: &[u8]) -> Option<&[u8]> {

@@ -46,6 +46,9 @@ impl Datapath {
     }
 
     fn outbound(&mut self, now: Time, overlay: OverlayIndex, header: &Header, frame: &[u8], work: Work) {
+        if frame::is_announcement(frame, header) {
+            return self.stats[overlay.0].dropped(DropReason::Announcement);
+        }
         if self.is_own_packet(frame, header) {
             self.notices.push_back(Notice::UnderlayLoop { overlay });
             return self.stats[overlay.0].dropped(DropReason::UnderlayLoop);

@@ -54,6 +54,8 @@ drop_reasons! {
     FloodLimit = "flood_limit",
     /// One of our own packets came out of a TAP: the overlay must not run over itself.
     UnderlayLoop = "underlay_loop",
+    /// A daemon's announcement to its own link came out of a TAP; it stays on that link.
+    Announcement = "announcement",
     /// No peer to send to.
     NoPeer = "no_peer",
     /// The peer cannot be reached on any path.

@@ -16,14 +16,18 @@ use tokio::runtime::{Builder, Handle as Background};
 use tokio::sync::{mpsc, watch as latest};
 use tracing::{debug, info, warn};
 
+use super::addresses::Surroundings;
 use super::driver::{DriveError, Driver, Parts};
+use super::egress::EgressError;
+use super::interfaces::Rules;
+use super::mapping::Mapper;
 use super::netlink::{self, NetlinkError, TapShape, Wiring};
 use super::quic::{Links, QuicError, inbox};
 use super::state::{self, State, StateError};
 use super::status::{self, Server, SocketError};
 use super::tap::{self, Tap, TapError};
 use super::udp::{Listen, UdpError, Underlay};
-use super::{INPUT_QUEUE, Input, addresses, clock};
+use super::{INPUT_QUEUE, Input, addresses, clock, discovery, egress};
 use crate::config::{Attach, Cipher, INTERFACE_NAME_MAX, Overlay, Settings, SocketChoice};
 use crate::keys::{Fingerprint, Identity};
 use crate::node::{self, HandshakeKind, Memory, Node, OverlaySettings, SupernodeSettings};
@@ -49,6 +53,9 @@ pub enum DaemonError {
     /// The underlay socket.
     #[error(transparent)]
     Udp(#[from] UdpError),
+    /// How packets leave it.
+    #[error(transparent)]
+    Egress(#[from] EgressError),
     /// The control links.
     #[error(transparent)]
     Quic(#[from] QuicError),
@@ -111,6 +118,8 @@ async fn serve(
     state.keep_wall(start.1);
 
     let underlay = Arc::new(Underlay::bind(settings.listen.map_or(Listen::Anywhere, Listen::At))?);
+    let talks_to_itself = settings.serve.is_some() && !settings.overlays.is_empty();
+    egress::restrict(&*underlay, &settings.underlay, talks_to_itself)?;
     let (inbox, received) = inbox();
     let (inputs_in, inputs) = mpsc::channel(INPUT_QUEUE);
     let serves = settings.serve.is_some();
@@ -125,12 +134,20 @@ async fn serve(
     let tap_names: BTreeSet<String> = taps.iter().map(|tap| tap.name().to_owned()).collect();
     let _socket = open_socket(&settings.socket, background, &inputs_in)?;
 
-    let found = addresses::list(netlink, &tap_names).await.unwrap_or_else(|error| {
+    let rules = Rules::new(tap_names, &settings.underlay);
+    let found = addresses::look(netlink, &rules).await.unwrap_or_else(|error| {
         warn!(%error, "this host's addresses cannot be read");
-        Vec::new()
+        Surroundings::default()
     });
-    introduce(&settings, &identity, &underlay, &found);
-    background.spawn(addresses::watch(tap_names, found.clone(), inputs_in));
+    introduce(&settings, &identity, &underlay, &found.addresses);
+    let (told, surroundings) = latest::channel(found.clone());
+    background.spawn(addresses::watch(rules, told, inputs_in.clone()));
+    let announces = settings
+        .underlay
+        .lan_discovery
+        .then(|| discovery::start(background, settings.underlay.fwmark, surroundings.clone(), inputs_in.clone()));
+    let wants_mapping = settings.underlay.port_mapping;
+    let mapper = wants_mapping.then(|| Mapper::start(background, underlay.port(), surroundings, inputs_in)).flatten();
     let (memory, remembered) = latest::channel(Memory::default());
     background.spawn(keep(Arc::clone(&state), remembered, start));
 
@@ -139,10 +156,13 @@ async fn serve(
     let node_settings = node_settings(settings, identity, underlay.local(), state.memory());
     let node = Node::new(node_settings, state::random()?, start.0, start.1);
     let kept = memory.clone();
-    let driver = Driver::new(Parts { node, underlay, inbox, taps, links, inputs, memory, overlays })?;
+    let driver = Driver::new(Parts { node, underlay, inbox, taps, links, inputs, announces, memory, overlays })?;
     prefer(priority);
     notify(NotifyState::Ready);
     let ended = driver.drive(found).await;
+    if let Some(mapper) = mapper {
+        mapper.stop().await;
+    }
     notify(NotifyState::Stopping);
     if kept.borrow().clone() != Memory::default() {
         state.remember(&kept.borrow());
@@ -235,6 +255,7 @@ fn node_settings(settings: Settings, identity: Identity, local: SocketAddr, memo
         serve: settings.serve,
         memory,
         handshake: HandshakeKind::Noise,
+        discovery: settings.underlay.lan_discovery,
         has_aes: proposes_aes(settings.cipher),
     }
 }

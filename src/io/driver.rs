@@ -7,7 +7,6 @@
 
 use std::future::poll_fn;
 use std::io;
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
@@ -21,6 +20,7 @@ use tokio::sync::{mpsc, watch as latest};
 use tokio::time::timeout;
 use tracing::{info, trace, warn};
 
+use super::addresses::Surroundings;
 use super::clock::{self, JumpWatch, Timer};
 use super::events::EventLog;
 use super::quic::{Inbox, Links};
@@ -29,7 +29,7 @@ use super::udp::{Sent, Underlay};
 use super::{Input, watch};
 use crate::control::report::{Request, Response};
 use crate::datapath::buf::{Datagrams, Deliveries, Frames, OverlayIndex, Transmits};
-use crate::node::{Memory, Node, Output};
+use crate::node::{Announce, Memory, Node, Output};
 use crate::time::Time;
 
 /// Control inputs per wakeup before frames have their turn.
@@ -71,6 +71,8 @@ pub struct Parts {
     pub links: Links,
     /// What the background tells.
     pub inputs: mpsc::Receiver<Input>,
+    /// Where announcements go to, if there are any.
+    pub announces: Option<mpsc::Sender<Announce>>,
     /// What is to be kept.
     pub memory: latest::Sender<Memory>,
     /// Names of the overlays.
@@ -85,6 +87,7 @@ pub struct Driver {
     taps: Vec<Box<dyn Tap>>,
     links: Links,
     inputs: mpsc::Receiver<Input>,
+    announces: Option<mpsc::Sender<Announce>>,
     memory: latest::Sender<Memory>,
     timer: Timer,
     signals: [Signal; 2],
@@ -115,7 +118,7 @@ impl Ready {
 impl Driver {
     /// Must be called on the loop's runtime.
     pub fn new(parts: Parts) -> io::Result<Self> {
-        let Parts { node, underlay, inbox, taps, links, inputs, memory, overlays } = parts;
+        let Parts { node, underlay, inbox, taps, links, inputs, announces, memory, overlays } = parts;
         let now = clock::now();
         let names = taps.iter().map(|tap| tap.name().to_owned()).collect();
         Ok(Self {
@@ -125,6 +128,7 @@ impl Driver {
             taps,
             links,
             inputs,
+            announces,
             memory,
             timer: Timer::new()?,
             signals: [signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?],
@@ -137,9 +141,9 @@ impl Driver {
     }
 
     /// Runs until a signal comes or something is broken for good, and tells the others either way.
-    /// `addresses` are the host's at the start.
-    pub async fn drive(mut self, addresses: Vec<IpAddr>) -> Result<(), DriveError> {
-        let ended = self.run(addresses).await;
+    /// `surroundings` are the host's at the start.
+    pub async fn drive(mut self, surroundings: Surroundings) -> Result<(), DriveError> {
+        let ended = self.run(surroundings).await;
         info!("leaving");
         let now = clock::now();
         self.node.handle_leave(now);
@@ -148,9 +152,10 @@ impl Driver {
         ended.and(left)
     }
 
-    async fn run(&mut self, addresses: Vec<IpAddr>) -> Result<(), DriveError> {
+    async fn run(&mut self, surroundings: Surroundings) -> Result<(), DriveError> {
         let now = clock::now();
-        self.node.handle_addresses(now, self.underlay.get_ref().port(), addresses);
+        self.node.handle_routes(now, surroundings.routes);
+        self.node.handle_addresses(now, self.underlay.get_ref().port(), surroundings.addresses);
         self.drain(now).await?;
         loop {
             let ready = poll_fn(|cx| self.poll_ready(cx)).await;
@@ -265,6 +270,9 @@ impl Driver {
                 info!(?addresses, "this host's addresses");
                 self.node.handle_addresses(now, self.underlay.get_ref().port(), addresses);
             }
+            Input::Announcement(from, packet) => self.node.handle_announcement(now, from, &packet),
+            Input::Routes(routes) => self.node.handle_routes(now, routes),
+            Input::Mapped(mapped) => self.node.handle_mapped(now, mapped),
             Input::Request(request, reply) => {
                 let response = self.answer(now, &request);
                 // Whoever asked may have left.
@@ -316,6 +324,10 @@ impl Driver {
                 Output::Link(command) => owed.extend(self.links.obey(command)),
                 Output::Remember(memory) => {
                     self.memory.send_replace(memory);
+                }
+                Output::Announce(announce) => {
+                    // Lost if the background is so far behind; the next one comes.
+                    let _lost = self.announces.as_ref().map(|announces| announces.try_send(announce));
                 }
                 Output::Event(event) => self.log.log(now, &event),
                 Output::Wait(deadline) => {

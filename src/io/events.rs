@@ -63,7 +63,11 @@ impl EventLog {
             }
             Event::UnderlayLoop { overlay } => {
                 let tap = self.taps.get(overlay.0).map_or("?", String::as_str);
-                warn!(overlay = self.name(*overlay), tap, "our own packets come out of the TAP: dropped");
+                warn!(
+                    overlay = self.name(*overlay),
+                    tap,
+                    "a sealed packet of ours came out of the TAP and was dropped: a peer was sought through the overlay"
+                );
             }
             Event::MemberJoined { overlay, member, from } => {
                 info!(%overlay, member = short(*member), %from, "member joined here");

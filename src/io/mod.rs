@@ -3,7 +3,8 @@
 //! Two threads. The *loop* ([`driver`]) waits for the TAPs, the underlay socket, a timer and control
 //! inputs, feeds them to the [`Node`](crate::node::Node) and does what it says; nothing on it blocks.
 //! The *background* runtime does what may be slow: QUIC ([`quic`]), DNS, the status socket
-//! ([`status`]), netlink ([`netlink`], [`addresses`]) and files ([`state`]). Bounded channels join them.
+//! ([`status`]), netlink ([`netlink`], [`addresses`]), the router's port
+//! ([`mapping`]), neighbours on the link ([`discovery`]) and files ([`state`]). Bounded channels join them.
 //!
 //! `unsafe` stands only here, each block with its reason.
 
@@ -14,12 +15,19 @@ pub mod tap;
 
 pub mod udp;
 
+pub mod egress;
+
 pub mod clock;
 
 pub mod quic;
 
 pub mod addresses;
+pub mod interfaces;
 pub mod netlink;
+pub mod routes;
+
+pub mod discovery;
+pub mod mapping;
 
 pub mod state;
 pub mod status;
@@ -27,6 +35,7 @@ pub mod status;
 mod events;
 
 use std::io;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd};
 
 use rustix::io::Errno;
@@ -35,6 +44,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::sync::oneshot;
 
 use crate::control::report::{Request, Response};
+use crate::node::NetworkRoute;
 use quic::LinkInput;
 
 /// Inputs that may wait for the loop. A full channel slows the background down, never the loop.
@@ -46,7 +56,13 @@ pub enum Input {
     /// Something happened to a control link.
     Link(LinkInput),
     /// The host's own addresses have changed.
-    Addresses(Vec<std::net::IpAddr>),
+    Addresses(Vec<IpAddr>),
+    /// Other routes lead into overlays than before.
+    Routes(Vec<NetworkRoute>),
+    /// The router lets others in at another address than before, or at none.
+    Mapped(Option<SocketAddr>),
+    /// A DISCOVER from this address of a link.
+    Announcement(SocketAddr, Vec<u8>),
     /// Somebody asks; the answer goes into the channel.
     Request(Request, oneshot::Sender<Response>),
 }

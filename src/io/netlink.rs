@@ -20,6 +20,8 @@ use crate::config::{Attach, Cidr};
 
 /// Marks a bridge made by longwire.
 const ALIAS: &str = "made by longwire";
+/// Marks a TAP of longwire, for other daemons on this host.
+const TAP_ALIAS: &str = "leads into an overlay of longwire";
 /// EAPOL (..:03) and LLDP (..:0e) pass a bridge made here. The kernel allows no more (not ..:00 to ..:02).
 const GROUP_FWD_MASK: u16 = 1 << 3 | 1 << 14;
 
@@ -48,10 +50,23 @@ pub(super) struct Link {
     /// Up and with a carrier.
     pub(super) running: bool,
     pub(super) loopback: bool,
-    controller: Option<u32>,
+    pub(super) controller: Option<u32>,
     alias: Option<String>,
     /// Set if it is a bridge.
     bridge: Option<BridgeSettings>,
+}
+
+impl Link {
+    /// Whether it is the TAP of a longwire daemon, this one or another.
+    pub(super) fn is_tap_of_longwire(&self) -> bool {
+        self.alias.as_deref() == Some(TAP_ALIAS)
+    }
+
+    /// Marks it as one.
+    #[cfg(test)]
+    pub(super) fn mark_as_tap(&mut self) {
+        self.alias = Some(TAP_ALIAS.into());
+    }
 }
 
 /// Settings of a bridge that bite.
@@ -87,7 +102,7 @@ pub async fn wire(handle: &Handle, name: &str, shape: TapShape, attach: &Attach)
     let TapShape { mac, mtu, queue } = shape;
     let tap = find(handle, name).await?.ok_or_else(|| NetlinkError::Gone(name.to_owned()))?;
     let mtu = u32::try_from(mtu).unwrap_or(u32::MAX);
-    let change = LinkUnspec::new_with_index(tap.index).mtu(mtu);
+    let change = LinkUnspec::new_with_index(tap.index).mtu(mtu).alias(TAP_ALIAS);
     let change = if let Some(frames) = queue { change.txqueuelen(frames) } else { change };
     let (change, wiring) = match attach {
         Attach::Bridge(bridge) => {
@@ -283,7 +298,7 @@ fn sysctl_is_on(path: &str) -> bool {
     std::fs::read_to_string(format!("/proc/sys/{path}")).is_ok_and(|value| value.trim() == "1")
 }
 
-fn explain(what: &str, error: &rtnetlink::Error) -> NetlinkError {
+pub(super) fn explain(what: &str, error: &rtnetlink::Error) -> NetlinkError {
     let rtnetlink::Error::NetlinkError(message) = error else {
         return NetlinkError::Other(what.to_owned(), error.to_string());
     };

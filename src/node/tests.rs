@@ -40,6 +40,7 @@ fn settings(number: u8, key: u8) -> Settings {
         serve: is_supernode.then(ServeSettings::default),
         memory: Memory::default(),
         handshake: HandshakeKind::Noise,
+        discovery: false,
         has_aes: true,
     }
 }
@@ -124,7 +125,7 @@ impl Wire {
                 }
                 Output::Link(command) => self.link(number, command, todo),
                 Output::Event(event) => self.events.push((number, event)),
-                Output::Remember(_) => {}
+                Output::Remember(_) | Output::Announce(_) => {}
                 Output::Wait(deadline) => break self.deadlines[number] = deadline.at,
             }
         }

@@ -69,6 +69,8 @@ impl World {
                 }
                 Output::Link(command) => self.command(id, command),
                 Output::Remember(memory) => self.hosts[id.0].memory = memory,
+                // No host here has a link that it shares with another one.
+                Output::Announce(_) => {}
                 Output::Event(event) => self.note_event(id, event),
                 Output::Wait(deadline) => break deadline,
             }

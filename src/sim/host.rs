@@ -171,6 +171,7 @@ impl Host {
             serve: self.spec.serve.clone(),
             memory: self.memory.clone(),
             handshake,
+            discovery: false,
             // Some machines have the instructions and some have not.
             has_aes: self.secret[0] & 1 == 0,
         }

@@ -15,6 +15,8 @@ pub mod certificate;
 
 pub mod message;
 
+pub mod discovery;
+
 mod codec;
 
 pub use codec::{DecodeError, Reader, Writer};
@@ -24,6 +26,9 @@ pub const VERSION: u8 = 1;
 
 /// The protocol name TLS negotiates on the control link.
 pub const ALPN: &[u8] = b"longwire/1";
+
+/// First byte of an announcement; it has a port of its own and is no [`Kind`].
+pub const DISCOVER: u8 = 0x0c;
 
 /// What the first byte of a datagram says (protocol.md section 1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

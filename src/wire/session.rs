@@ -22,6 +22,8 @@ pub enum CandidateKind {
     PeerReflexive,
     /// Written in a config, or remembered from an earlier run.
     Configured,
+    /// Where its router lets strangers in to it: PCP, NAT-PMP, UPnP.
+    Mapped,
 }
 
 impl CandidateKind {
@@ -32,7 +34,13 @@ impl CandidateKind {
             Self::Reflexive => "reflexive",
             Self::PeerReflexive => "peer-reflexive",
             Self::Configured => "configured",
+            Self::Mapped => "mapped",
         }
+    }
+
+    /// Whether the node knows it by itself, and a supernode cannot tell the others of it.
+    pub const fn is_own(self) -> bool {
+        matches!(self, Self::Host | Self::Mapped)
     }
 
     const fn byte(self) -> u8 {
@@ -41,6 +49,7 @@ impl CandidateKind {
             Self::Reflexive => 2,
             Self::PeerReflexive => 3,
             Self::Configured => 4,
+            Self::Mapped => 5,
         }
     }
 
@@ -50,6 +59,7 @@ impl CandidateKind {
             2 => Some(Self::Reflexive),
             3 => Some(Self::PeerReflexive),
             4 => Some(Self::Configured),
+            5 => Some(Self::Mapped),
             _ => None,
         }
     }
@@ -210,6 +220,7 @@ mod tests {
                 list: vec![
                     Candidate { kind: CandidateKind::Host, addr: v6 },
                     Candidate { kind: CandidateKind::Reflexive, addr: v4 },
+                    Candidate { kind: CandidateKind::Mapped, addr: v4 },
                 ],
             },
             Message::Close,

@@ -168,6 +168,22 @@ fn fragments_other_protocols_and_wrong_lengths_have_no_udp_payload() {
     assert_eq!(udp(0x0806, &ipv4(0)), None);
 }
 
+#[test]
+fn only_a_whole_announcement_to_its_group_is_one() {
+    let packet = [&[DISCOVER][..], &[7; PACKET_LEN - 1]].concat();
+    let wrapped = |payload: &[u8], dst: [u8; 6]| {
+        let udp_len = u16::try_from(8 + payload.len()).expect("short");
+        let total = (20 + udp_len).to_be_bytes();
+        let ip = [&[0x45, 0, total[0], total[1], 0, 0, 0, 0, 1, 17, 0, 0, 10, 0, 0, 1, 224, 0, 0, 254][..]].concat();
+        let udp = [&[0, 1, 0, 2][..], &udp_len.to_be_bytes(), &[0, 0], payload].concat();
+        let mut frame = frame(&[], IPV4, &[ip, udp].concat());
+        frame[..6].copy_from_slice(&dst);
+        is_announcement(&frame, &Header::parse(&frame).expect("whole"))
+    };
+    assert!(wrapped(&packet, GROUP_MACS[0]));
+    assert!(!wrapped(&packet, DST) && !wrapped(&packet[1..], GROUP_MACS[0]) && !wrapped(&[], GROUP_MACS[0]));
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(20_000))]
 
