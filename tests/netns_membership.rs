@@ -9,7 +9,7 @@ use std::net::UdpSocket;
 use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
-use lab::{Daemon, Host, Lab, Nat, Ping, Site, Supernode, inner_address, longwire, new_key, poll_for, wait_for};
+use lab::{Daemon, Host, Lab, Nat, Ping, Supernode, inner_address, longwire, new_key, poll_for, wait_for};
 use longwire::wire::handshake::{Envelope, Suite};
 
 const MEETING: Duration = Duration::from_secs(15);
@@ -20,11 +20,10 @@ const WATCH: Duration = Duration::from_secs(2);
 /// Handshakes of a stranger; fewer than the limit at once.
 const SHOTS: u64 = 200;
 
-/// A LAN of public hosts, and a supernode elsewhere.
+/// Public hosts, each at a site of its own, and a supernode elsewhere.
 struct Scene {
     supernode: Supernode,
     server: Host,
-    site: Site,
     lab: Lab,
 }
 
@@ -43,13 +42,13 @@ impl Scene {
     fn with(mut lab: Lab, supernode: &[&str]) -> Scene {
         let server = lab.supernode_host("sn");
         let supernode = Supernode::start(&lab, &server, supernode);
-        let site = lab.site("s", Nat::Open);
-        Scene { supernode, server, site, lab }
+        Scene { supernode, server, lab }
     }
 
     /// `longwire up lan` on the next host, with these words; `before` see [`Daemon::start_words`].
     fn member(&mut self, number: usize, before: &[&str], words: &[&str]) -> Member {
-        let host = self.lab.host(&self.site, &format!("h{number}"));
+        let site = self.lab.site(&format!("s{number}"), Nat::Open);
+        let host = self.lab.host(&site, &format!("h{number}"));
         let address = format!("{}/24", inner_address(number));
         let words = [&["up", "lan", "--address", &address], words].concat();
         let name = format!("n{number}");
@@ -176,7 +175,8 @@ fn handshakes_of_a_stranger_who_knows_the_address_are_counted_and_not_answered()
     stranger.daemon.process().kill();
 
     let before = bad_macs();
-    let outsider = scene.lab.host(&scene.site, "h4");
+    let elsewhere = scene.lab.site("s4", Nat::Open);
+    let outsider = scene.lab.host(&elsewhere, "h4");
     let socket = outsider.space.inside(|| UdpSocket::bind("0.0.0.0:0")).unwrap();
     for shot in 0..SHOTS {
         let sender = u32::try_from(shot).unwrap();
