@@ -36,6 +36,8 @@ const MTU_RANGE: std::ops::RangeInclusive<u16> = 576..=2700;
 const OVERLAYS_MAX: usize = 64;
 /// Supernodes of one daemon.
 const SUPERNODES_MAX: usize = 16;
+/// Supernodes that one supernode tells of: what one message holds.
+const PEERS_MAX: usize = 8;
 
 /// The file, key by key.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -59,6 +61,8 @@ pub struct Config {
     pub supernode: Vec<SupernodeText>,
     /// The only overlays served, as a supernode.
     pub allow: Option<Vec<AllowedOverlay>>,
+    /// Other supernodes that members are told of, as a supernode.
+    pub peers: Option<Vec<SupernodeText>>,
     /// The overlays to be in.
     pub overlay: Vec<OverlayConfig>,
 }
@@ -187,13 +191,21 @@ impl Config {
     /// Reads key files, fills defaults in, refuses what cannot be. `env_key` is the text of
     /// `LONGWIRE_KEY`, for an overlay that names no file.
     pub fn check(self, env_key: Option<&str>) -> Result<Settings, ConfigError> {
-        let Self { name, listen, serve, state, socket, log, log_json, supernode, allow, overlay } = self;
+        let Self { name, listen, serve, state, socket, log, log_json, supernode, allow, peers, overlay } = self;
         if listen.is_some() && serve.is_some() {
             return Err(ConfigError::Together("listen", "serve"));
         }
         if allow.is_some() && serve.is_none() {
             return Err(ConfigError::Without("allow", "serve"));
         }
+        if peers.is_some() && serve.is_none() {
+            return Err(ConfigError::Without("peers", "serve"));
+        }
+        let peers = peers.unwrap_or_default().into_iter().map(|text| text.0).collect::<Vec<_>>();
+        if let Some(peer) = peers.iter().find(|peer| peer.pin.is_none()) {
+            return Err(ConfigError::PeerWithoutKey(peer.address.clone()));
+        }
+        limit("peers", peers.len(), PEERS_MAX)?;
         if overlay.is_empty() && serve.is_none() {
             return Err(ConfigError::NoOverlay);
         }
@@ -210,7 +222,8 @@ impl Config {
         Ok(Settings {
             name,
             listen: listen.or(serve),
-            serve: serve.map(|_| ServeSettings { allow: allow.map(|ids| ids.into_iter().map(|id| id.0).collect()) }),
+            serve: serve
+                .map(|_| ServeSettings { allow: allow.map(|ids| ids.into_iter().map(|id| id.0).collect()), peers }),
             state: state.unwrap_or_else(|| PathBuf::from(DEFAULT_STATE)),
             socket: socket.map_or(SocketChoice::Named(named), SocketChoice::At),
             log: log.unwrap_or_default(),

@@ -118,6 +118,7 @@ fn overlay_text(overlay: &OverlayStatus) -> String {
             LinkState::Up => "up",
             LinkState::Connecting => "connecting",
             LinkState::Down => "down",
+            LinkState::Spare => "spare",
         };
         text += &format!("supernode {} {state} {}\n", supernode.address, rtt(supernode.rtt_us));
     }

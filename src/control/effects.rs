@@ -118,6 +118,12 @@ impl Effects {
         base + Duration::from_nanos(self.rng.next_u64() % quarter)
     }
 
+    /// Less than `span`, by chance.
+    pub fn within(&mut self, span: Duration) -> Duration {
+        let nanos = u64::try_from(span.as_nanos()).unwrap_or(u64::MAX).max(1);
+        Duration::from_nanos(self.rng.next_u64() % nanos)
+    }
+
     /// A packet ends in the control room.
     pub fn dropped(&mut self, reason: DropReason) {
         self.commands.push_back(Command::CountDrop { reason });

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use super::registration::{Registration, Standing};
+use super::registration::{LinkEnd, Registration, Standing};
 use super::timers::Timer;
 use super::{Control, Peer, now_soon};
 use crate::datapath::buf::OverlayIndex;
@@ -61,6 +61,7 @@ impl Control {
                     let supernode = self.homes[place].address.clone();
                     self.fx.events.push_back(Event::Registered { overlay, supernode, seen_as: seen });
                     self.on_seen(place, seen);
+                    self.review_homes();
                 }
             }
             Some(Message::Refused { overlay, reason }) => {
@@ -68,6 +69,7 @@ impl Control {
                 let leg = self.homes[place].leg(overlay);
                 self.homes[place].on_refused(&mut self.fx, overlay);
                 self.close_leg(leg);
+                self.review_homes();
                 let supernode = self.homes[place].address.clone();
                 self.fx.events.push_back(Event::Refused { overlay, supernode, reason: reason.text() });
             }
@@ -91,6 +93,7 @@ impl Control {
                     self.on_member_gone(place, overlay, relay);
                 }
             }
+            Some(Message::Supernodes { list }) => self.on_supernodes(place, &list),
             Some(Message::Register { .. } | Message::Ping { .. } | Message::Update { .. } | Message::Leave { .. })
             | None => {}
         }
@@ -160,7 +163,11 @@ impl Control {
         // A supernode that is a member itself registers over loopback: it is where we reach it.
         let seen = if member.seen.ip().is_loopback() { remote } else { member.seen };
         peer.paths.candidates.add(CandidateKind::Reflexive, seen);
+        let is_new = !peer.paths.relays().any(|path| path == Path::Relayed(leg, member.relay));
         peer.paths.add_relay(leg, member.relay);
+        if is_new {
+            peer.probe_relay(&mut self.fx);
+        }
         peer.choose(&mut self.fx, "the supernode can carry it");
         peer.want_session(&mut self.fx, &self.me);
     }
@@ -202,18 +209,19 @@ impl Control {
         }
     }
 
-    pub(super) fn on_home_down(&mut self, place: usize, reason: String) {
-        let registrations = self.homes[place].on_down(&mut self.fx, reason);
+    pub(super) fn on_home_down(&mut self, place: usize, reason: String, end: LinkEnd) {
+        let registrations = self.homes[place].on_down(&mut self.fx, reason, end);
         for (_, Registration { standing, .. }) in registrations {
             if let Standing::Registered(leg) = standing {
                 self.close_leg(Some(leg));
             }
         }
         self.fx.timers.set_earlier(Timer::Remember, now_soon(self.fx.now));
+        self.review_homes();
     }
 
     /// No peer can be reached by this leg any more.
-    fn close_leg(&mut self, leg: Option<LegId>) {
+    pub(super) fn close_leg(&mut self, leg: Option<LegId>) {
         let Some(leg) = leg else { return };
         for port in self.peers.keys().copied().collect::<Vec<_>>() {
             self.drop_relay(port, leg);
@@ -229,7 +237,7 @@ impl Control {
         let is_busy =
             self.peers.values().any(|peer| relays(peer) && self.fx.timers.when(Timer::Liveness(peer.port)).is_some());
         if self.homes[place].on_ping_timer(&mut self.fx, is_busy) {
-            return self.on_home_down(place, "it does not answer".into());
+            return self.on_home_down(place, "it does not answer".into(), LinkEnd::Ours);
         }
         for overlay in self.homes[place].to_retry(self.fx.now) {
             self.register(place, overlay);

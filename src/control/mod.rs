@@ -15,6 +15,8 @@ pub mod supernode;
 
 pub mod registration;
 
+mod homes;
+
 mod membership;
 
 pub mod peer;
@@ -53,7 +55,7 @@ use crate::wire::session::{CandidateKind, Message};
 use effects::Effects;
 use overlay::Overlay;
 use peer::{Me, Peer};
-use registration::Home;
+use registration::{Home, LinkEnd};
 use supernode::Supernode;
 use timers::Timer;
 
@@ -101,14 +103,6 @@ impl Control {
             identity: settings.identity,
         };
         let overlays = settings.overlays.iter().map(|overlay| Overlay::new(overlay, &me.identity)).collect::<Vec<_>>();
-        let home = |(place, supernode): (usize, &crate::seam::SupernodeSettings)| {
-            let remembered = settings.memory.supernodes.get(&supernode.address);
-            Home::new(place, supernode, remembered.and_then(|text| text.parse().ok()))
-        };
-        let homes = settings.supernodes.iter().enumerate().map(home).collect::<Vec<_>>();
-        for place in 0..homes.len() {
-            fx.timers.set(Timer::Link(place), now);
-        }
         for overlay in 0..overlays.len() {
             fx.timers.set(Timer::Alone(OverlayIndex(overlay)), now + ALONE_AFTER);
         }
@@ -118,7 +112,7 @@ impl Control {
             overlays,
             peers: BTreeMap::new(),
             by_id: BTreeMap::new(),
-            homes,
+            homes: homes::known(&settings.supernodes, &settings.memory),
             serving: settings.serve.map(Supernode::new),
             host: (0, Vec::new()),
             memory: settings.memory,
@@ -127,6 +121,7 @@ impl Control {
             handshake_limit: Bucket::new(HANDSHAKE_RATE, HANDSHAKE_BURST),
             fx,
         };
+        control.review_homes();
         control.recall();
         control
     }
@@ -179,7 +174,7 @@ impl Control {
             Notice::NeedKeys { port } => self.on_need_keys(port),
             Notice::Handshake { path, packet } => self.on_handshake(path, &packet),
             Notice::Session { port, path, message } => self.on_session_message(port, path, &message),
-            Notice::Heard { port, path } => self.with(port, |peer, fx| peer.check(fx, path)),
+            Notice::Heard { port, path } => self.with(port, |peer, fx| peer.on_heard(fx, path)),
             Notice::Confirmed { port, path } => self.with(port, |peer, fx| peer.on_confirmed(fx, path)),
             Notice::Active { port } => {
                 self.with(port, Peer::on_active);
@@ -285,7 +280,7 @@ impl Control {
 
     fn on_timer(&mut self, timer: Timer) {
         match timer {
-            Timer::Link(place) => self.homes[place].on_link_timer(&mut self.fx),
+            Timer::Link(place) => self.on_link_timer(place),
             Timer::Ping(place) => self.on_ping_timer(place),
             Timer::Handshake(port) => {
                 if self.peers.get(&port).is_some_and(|peer| peer.is_lost(self.fx.now, FORGET_AFTER)) {
@@ -350,11 +345,7 @@ impl Control {
 
     fn remember(&mut self) {
         let mut memory = Memory { supernodes: self.memory.supernodes.clone(), ..Memory::default() };
-        for home in &self.homes {
-            if let Some(pin) = home.pin {
-                memory.supernodes.insert(home.address.clone(), pin.to_string());
-            }
-        }
+        homes::remember(&self.homes, &mut memory);
         for peer in self.peers.values() {
             let addresses = peer.addresses();
             if !addresses.is_empty() {
@@ -382,7 +373,9 @@ impl Control {
                 self.on_home_up(place, (remote, exporter), fingerprint);
             }
             LinkEvent::Message { link: LinkId::Dialled(place), message, .. } => self.on_home_message(place, &message),
-            LinkEvent::Down { link: LinkId::Dialled(place), reason } => self.on_home_down(place, reason),
+            LinkEvent::Down { link: LinkId::Dialled(place), reason } => {
+                self.on_home_down(place, reason, LinkEnd::Theirs);
+            }
             LinkEvent::Up { link: LinkId::Accepted(link), remote, exporter, .. } => {
                 if let Some(supernode) = &mut self.serving {
                     supernode.on_up(link, remote, exporter);

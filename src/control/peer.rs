@@ -118,6 +118,8 @@ pub struct Peer {
     silences: u32,
     pub(super) liveness_due: bool,
     pub(super) probed: Time,
+    /// When a supernode that does not carry was probed last.
+    pub(super) measured: Time,
     has_aes: bool,
     attempt: Option<Attempt>,
     answered: Option<Answered>,
@@ -140,6 +142,7 @@ impl Peer {
             silences: 0,
             liveness_due: false,
             probed: Time::START,
+            measured: now,
             has_aes: true,
             attempt: None,
             answered: None,
@@ -347,6 +350,9 @@ impl Peer {
         }
         if is_new {
             self.punch = Punch::default();
+            for relay in self.paths.relays().collect::<Vec<_>>() {
+                self.probe(fx, relay);
+            }
             let wait = fx.jittered(KEEPALIVE);
             fx.timers.set(Timer::Keepalive(self.port), fx.now + wait);
             fx.timers.set(Timer::Punch(self.port), fx.now);

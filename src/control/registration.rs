@@ -28,6 +28,9 @@ const REDIAL: [Duration; 5] = [
     Duration::from_millis(1500),
     Duration::from_secs(3),
 ];
+/// A supernode that ends or restarts loses all its nodes in the same instant: they come back within this time,
+/// each at a moment of its own.
+const SPREAD: Duration = Duration::from_secs(1);
 /// A dial that has not come to an end by then is given up.
 const DIAL_PATIENCE: Duration = Duration::from_secs(10);
 /// A quiet link is asked this often...
@@ -38,6 +41,15 @@ const PING_BUSY: Duration = Duration::from_secs(1);
 const PING_PATIENCE: Duration = Duration::from_secs(3);
 /// A refused registration is tried again after this time.
 const REFUSED_REST: Duration = Duration::from_secs(60);
+
+/// Who ended a link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LinkEnd {
+    /// The supernode, or whoever made the link break.
+    Theirs,
+    /// We, who heard nothing.
+    Ours,
+}
 
 /// Where an overlay stands at a supernode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,6 +86,10 @@ pub struct Home {
     pub rtt: Option<Duration>,
     /// Its address, while the link stands.
     pub remote: Option<SocketAddr>,
+    /// Where it was reached last, in this run or an earlier one.
+    pub reached: Option<SocketAddr>,
+    /// Whether another supernode told of it.
+    pub is_learned: bool,
     /// Where it sees us.
     pub seen: Option<SocketAddr>,
     /// By overlay.
@@ -84,15 +100,17 @@ pub struct Home {
 }
 
 impl Home {
-    /// Not dialled yet.
-    pub fn new(place: usize, settings: &SupernodeSettings, remembered: Option<Fingerprint>) -> Self {
+    /// Not dialled yet, and not asked to.
+    pub fn new(place: usize, settings: &SupernodeSettings) -> Self {
         Self {
             place,
             address: settings.address.clone(),
-            pin: settings.pin.or(remembered),
-            state: LinkState::Connecting,
+            pin: settings.pin,
+            state: LinkState::Spare,
             rtt: None,
             remote: None,
+            reached: None,
+            is_learned: false,
             seen: None,
             registrations: BTreeMap::new(),
             exporter: [0; 32],
@@ -105,6 +123,43 @@ impl Home {
         LinkId::Dialled(self.place)
     }
 
+    /// Whether it is worth a place among those we register at: it answers, or may.
+    pub fn is_promising(&self) -> bool {
+        match self.state {
+            LinkState::Up | LinkState::Spare => true,
+            LinkState::Connecting => self.failures < 2,
+            LinkState::Down => self.failures == 0 && self.registrations.is_empty(),
+        }
+    }
+
+    /// It is needed: dialled from now on.
+    pub fn engage(&mut self, fx: &mut Effects) {
+        if self.state == LinkState::Spare {
+            self.state = LinkState::Connecting;
+            self.failures = 0;
+            fx.timers.set(Timer::Link(self.place), fx.now);
+        }
+    }
+
+    /// It is not needed any more. Gives what was registered there.
+    pub fn release(&mut self, fx: &mut Effects) -> Vec<(OverlayIndex, Registration)> {
+        if self.state == LinkState::Spare {
+            return Vec::new();
+        }
+        for (_, leg) in self.legs() {
+            fx.drop_leg(leg);
+        }
+        fx.links.push_back(LinkCommand::Close { link: self.link() });
+        for timer in [Timer::Link, Timer::Ping] {
+            fx.timers.cancel(timer(self.place));
+        }
+        let registrations = std::mem::take(&mut self.registrations);
+        let settings = SupernodeSettings { address: self.address.clone(), pin: self.pin };
+        let (reached, is_learned) = (self.reached, self.is_learned);
+        *self = Self { reached, is_learned, ..Self::new(self.place, &settings) };
+        registrations.into_iter().collect()
+    }
+
     /// [`Timer::Link`]: dial, or give a dial up.
     pub fn on_link_timer(&mut self, fx: &mut Effects) {
         if self.state == LinkState::Connecting && self.failures > 0 {
@@ -112,14 +167,17 @@ impl Home {
         }
         self.state = LinkState::Connecting;
         self.failures += 1;
-        let (link, address, pin) = (self.link(), self.address.clone(), self.pin);
-        fx.links.push_back(LinkCommand::Dial { link, address, pin });
+        let (link, address, pin, known) = (self.link(), self.address.clone(), self.pin, self.reached);
+        fx.links.push_back(LinkCommand::Dial { link, address, pin, known });
         fx.timers.set(Timer::Link(self.place), fx.now + DIAL_PATIENCE);
     }
 
     /// The link stands. Gives the exporter that registrations sign.
     pub fn on_up(&mut self, fx: &mut Effects, remote: SocketAddr, exporter: [u8; 32], shown: Option<Fingerprint>) {
         self.remote = Some(remote);
+        if self.reached.replace(remote) != Some(remote) {
+            fx.timers.set_earlier(Timer::Remember, fx.now + Duration::from_secs(2));
+        }
         self.exporter = exporter;
         self.ping = None;
         fx.timers.cancel(Timer::Link(self.place));
@@ -229,8 +287,10 @@ impl Home {
         }
     }
 
-    /// The link is gone. Gives what was registered; a new dial follows.
-    pub fn on_down(&mut self, fx: &mut Effects, reason: String) -> Vec<(OverlayIndex, Registration)> {
+    /// The link is gone, ended by the other side or, after silence, by us. Gives what was registered; a new dial
+    /// follows.
+    pub fn on_down(&mut self, fx: &mut Effects, reason: String, end: LinkEnd) -> Vec<(OverlayIndex, Registration)> {
+        let stood = self.remote.is_some();
         if self.state == LinkState::Up || self.failures == 1 {
             fx.events.push_back(Event::SupernodeLost { supernode: self.address.clone(), reason });
         }
@@ -242,7 +302,10 @@ impl Home {
         self.rtt = None;
         self.ping = None;
         fx.timers.cancel(Timer::Ping(self.place));
-        let rest = fx.jittered(REDIAL[self.failures.min(REDIAL.len() - 1)]);
+        let rest = match end {
+            LinkEnd::Theirs if stood => fx.within(SPREAD),
+            LinkEnd::Theirs | LinkEnd::Ours => fx.jittered(REDIAL[self.failures.min(REDIAL.len() - 1)]),
+        };
         fx.timers.set(Timer::Link(self.place), fx.now + rest);
         std::mem::take(&mut self.registrations).into_iter().collect()
     }

@@ -95,6 +95,8 @@ pub enum LinkState {
     Connecting,
     /// Waiting to dial again, or refused.
     Down,
+    /// Not needed as long as enough others are up.
+    Spare,
 }
 
 /// Another member.

@@ -13,9 +13,9 @@ use super::report::{ServedOverlay, Serving};
 use crate::datapath::Command;
 use crate::datapath::limit::Bucket;
 use crate::keys::{NodeId, OverlayId, verify};
-use crate::seam::{Event, LinkCommand, LinkId, ServeSettings};
+use crate::seam::{Event, LinkCommand, LinkId, ServeSettings, SupernodeSettings};
 use crate::wire::certificate::Certificate;
-use crate::wire::message::{Member, Message, ROSTER_MAX, Refusal, registration};
+use crate::wire::message::{Member, Message, OtherSupernode, ROSTER_MAX, Refusal, SUPERNODES_MAX, registration};
 use crate::wire::relay::{LegKey, RelayId};
 
 /// Most members of one overlay.
@@ -38,6 +38,8 @@ struct ServedLink {
     exporter: [u8; 32],
     registered: BTreeMap<OverlayId, RelayId>,
     limit: Bucket,
+    /// Whether it was told of other supernodes.
+    is_told: bool,
 }
 
 #[derive(Debug)]
@@ -75,10 +77,8 @@ impl Supernode {
 
     /// A node dialled us.
     pub fn on_up(&mut self, link: u64, remote: SocketAddr, exporter: [u8; 32]) {
-        self.links.insert(
-            link,
-            ServedLink { remote, exporter, registered: BTreeMap::new(), limit: Bucket::new(LINK_RATE, LINK_BURST) },
-        );
+        let limit = Bucket::new(LINK_RATE, LINK_BURST);
+        self.links.insert(link, ServedLink { remote, exporter, registered: BTreeMap::new(), limit, is_told: false });
     }
 
     /// A node is gone.
@@ -113,7 +113,8 @@ impl Supernode {
             | Message::Refused { .. }
             | Message::Pong { .. }
             | Message::Roster { .. }
-            | Message::Gone { .. } => {}
+            | Message::Gone { .. }
+            | Message::Supernodes { .. } => {}
         }
     }
 
@@ -215,6 +216,7 @@ impl Supernode {
         if let Some(link) = self.links.get_mut(&link) {
             link.registered.insert(overlay, relay);
         }
+        self.tell_of_others(fx, link);
         fx.events.push_back(Event::MemberJoined { overlay, member: certificate.node, from: remote });
         self.tell_roster(fx, overlay, relay, link);
         self.announce(fx, overlay, relay);
@@ -235,6 +237,18 @@ impl Supernode {
             if !self.overlay_of.contains_key(&relay) {
                 return relay;
             }
+        }
+    }
+
+    /// Once to each link: where its node may register too.
+    fn tell_of_others(&mut self, fx: &mut Effects, id: u64) {
+        let Some(link) = self.links.get_mut(&id).filter(|link| !link.is_told) else { return };
+        link.is_told = true;
+        let other =
+            |peer: &SupernodeSettings| Some(OtherSupernode { address: peer.address.clone(), fingerprint: peer.pin? });
+        let list = self.settings.peers.iter().filter_map(other).take(SUPERNODES_MAX).collect::<Vec<_>>();
+        if !list.is_empty() {
+            fx.tell(LinkId::Accepted(id), &Message::Supernodes { list });
         }
     }
 

@@ -21,6 +21,9 @@ const PENDING_BYTES: usize = 128 * 1024;
 /// They are not delivered later than this: whoever sent them has sent them again by then.
 const PENDING_LIFE: Duration = Duration::from_secs(3);
 
+/// A peer that goes on by another path than the one in use is reported this often.
+const NOTE_AGAIN: Duration = Duration::from_secs(1);
+
 /// A leg of ours at a supernode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LegId(pub u32);
@@ -96,8 +99,8 @@ pub(super) struct Port {
     pub(super) activity: Activity,
     /// The control room watches this port; it is told once when frames begin to flow.
     pub(super) watched: bool,
-    /// A path other than the one in use that was reported already.
-    pub(super) noted: Option<Path>,
+    /// A path other than the one in use that was reported, and when.
+    pub(super) noted: Option<(Path, Time)>,
     pending: VecDeque<(Time, Vec<u8>)>,
     pending_bytes: usize,
 }
@@ -178,9 +181,12 @@ impl Port {
             self.activity.unanswered_since = None;
             return false;
         }
-        let news = self.noted != Some(path);
-        self.noted = Some(path);
-        news
+        let is_known = |(noted, at): (Path, Time)| noted == path && now.since(at) < NOTE_AGAIN;
+        if self.noted.is_some_and(is_known) {
+            return false;
+        }
+        self.noted = Some((path, now));
+        true
     }
 
     /// A packet went out; says whether the control room should begin to watch.

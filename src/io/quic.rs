@@ -106,13 +106,14 @@ impl Links {
     /// Does what the node says. Never blocks. Answers with what the node must hear at once.
     pub fn obey(&mut self, command: LinkCommand) -> Option<LinkEvent> {
         match command {
-            LinkCommand::Dial { link, address, pin } => {
+            LinkCommand::Dial { link, address, pin, known } => {
                 self.generation += 1;
                 let generation = self.generation;
                 let (outgoing, messages) = mpsc::channel(OUTGOING);
                 self.insert(link, Entry { generation, outgoing });
                 let report = link::Report { inputs: self.inputs.clone(), link, generation };
-                self.background.spawn(link::dial(self.endpoint.clone(), address, pin, messages, report));
+                let target = link::Target { address, pin, known };
+                self.background.spawn(link::dial(self.endpoint.clone(), target, messages, report));
                 None
             }
             LinkCommand::Send { link, message } => {

@@ -58,6 +58,13 @@ impl HostSpec {
         self
     }
 
+    /// Telling its members of another supernode.
+    #[must_use]
+    pub fn telling(mut self, other: SupernodeSettings) -> Self {
+        self.serve.get_or_insert_default().peers.push(other);
+        self
+    }
+
     /// With its socket on another port.
     #[must_use]
     pub const fn on_port(mut self, port: u16) -> Self {

@@ -6,7 +6,7 @@ use super::certificate::CERTIFICATE_MAX;
 use super::codec::{DecodeError, Reader, Writer};
 use super::relay::{LegKey, RelayId};
 use super::session::Candidate;
-use crate::keys::OverlayId;
+use crate::keys::{Fingerprint, OverlayId};
 
 /// The longest message, type and body.
 pub const MESSAGE_MAX: usize = 16 * 1024;
@@ -18,6 +18,10 @@ pub const ROSTER_MAX: usize = 14;
 pub const GONE_MAX: usize = 1000;
 /// Most addresses in a directory entry.
 pub const DIRECTORY_CANDIDATES_MAX: usize = 8;
+/// Most supernodes in one SUPERNODES.
+pub const SUPERNODES_MAX: usize = 8;
+/// The longest `host:port` of a supernode: a host name has at most 253 bytes.
+pub const PLACE_MAX: usize = 260;
 /// The longest node name, in bytes.
 pub const NAME_MAX: usize = 63;
 
@@ -87,6 +91,15 @@ pub struct Member {
     pub certificate: Vec<u8>,
     /// Its sealed directory entry.
     pub directory: Vec<u8>,
+}
+
+/// Another supernode, as a supernode tells of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OtherSupernode {
+    /// `host:port`.
+    pub address: String,
+    /// The key it shows.
+    pub fingerprint: Fingerprint,
 }
 
 /// One message.
@@ -159,6 +172,11 @@ pub enum Message {
         /// Their legs.
         relays: Vec<RelayId>,
     },
+    /// Other supernodes that the members may register at too.
+    Supernodes {
+        /// At most [`SUPERNODES_MAX`].
+        list: Vec<OtherSupernode>,
+    },
 }
 
 /// What REGISTER's signature covers.
@@ -192,6 +210,7 @@ impl Message {
             0x83 => Self::Pong { nonce: r.u64()?, seen: r.addr()? },
             0x84 => parse_roster(&mut r)?,
             0x85 => parse_gone(&mut r)?,
+            0x86 => parse_supernodes(&mut r)?,
             _ => return Ok(None),
         }))
     }
@@ -220,6 +239,12 @@ impl Message {
             Self::Gone { overlay, relays } => {
                 let head = w.u8(0x85).bytes(&overlay.0).u16(count(relays.len(), GONE_MAX));
                 relays.iter().take(GONE_MAX).fold(head, |w, relay| w.u32(relay.0))
+            }
+            Self::Supernodes { list } => {
+                let head = w.u8(0x86).u16(count(list.len(), SUPERNODES_MAX));
+                let one =
+                    |w: Writer, other: &OtherSupernode| w.bytes(&other.fingerprint.0).blob(other.address.as_bytes());
+                list.iter().take(SUPERNODES_MAX).fold(head, one)
             }
         }
         .finish()
@@ -257,6 +282,30 @@ fn parse_gone(r: &mut Reader<'_>) -> Result<Message, DecodeError> {
     }
     let relays = (0..count).map(|_| r.u32().map(RelayId)).collect::<Result<_, _>>()?;
     Ok(Message::Gone { overlay, relays })
+}
+
+fn parse_supernodes(r: &mut Reader<'_>) -> Result<Message, DecodeError> {
+    let count = usize::from(r.u16()?);
+    if count > SUPERNODES_MAX {
+        return Err(DecodeError::Range);
+    }
+    let mut list = Vec::with_capacity(count);
+    for _ in 0..count {
+        let fingerprint = Fingerprint(r.array()?);
+        let address = std::str::from_utf8(r.blob(PLACE_MAX)?).map_err(|_| DecodeError::Range)?;
+        if !is_place(address) {
+            return Err(DecodeError::Range);
+        }
+        list.push(OtherSupernode { address: address.to_owned(), fingerprint });
+    }
+    Ok(Message::Supernodes { list })
+}
+
+/// Whether it has the form `host:port`, with nothing in it that a terminal or a resolver could mistake.
+fn is_place(text: &str) -> bool {
+    let Some((host, port)) = text.rsplit_once(':') else { return false };
+    let allowed = |c: char| c.is_ascii_alphanumeric() || "-._[]:".contains(c);
+    !host.is_empty() && host.chars().all(allowed) && port.parse::<u16>().is_ok_and(|port| port != 0)
 }
 
 /// What a member tells the other members through a supernode that cannot read it.

@@ -39,6 +39,8 @@ mod status;
 
 mod measure;
 
+mod stream;
+
 mod world;
 
 use std::sync::Arc;
@@ -52,6 +54,8 @@ pub use nat::{Nat, can_be_direct};
 pub use packet::PacketSocket;
 pub use process::{Process, poll_for, wait_for};
 pub use space::Space;
+pub use stream::{Stream, StreamReport, Transfer};
+
 pub use status::{FdbEntry, Overlay, PathState, Peer, Status};
 pub use topology::{Guest, Host, Site, join_bridges};
 

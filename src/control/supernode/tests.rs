@@ -86,7 +86,7 @@ fn members_of_other_overlays_hear_nothing() {
 
 #[test]
 fn what_does_not_hold_is_refused_with_its_reason() {
-    let mut world = World::new(ServeSettings { allow: Some(vec![secrets(9).id()]) });
+    let mut world = World::new(ServeSettings { allow: Some(vec![secrets(9).id()]), ..ServeSettings::default() });
     assert_eq!(refusal(&world.say(1, &register(1, 8, &EXPORTER))), Some(Refusal::NotAllowed));
     assert_eq!(refusal(&world.say(1, &register(1, 9, &[6; 32]))), Some(Refusal::Signature), "of another link");
     let mut bent = register(1, 9, &EXPORTER);

@@ -16,6 +16,8 @@ use crate::io::udp::canonical;
 use crate::keys::Fingerprint;
 use crate::node::{LinkEvent, LinkId};
 
+/// A name is waited for this long if it is known where it was before.
+const RESOLVE: Duration = Duration::from_secs(1);
 /// From the first packet to the first byte on the stream.
 const HANDSHAKE: Duration = Duration::from_secs(5);
 /// Between the tries of a name's addresses (RFC 8305 section 5).
@@ -32,6 +34,17 @@ const MESSAGE_MAX: usize = 16 * 1024;
 const LAST_WORDS: Duration = Duration::from_secs(1);
 /// Label of the TLS exporter (protocol.md section 7).
 const EXPORTER_LABEL: &[u8] = b"longwire register";
+
+/// Whom to dial.
+#[derive(Clone, Debug)]
+pub(super) struct Target {
+    /// `host:port`.
+    pub(super) address: String,
+    /// The only key to accept, if there is one.
+    pub(super) pin: Option<Fingerprint>,
+    /// Where it was reached last.
+    pub(super) known: Option<SocketAddr>,
+}
 
 /// Speaks for one link to the loop.
 #[derive(Clone, Debug)]
@@ -62,34 +75,27 @@ struct Established {
     fingerprint: Option<Fingerprint>,
 }
 
-/// Dials `address` and serves the link until it ends.
-pub(super) async fn dial(
-    endpoint: Endpoint,
-    address: String,
-    pin: Option<Fingerprint>,
-    mut messages: mpsc::Receiver<Vec<u8>>,
-    report: Report,
-) {
+/// Dials `target` and serves the link until it ends.
+pub(super) async fn dial(endpoint: Endpoint, target: Target, mut messages: mpsc::Receiver<Vec<u8>>, report: Report) {
     let tried = tokio::select! {
-        tried = connect(&endpoint, &address, pin) => tried,
+        tried = connect(&endpoint, &target) => tried,
         // Given up by the node: nothing is sent before the link stands.
         _ = messages.recv() => return,
     };
     match tried {
-        Ok(established) => serve(established, messages, report, None, &address).await,
+        Ok(established) => serve(established, messages, report, None, &target.address).await,
         Err(reason) => report.down(reason).await,
     }
 }
 
 /// Tries every address of a name, each a little after the one before; the first to answer wins.
-async fn connect(endpoint: &Endpoint, address: &str, pin: Option<Fingerprint>) -> Result<Established, String> {
-    let found = timeout(HANDSHAKE, tokio::net::lookup_host(address))
-        .await
-        .map_err(|_elapsed| format!("no name server answers about {address}"))?
-        .map_err(|error| format!("{address} cannot be resolved: {error}"))?;
+async fn connect(endpoint: &Endpoint, target: &Target) -> Result<Established, String> {
+    let Target { address, pin, .. } = target;
+    let pin = *pin;
     let v4_only = endpoint.local_addr().is_ok_and(|local| local.is_ipv4());
+    let found = resolve(target).await?;
     let mut tries = JoinSet::new();
-    for (place, to) in found.filter(|to| to.is_ipv4() || !v4_only).take(ADDRESSES_MAX).enumerate() {
+    for (place, to) in found.into_iter().filter(|to| to.is_ipv4() || !v4_only).take(ADDRESSES_MAX).enumerate() {
         let (endpoint, name) = (endpoint.clone(), address.to_owned());
         let head_start = STAGGER * u32::try_from(place).unwrap_or(u32::MAX);
         tries.spawn(async move {
@@ -106,6 +112,36 @@ async fn connect(endpoint: &Endpoint, address: &str, pin: Option<Fingerprint>) -
         }
     }
     Err(why)
+}
+
+/// The addresses of a name, both families in turn, and where it was reached last.
+async fn resolve(Target { address, known, .. }: &Target) -> Result<Vec<SocketAddr>, String> {
+    let patience = if known.is_some() { RESOLVE } else { HANDSHAKE };
+    let found = match timeout(patience, tokio::net::lookup_host(address)).await {
+        Ok(Ok(found)) => Ok(in_turn(&found.collect::<Vec<_>>())),
+        Ok(Err(error)) => Err(format!("{address} cannot be resolved: {error}")),
+        Err(_elapsed) => Err(format!("no name server answers about {address}")),
+    };
+    let Some(known) = known else { return found };
+    let mut found = found.unwrap_or_default();
+    if !found.contains(known) {
+        // Where the name leads now comes first; there is always room for the place it had.
+        found.truncate(ADDRESSES_MAX - 1);
+        found.push(*known);
+    }
+    Ok(found)
+}
+
+/// One of the first address's family, one of the other, and so on (RFC 8305 section 4).
+fn in_turn(found: &[SocketAddr]) -> Vec<SocketAddr> {
+    let first_is_v6 = found.first().is_some_and(SocketAddr::is_ipv6);
+    let (first, second): (Vec<_>, Vec<_>) = found.iter().partition(|to| to.is_ipv6() == first_is_v6);
+    let mut list = Vec::new();
+    for place in 0..first.len().max(second.len()) {
+        list.extend(first.get(place));
+        list.extend(second.get(place));
+    }
+    list
 }
 
 async fn connect_to(
@@ -303,5 +339,19 @@ impl Drop for Place {
                 counts.remove(&self.address);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_families_of_a_name_have_their_turn() {
+        let at = |text: &str| text.parse().expect("address");
+        let (a, b, c, d) = (at("[2001:db8::1]:1"), at("[2001:db8::2]:1"), at("192.0.2.1:1"), at("192.0.2.2:1"));
+        assert_eq!(in_turn(&[a, b, c, d]), [a, c, b, d]);
+        assert_eq!(in_turn(&[c, d, a]), [c, a, d]);
+        assert_eq!(in_turn(&[]), []);
     }
 }

@@ -16,7 +16,24 @@ fn all() -> Vec<Message> {
         Message::Pong { nonce: 8, seen },
         Message::Roster { overlay, reset: true, members: vec![member; ROSTER_MAX] },
         Message::Gone { overlay, relays: vec![RelayId(1), RelayId(2)] },
+        Message::Supernodes { list: vec![other("sn2.example.org:7777"); SUPERNODES_MAX] },
     ]
+}
+
+fn other(address: &str) -> OtherSupernode {
+    OtherSupernode { address: address.into(), fingerprint: Fingerprint([6; 32]) }
+}
+
+#[test]
+fn another_supernode_has_the_form_host_and_port_or_is_refused() {
+    for place in ["sn2.example.org:7777", "192.0.2.1:7", "[2001:db8::1]:7777"] {
+        let message = Message::Supernodes { list: vec![other(place)] };
+        assert_eq!(Message::parse(&message.bytes()), Ok(Some(message)));
+    }
+    for place in ["", "host", ":7", "host:0", "host:70000", "a b:7", "h\u{1b}[0m:7"] {
+        let message = Message::Supernodes { list: vec![other(place)] };
+        assert_eq!(Message::parse(&message.bytes()), Err(DecodeError::Range), "{place:?}");
+    }
 }
 
 #[test]
