@@ -17,7 +17,7 @@ fn the_keys_are_those_of_the_contract() {
     assert_eq!(keys(&sample), ["fingerprint", "node", "node_id", "overlays", "serving", "version"]);
     let overlay = &sample["overlays"][0];
     assert_eq!(keys(overlay), ["counters", "fdb_entries", "id", "name", "peers", "supernodes", "tap"]);
-    assert_eq!(keys(&overlay["supernodes"][0]), ["address", "rtt_us", "state"]);
+    assert_eq!(keys(&overlay["supernodes"][0]), ["address", "reason", "rtt_us", "state"]);
     let peer = &overlay["peers"][0];
     assert_eq!(keys(peer), ["id", "last_heard_ms", "name", "path", "rtt_us", "rx_bytes", "state", "tx_bytes"]);
     assert_eq!(keys(&peer["path"]), ["kind", "remote", "via"]);

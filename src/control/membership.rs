@@ -15,6 +15,7 @@ use crate::wire::certificate::Certificate;
 use crate::wire::message::{DIRECTORY_CANDIDATES_MAX, Directory, Member, Message, registration};
 use crate::wire::relay::RelayId;
 use crate::wire::session::{CANDIDATES_MAX, Candidate, CandidateKind};
+use crate::wire::version::Version;
 
 impl Control {
     pub(super) fn on_home_up(
@@ -36,6 +37,7 @@ impl Control {
             certificate: overlay.certificate.bytes().to_vec(),
             signature: crate::keys::sign(&self.me.identity, &signed),
             directory: self.directory(index),
+            version: Version::OURS,
         };
         self.homes[place].register(&mut self.fx, index, &message);
     }
@@ -64,15 +66,7 @@ impl Control {
                     self.review_homes();
                 }
             }
-            Some(Message::Refused { overlay, reason }) => {
-                let Some(overlay) = self.overlay_index(overlay) else { return };
-                let leg = self.homes[place].leg(overlay);
-                self.homes[place].on_refused(&mut self.fx, overlay);
-                self.close_leg(leg);
-                self.review_homes();
-                let supernode = self.homes[place].address.clone();
-                self.fx.events.push_back(Event::Refused { overlay, supernode, reason: reason.text() });
-            }
+            Some(Message::Refused { overlay, reason, .. }) => self.on_refused(place, overlay, reason.text()),
             Some(Message::Pong { nonce, seen }) => {
                 if self.homes[place].on_pong(&self.fx, nonce, seen) {
                     self.on_own_addresses();
@@ -97,6 +91,22 @@ impl Control {
             Some(Message::Register { .. } | Message::Ping { .. } | Message::Update { .. } | Message::Leave { .. })
             | None => {}
         }
+    }
+
+    /// REFUSED. One for no overlay that we know answers all that were asked for.
+    fn on_refused(&mut self, place: usize, id: OverlayId, reason: &'static str) {
+        let refused = match self.overlay_index(id) {
+            Some(overlay) => vec![overlay],
+            None => self.homes[place].asked(),
+        };
+        for overlay in refused {
+            let leg = self.homes[place].leg(overlay);
+            self.homes[place].on_refused(&mut self.fx, overlay, reason);
+            self.close_leg(leg);
+            let supernode = self.homes[place].address.clone();
+            self.fx.events.push_back(Event::Refused { overlay, supernode, reason });
+        }
+        self.review_homes();
     }
 
     fn on_seen(&mut self, place: usize, seen: SocketAddr) {

@@ -94,6 +94,8 @@ pub struct Home {
     pub seen: Option<SocketAddr>,
     /// By overlay.
     pub registrations: BTreeMap<OverlayIndex, Registration>,
+    /// Why it is not up, in words.
+    pub trouble: Option<String>,
     exporter: [u8; 32],
     failures: usize,
     ping: Option<(u64, Time)>,
@@ -113,6 +115,7 @@ impl Home {
             is_learned: false,
             seen: None,
             registrations: BTreeMap::new(),
+            trouble: None,
             exporter: [0; 32],
             failures: 0,
             ping: None,
@@ -214,6 +217,7 @@ impl Home {
         registration.standing = Standing::Registered(leg);
         fx.commands.push_back(Command::SetLeg { leg, supernode, key });
         self.state = LinkState::Up;
+        self.trouble = None;
         self.failures = 0;
         Some(leg)
     }
@@ -232,7 +236,8 @@ impl Home {
     }
 
     /// REFUSED: the reason was told; later we ask again.
-    pub fn on_refused(&mut self, fx: &mut Effects, overlay: OverlayIndex) {
+    pub fn on_refused(&mut self, fx: &mut Effects, overlay: OverlayIndex, reason: &str) {
+        self.trouble = Some(reason.to_owned());
         if let Some(leg) = self.leg(overlay) {
             fx.drop_leg(leg);
         }
@@ -242,6 +247,12 @@ impl Home {
         if self.legs().is_empty() {
             self.state = LinkState::Down;
         }
+    }
+
+    /// Overlays for which no answer has come.
+    pub fn asked(&self) -> Vec<OverlayIndex> {
+        let asked = self.registrations.iter().filter(|(_, registration)| registration.standing == Standing::Asked);
+        asked.map(|(overlay, _)| *overlay).collect()
     }
 
     /// Overlays whose refusal is old enough to ask again.
@@ -292,8 +303,9 @@ impl Home {
     pub fn on_down(&mut self, fx: &mut Effects, reason: String, end: LinkEnd) -> Vec<(OverlayIndex, Registration)> {
         let stood = self.remote.is_some();
         if self.state == LinkState::Up || self.failures == 1 {
-            fx.events.push_back(Event::SupernodeLost { supernode: self.address.clone(), reason });
+            fx.events.push_back(Event::SupernodeLost { supernode: self.address.clone(), reason: reason.clone() });
         }
+        self.trouble = Some(reason);
         for (_, leg) in self.legs() {
             fx.drop_leg(leg);
         }

@@ -83,6 +83,9 @@ pub struct SupernodeStatus {
     pub state: LinkState,
     /// Of the control link.
     pub rtt_us: Option<u64>,
+    /// Why it is not up, in words, if that is known.
+    #[serde(default)]
+    pub reason: Option<String>,
 }
 
 /// Of a control link.

@@ -14,9 +14,11 @@ use crate::datapath::Command;
 use crate::datapath::limit::Bucket;
 use crate::keys::{NodeId, OverlayId, verify};
 use crate::seam::{Event, LinkCommand, LinkId, ServeSettings, SupernodeSettings};
+use crate::wire::DecodeError;
 use crate::wire::certificate::Certificate;
 use crate::wire::message::{Member, Message, OtherSupernode, ROSTER_MAX, Refusal, SUPERNODES_MAX, registration};
 use crate::wire::relay::{LegKey, RelayId};
+use crate::wire::version::Version;
 
 /// Most members of one overlay.
 pub const MEMBERS_MAX: usize = 4096;
@@ -28,6 +30,8 @@ pub const PER_ADDRESS_MAX: usize = 1024;
 const LINK_RATE: u32 = 10;
 /// And at once: every overlay registers at the start.
 const LINK_BURST: u32 = 200;
+/// Where a certificate names its overlay (protocol.md section 3).
+const CERTIFICATE_OVERLAY: std::ops::Range<usize> = 4..36;
 /// Most overlays of one link.
 const PER_LINK_MAX: usize = 64;
 
@@ -89,6 +93,14 @@ impl Supernode {
         }
     }
 
+    /// Every link ends, and with it every leg: the nodes come back and get new ones.
+    pub fn on_resumed(&mut self, fx: &mut Effects) {
+        for link in self.links.keys().copied().collect::<Vec<_>>() {
+            fx.links.push_back(LinkCommand::Close { link: LinkId::Accepted(link) });
+            self.on_down(fx, link);
+        }
+    }
+
     /// A node said something.
     pub fn on_message(&mut self, fx: &mut Effects, link: u64, remote: SocketAddr, bytes: &[u8]) {
         if !self.links.get_mut(&link).is_some_and(|link| link.limit.take(fx.now)) {
@@ -98,8 +110,9 @@ impl Supernode {
         self.follow(fx, link, remote);
         let Ok(Some(message)) = Message::parse(bytes) else { return };
         match message {
-            Message::Register { certificate, signature, directory } => {
-                self.on_register(fx, link, remote, (&certificate, &signature, directory));
+            Message::Register { certificate, signature, directory, version } => {
+                let told = (&*certificate, &signature, directory, version);
+                self.on_register(fx, link, remote, told);
             }
             Message::Ping { nonce } => fx.tell(LinkId::Accepted(link), &Message::Pong { nonce, seen: remote }),
             Message::Update { overlay, directory } => self.on_update(fx, link, overlay, directory),
@@ -137,14 +150,19 @@ impl Supernode {
         fx: &mut Effects,
         link: u64,
         remote: SocketAddr,
-        (certificate, signature, directory): (&[u8], &[u8; 64], Vec<u8>),
+        (certificate, signature, directory, version): (&[u8], &[u8; 64], Vec<u8>, Version),
     ) {
-        match self.admit(link, remote, certificate, signature) {
-            Ok(certificate) => self.add(fx, (link, remote), &certificate, directory),
+        let claimed = claimed_overlay(certificate);
+        let admitted = match version.suits(Version::OURS) {
+            true => self.admit(link, remote, certificate, signature),
+            false => Err((None, Refusal::Version)),
+        };
+        match admitted {
+            Ok(certificate) => self.add(fx, (link, remote), &certificate, (directory, version)),
             Err((overlay, reason)) => {
                 fx.events.push_back(Event::MemberRefused { from: remote, reason: reason.text() });
-                let overlay = overlay.unwrap_or(OverlayId([0; 32]));
-                fx.tell(LinkId::Accepted(link), &Message::Refused { overlay, reason });
+                let overlay = overlay.unwrap_or(claimed);
+                refuse(fx, link, overlay, reason);
             }
         }
     }
@@ -156,7 +174,11 @@ impl Supernode {
         certificate: &[u8],
         signature: &[u8; 64],
     ) -> Result<Certificate, (Option<OverlayId>, Refusal)> {
-        let certificate = Certificate::parse(certificate).map_err(|_| (None, Refusal::Certificate))?;
+        let unread = |error| {
+            let is_later = error == DecodeError::Version;
+            (None, if is_later { Refusal::Version } else { Refusal::Certificate })
+        };
+        let certificate = Certificate::parse(certificate).map_err(unread)?;
         let overlay = certificate.overlay;
         let refused = |reason| (Some(overlay), reason);
         let link = self.links.get(&link).ok_or(refused(Refusal::Full))?;
@@ -185,7 +207,7 @@ impl Supernode {
         fx: &mut Effects,
         (link, remote): (u64, SocketAddr),
         certificate: &Certificate,
-        directory: Vec<u8>,
+        (directory, version): (Vec<u8>, Version),
     ) {
         let overlay = certificate.overlay;
         let of_link = self.links.get(&link).and_then(|link| link.registered.get(&overlay).copied());
@@ -197,8 +219,11 @@ impl Supernode {
         let mut key = LegKey([0; 16]);
         fx.rng.fill_bytes(&mut key.0);
         fx.commands.push_back(Command::SetChannel { relay, overlay, addr: remote, key });
-        fx.tell(LinkId::Accepted(link), &Message::Welcome { overlay, relay, key, seen: remote });
-        let told = Member { relay, seen: remote, certificate: certificate.bytes().to_vec(), directory };
+        fx.tell(
+            LinkId::Accepted(link),
+            &Message::Welcome { overlay, relay, key, seen: remote, version: Version::OURS },
+        );
+        let told = Member { relay, seen: remote, certificate: certificate.bytes().to_vec(), directory, version };
         let served = self.overlays.entry(overlay).or_default();
         served.members.insert(
             relay,
@@ -226,7 +251,7 @@ impl Supernode {
     fn replace(&mut self, fx: &mut Effects, overlay: OverlayId, old: RelayId, by: u64) {
         let member = self.overlays.get(&overlay).and_then(|served| served.members.get(&old));
         if let Some(link) = member.map(|member| member.link).filter(|link| *link != by) {
-            fx.tell(LinkId::Accepted(link), &Message::Refused { overlay, reason: Refusal::Replaced });
+            refuse(fx, link, overlay, Refusal::Replaced);
         }
         self.remove(fx, overlay, old);
     }
@@ -316,6 +341,16 @@ impl Supernode {
         };
         Serving { overlays: self.overlays.iter().map(overlay).collect(), counters }
     }
+}
+
+fn refuse(fx: &mut Effects, link: u64, overlay: OverlayId, reason: Refusal) {
+    fx.tell(LinkId::Accepted(link), &Message::Refused { overlay, reason, version: Version::OURS });
+}
+
+/// The overlay that a certificate is for by its own word; zero if it has no room for one.
+fn claimed_overlay(certificate: &[u8]) -> OverlayId {
+    let word = certificate.get(CERTIFICATE_OVERLAY).and_then(|id| id.try_into().ok());
+    OverlayId(word.unwrap_or_default())
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ use super::certificate::CERTIFICATE_MAX;
 use super::codec::{DecodeError, Reader, Writer};
 use super::relay::{LegKey, RelayId};
 use super::session::Candidate;
+use super::version::Version;
 use crate::keys::{Fingerprint, OverlayId};
 
 /// The longest message, type and body.
@@ -91,6 +92,8 @@ pub struct Member {
     pub certificate: Vec<u8>,
     /// Its sealed directory entry.
     pub directory: Vec<u8>,
+    /// What it speaks.
+    pub version: Version,
 }
 
 /// Another supernode, as a supernode tells of it.
@@ -113,6 +116,8 @@ pub enum Message {
         signature: [u8; 64],
         /// Its sealed directory entry.
         directory: Vec<u8>,
+        /// What the node speaks.
+        version: Version,
     },
     /// "Are you there, and where am I?"
     Ping {
@@ -141,13 +146,17 @@ pub enum Message {
         key: LegKey,
         /// Where I see you.
         seen: SocketAddr,
+        /// What I speak.
+        version: Version,
     },
     /// "You are not."
     Refused {
-        /// In this overlay.
+        /// In this overlay; zero if I cannot tell which was meant.
         overlay: OverlayId,
         /// Why.
         reason: Refusal,
+        /// What I speak.
+        version: Version,
     },
     /// Answers PING.
     Pong {
@@ -196,6 +205,7 @@ impl Message {
                 certificate: r.blob(CERTIFICATE_MAX)?.to_vec(),
                 signature: r.array()?,
                 directory: r.blob(DIRECTORY_MAX)?.to_vec(),
+                version: Version::read_tail(&mut r)?,
             },
             0x02 => Self::Ping { nonce: r.u64()? },
             0x03 => Self::Update { overlay: OverlayId(r.array()?), directory: r.blob(DIRECTORY_MAX)?.to_vec() },
@@ -205,8 +215,13 @@ impl Message {
                 relay: RelayId(r.u32()?),
                 key: LegKey(r.array()?),
                 seen: r.addr()?,
+                version: Version::read_tail(&mut r)?,
             },
-            0x82 => Self::Refused { overlay: OverlayId(r.array()?), reason: Refusal::of(r.u8()?) },
+            0x82 => Self::Refused {
+                overlay: OverlayId(r.array()?),
+                reason: Refusal::of(r.u8()?),
+                version: Version::read_tail(&mut r)?,
+            },
             0x83 => Self::Pong { nonce: r.u64()?, seen: r.addr()? },
             0x84 => parse_roster(&mut r)?,
             0x85 => parse_gone(&mut r)?,
@@ -219,22 +234,24 @@ impl Message {
     pub fn bytes(&self) -> Vec<u8> {
         let w = Writer::new();
         match self {
-            Self::Register { certificate, signature, directory } => {
-                w.u8(0x01).blob(certificate).bytes(signature).blob(directory)
+            Self::Register { certificate, signature, directory, version } => {
+                version.write(w.u8(0x01).blob(certificate).bytes(signature).blob(directory))
             }
             Self::Ping { nonce } => w.u8(0x02).u64(*nonce),
             Self::Update { overlay, directory } => w.u8(0x03).bytes(&overlay.0).blob(directory),
             Self::Leave { overlay } => w.u8(0x04).bytes(&overlay.0),
-            Self::Welcome { overlay, relay, key, seen } => {
-                w.u8(0x81).bytes(&overlay.0).u32(relay.0).bytes(&key.0).addr(*seen)
+            Self::Welcome { overlay, relay, key, seen, version } => {
+                version.write(w.u8(0x81).bytes(&overlay.0).u32(relay.0).bytes(&key.0).addr(*seen))
             }
-            Self::Refused { overlay, reason } => w.u8(0x82).bytes(&overlay.0).u8(reason.byte()),
+            Self::Refused { overlay, reason, version } => version.write(w.u8(0x82).bytes(&overlay.0).u8(reason.byte())),
             Self::Pong { nonce, seen } => w.u8(0x83).u64(*nonce).addr(*seen),
             Self::Roster { overlay, reset, members } => {
                 let head = w.u8(0x84).bytes(&overlay.0).u8(u8::from(*reset)).u16(count(members.len(), ROSTER_MAX));
-                members.iter().take(ROSTER_MAX).fold(head, |w, member| {
+                let list = || members.iter().take(ROSTER_MAX);
+                let entries = list().fold(head, |w, member| {
                     w.u32(member.relay.0).addr(member.seen).blob(&member.certificate).blob(&member.directory)
-                })
+                });
+                list().fold(entries, |w, member| member.version.write(w))
             }
             Self::Gone { overlay, relays } => {
                 let head = w.u8(0x85).bytes(&overlay.0).u16(count(relays.len(), GONE_MAX));
@@ -269,7 +286,11 @@ fn parse_roster(r: &mut Reader<'_>) -> Result<Message, DecodeError> {
             seen: r.addr()?,
             certificate: r.blob(CERTIFICATE_MAX)?.to_vec(),
             directory: r.blob(DIRECTORY_MAX)?.to_vec(),
+            version: Version::FIRST,
         });
+    }
+    for member in &mut members {
+        member.version = Version::read_tail(r)?;
     }
     Ok(Message::Roster { overlay, reset, members })
 }

@@ -15,6 +15,8 @@ pub mod certificate;
 
 pub mod message;
 
+pub mod version;
+
 mod codec;
 
 pub use codec::{DecodeError, Reader, Writer};

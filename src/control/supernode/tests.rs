@@ -22,7 +22,7 @@ fn register(node: u8, key: u8, exporter: &[u8; 32]) -> Vec<u8> {
     let (identity, secrets) = (Identity::from_secret(&[node; 32]), secrets(key));
     let certificate = Certificate::issue(&secrets, &identity).bytes().to_vec();
     let signature = sign(&identity, &registration(exporter, secrets.id()));
-    Message::Register { certificate, signature, directory: vec![node] }.bytes()
+    Message::Register { certificate, signature, directory: vec![node], version: Version::OURS }.bytes()
 }
 
 impl World {
@@ -96,6 +96,29 @@ fn what_does_not_hold_is_refused_with_its_reason() {
 }
 
 #[test]
+fn another_major_version_is_refused_and_an_older_minor_one_is_not() {
+    let mut world = World::new(ServeSettings::default());
+    let mut message = register(1, 9, &EXPORTER);
+    let major = message.len() - 2;
+    message[major] = 2;
+    assert_eq!(refusal(&world.say(1, &message)), Some(Refusal::Version));
+    message.truncate(major);
+    let said = world.say(1, &message);
+    assert!(matches!(said[..], [(1, Message::Welcome { version: Version::OURS, .. })]), "{said:?}");
+}
+
+#[test]
+fn a_certificate_that_does_not_hold_is_refused_by_the_overlay_it_names() {
+    let mut world = World::new(ServeSettings::default());
+    let mut bent = register(1, 9, &EXPORTER);
+    bent[150] ^= 1;
+    let said = world.say(1, &bent);
+    let reason = Refusal::Certificate;
+    let told = Message::Refused { overlay: secrets(9).id(), reason, version: Version::OURS };
+    assert_eq!(said, [(1, told)]);
+}
+
+#[test]
 fn a_restarted_node_takes_its_own_place() {
     let mut world = World::new(ServeSettings::default());
     world.say(1, &register(1, 9, &EXPORTER));
@@ -125,7 +148,7 @@ fn a_member_cannot_take_anothers_place() {
     let (thief, victim, secrets) = (Identity::from_secret(&[2; 32]), Identity::from_secret(&[1; 32]), secrets(9));
     let certificate = Certificate::issue_for(&secrets, thief.fingerprint().0, victim.id()).bytes().to_vec();
     let signature = sign(&thief, &registration(&EXPORTER, secrets.id()));
-    let stolen = Message::Register { certificate, signature, directory: vec![] }.bytes();
+    let stolen = Message::Register { certificate, signature, directory: vec![], version: Version::OURS }.bytes();
     assert_eq!(refusal(&world.say(2, &stolen)), Some(Refusal::Certificate));
 }
 
@@ -134,7 +157,7 @@ fn a_clone_is_told_and_the_older_one_too() {
     let mut world = World::new(ServeSettings::default());
     world.say(1, &register(1, 9, &EXPORTER));
     let said = world.say(2, &register(1, 9, &EXPORTER));
-    let told = (1, Message::Refused { overlay: secrets(9).id(), reason: Refusal::Replaced });
+    let told = (1, Message::Refused { overlay: secrets(9).id(), reason: Refusal::Replaced, version: Version::OURS });
     assert!(said.contains(&told), "{said:?}");
 }
 

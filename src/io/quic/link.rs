@@ -295,12 +295,20 @@ fn sentence(error: &ConnectionError, name: &str) -> String {
         ConnectionError::ConnectionClosed(close) if close.error_code == quinn_refused() => {
             format!("{name} refuses the link: it is full, or it is no supernode")
         }
+        ConnectionError::ConnectionClosed(close) if close.error_code == no_common_protocol() => {
+            format!("{name} speaks another version of the protocol")
+        }
         ConnectionError::ConnectionClosed(close) => format!("{name} has closed the link: {close}"),
         ConnectionError::VersionMismatch => format!("{name} speaks another version of QUIC"),
         ConnectionError::LocallyClosed => "closed".into(),
         ConnectionError::TransportError(error) => format!("{name}: {error}"),
         ConnectionError::CidsExhausted => format!("{name}: too many connections here"),
     }
+}
+
+/// TLS's alert `no_application_protocol`: the name of ours holds the major version.
+fn no_common_protocol() -> quinn::TransportErrorCode {
+    quinn::TransportErrorCode::crypto(120)
 }
 
 fn quinn_refused() -> quinn::TransportErrorCode {
