@@ -62,6 +62,16 @@ impl Effects {
         }
     }
 
+    /// Takes chance and calendar anew.
+    pub fn reseed(&mut self, seed: [u8; 32], now: Time, wall: WallTime) {
+        // What was drawn before goes in too, so that a poor seed makes nothing worse.
+        let mut mixed = [0; 32];
+        self.rng.fill_bytes(&mut mixed);
+        mixed.iter_mut().zip(seed).for_each(|(byte, new)| *byte ^= new);
+        self.rng = ChaCha20Rng::from_seed(mixed);
+        self.start = (now, wall);
+    }
+
     /// A port id that was never used.
     pub fn new_port(&mut self) -> PortId {
         let port = PortId(self.next_port);

@@ -23,6 +23,8 @@ pub mod peer;
 
 pub mod handshake;
 
+mod freshness;
+
 pub mod candidate;
 
 pub mod punch;
@@ -324,6 +326,26 @@ impl Control {
         }
         self.host = (port, addresses);
         self.on_own_addresses();
+    }
+
+    /// This host was restored from a snapshot: what was secret or unique then may be so no more. No key, number or
+    /// link of before is used again; `seed` is chance that the snapshot did not hold.
+    pub fn handle_resumed(&mut self, now: Time, wall: WallTime, seed: [u8; 32]) {
+        self.fx.now = now;
+        self.fx.reseed(seed, now, wall);
+        self.me.boot = self.fx.rng.next_u64();
+        for peer in self.peers.values_mut() {
+            peer.on_resumed(&mut self.fx);
+        }
+        for place in 0..self.homes.len() {
+            if self.homes[place].remote.is_some() {
+                self.fx.links.push_back(crate::seam::LinkCommand::Close { link: LinkId::Dialled(place) });
+                self.on_home_down(place, "this host was restored".into(), LinkEnd::Ours);
+            }
+        }
+        if let Some(supernode) = &mut self.serving {
+            supernode.on_resumed(&mut self.fx);
+        }
     }
 
     /// We leave: every peer and every supernode is told.

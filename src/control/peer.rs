@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::effects::Effects;
+use super::freshness::Freshness;
 use super::handshake::{self, Initiator, Local, Responder};
 use super::path::{Change, Paths};
 use super::punch::Punch;
@@ -123,7 +124,7 @@ pub struct Peer {
     has_aes: bool,
     attempt: Option<Attempt>,
     answered: Option<Answered>,
-    newest: [u8; 12],
+    freshness: Freshness,
 }
 
 impl Peer {
@@ -146,7 +147,7 @@ impl Peer {
             has_aes: true,
             attempt: None,
             answered: None,
-            newest: [0; 12],
+            freshness: Freshness::default(),
         }
     }
 
@@ -257,6 +258,8 @@ impl Peer {
             Ok((payload, keys)) => {
                 fx.timers.cancel(Timer::Handshake(self.port));
                 self.has_aes = payload.has_aes;
+                // It answers our own INIT: fresh, whatever its clock says.
+                self.freshness.note(payload.boot, payload.timestamp);
                 fx.commands.push_back(Command::Install { port: self.port, keys, confirmed: true });
                 fx.send(self.port, path, &Message::Confirm);
                 fx.timers.set(Timer::Rekey(self.port), fx.now + REKEY_AFTER);
@@ -286,8 +289,13 @@ impl Peer {
         responder: Responder,
         (mac1, path): ([u8; 16], Path),
     ) {
-        if responder.payload.timestamp <= self.newest {
-            return fx.dropped(DropReason::HandshakeReplayed);
+        let (boot, timestamp) = (responder.payload.boot, responder.payload.timestamp);
+        if !self.freshness.is_fresh(boot, timestamp) {
+            fx.dropped(DropReason::HandshakeReplayed);
+            if self.freshness.prompts(fx.now, boot) {
+                self.on_old_init(fx, me, local, certificate, path);
+            }
+            return;
         }
         let stays_initiator =
             self.attempt.as_ref().is_some_and(|attempt| attempt.tries < 2) && me.identity.id() < self.id;
@@ -300,7 +308,6 @@ impl Peer {
             let patience = fx.jittered(CONFIRM_PATIENCE);
             fx.timers.set(Timer::Handshake(self.port), fx.now + patience);
         }
-        let (boot, timestamp) = (responder.payload.boot, responder.payload.timestamp);
         self.has_aes = responder.payload.has_aes;
         let index = fx.new_index(self.port);
         let payload = me.payload(fx, certificate);
@@ -308,12 +315,22 @@ impl Peer {
             fx.indices.remove(&index);
             return;
         };
-        self.newest = timestamp;
+        self.freshness.note(boot, timestamp);
         fx.commands.push_back(Command::Install { port: self.port, keys, confirmed: false });
         fx.commands.push_back(Command::SendPlain { path, packet: packet.clone() });
         fx.answered.insert(mac1, self.port);
         if let Some(old) = self.answered.replace(Answered { mac1, packet, path, boot, at: fx.now }) {
             fx.answered.remove(&old.mac1);
+        }
+    }
+
+    /// A genuine INIT of another boot, but older than one we have seen: replayed, or the peer has restarted with its
+    /// clock set back. It can show which by answering ours.
+    fn on_old_init(&mut self, fx: &mut Effects, me: &Me, local: Local<'_>, certificate: &Certificate, path: Path) {
+        self.begin_handshake(fx, me, local, certificate);
+        let is_used = self.paths.current() == Some(path);
+        if let Some(attempt) = self.attempt.as_ref().filter(|_| !is_used) {
+            fx.commands.push_back(Command::SendPlain { path, packet: attempt.packet.clone() });
         }
     }
 
@@ -371,6 +388,16 @@ impl Peer {
         let (overlay, peer, name, path) = (self.overlay, self.id, self.name.clone(), fx.describe(change.path));
         fx.events.push_back(Event::PathChanged { overlay, peer, name, path, reason: change.reason });
         fx.timers.set_earlier(Timer::Remember, fx.now + Duration::from_secs(2));
+    }
+
+    /// Its keys may be known twice: new ones are made at once.
+    pub fn on_resumed(&mut self, fx: &mut Effects) {
+        if self.state == PeerState::Up {
+            self.on_gone(fx, "this host was restored");
+        }
+        self.drop_attempt(fx);
+        self.state = PeerState::Connecting;
+        fx.timers.set(Timer::Handshake(self.port), fx.now);
     }
 
     /// It left, or was not heard for too long: no keys, no path, no MACs.

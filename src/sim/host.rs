@@ -117,6 +117,8 @@ pub(super) struct Host {
     pub(super) node: Option<Node>,
     pub(super) alive: bool,
     pub(super) asleep: bool,
+    /// How far its calendar is behind.
+    pub(super) clock_behind: std::time::Duration,
     /// How often it was started: what belongs to an earlier process is void.
     pub(super) boot: u64,
     pub(super) deadline: Time,
@@ -142,6 +144,7 @@ impl Host {
             node: None,
             alive: false,
             asleep: false,
+            clock_behind: std::time::Duration::ZERO,
             boot: 0,
             deadline: Time::NEVER,
             reason: "",
