@@ -35,6 +35,8 @@ pub struct Effects {
     pub indices: BTreeMap<u32, PortId>,
     /// Outer MACs of the INITs answered last, and whose they are: a retransmission costs no Diffie-Hellman.
     pub answered: BTreeMap<[u8; 16], PortId>,
+    /// A path has fallen silent: our own way out may have changed.
+    pub is_uneasy: bool,
     leg_names: BTreeMap<LegId, String>,
     start: (Time, WallTime),
     last_timestamp: WallTime,
@@ -54,6 +56,7 @@ impl Effects {
             rng: ChaCha20Rng::from_seed(seed),
             indices: BTreeMap::new(),
             answered: BTreeMap::new(),
+            is_uneasy: false,
             leg_names: BTreeMap::new(),
             start: (now, wall),
             last_timestamp: wall,

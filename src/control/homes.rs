@@ -89,6 +89,15 @@ impl Control {
         }
     }
 
+    /// A path has fallen silent: if it was our own way out that changed, supernodes do not hear us either.
+    pub(super) fn calm_down(&mut self) {
+        if std::mem::take(&mut self.fx.is_uneasy) {
+            for home in &mut self.homes {
+                home.hurry(&mut self.fx);
+            }
+        }
+    }
+
     /// [`Timer::Link`] of the supernode at `place`.
     pub(super) fn on_link_timer(&mut self, place: usize) {
         self.homes[place].on_link_timer(&mut self.fx);

@@ -47,7 +47,15 @@ impl Peer {
     /// The peer was heard by another path than the one in use: that is asked whether it still carries.
     pub fn on_heard(&mut self, fx: &mut Effects, path: Path) {
         self.check(fx, path);
-        if let (Some(current), Some(patience)) = (self.paths.current(), self.paths.doubt(fx.now, path)) {
+        let is_worse = path.is_direct() && self.paths.current().is_some_and(|current| !current.is_direct());
+        if self.paths.current() != Some(path) && !is_worse {
+            self.doubt(fx);
+        }
+    }
+
+    /// The path in use is asked whether it still carries, and left soon if it does not.
+    pub(super) fn doubt(&mut self, fx: &mut Effects) {
+        if let (Some(current), Some(patience)) = (self.paths.current(), self.paths.doubt(fx.now)) {
             self.probe(fx, current);
             fx.timers.set_earlier(Timer::Liveness(self.port), fx.now + patience);
         }
@@ -101,6 +109,7 @@ impl Peer {
                 return;
             }
             Health::Probe(wait) => {
+                fx.is_uneasy = true;
                 if let Some(path) = self.paths.current() {
                     self.probe(fx, path);
                 }

@@ -172,11 +172,15 @@ impl Control {
         }
         // A supernode that is a member itself registers over loopback: it is where we reach it.
         let seen = if member.seen.ip().is_loopback() { remote } else { member.seen };
+        let has_moved = peer.session.is_some() && peer.paths.candidates.get(seen).is_none();
         peer.paths.candidates.add(CandidateKind::Reflexive, seen);
         let is_new = !peer.paths.relays().any(|path| path == Path::Relayed(leg, member.relay));
         peer.paths.add_relay(leg, member.relay);
         if is_new {
             peer.probe_relay(&mut self.fx);
+        }
+        if has_moved {
+            peer.doubt(&mut self.fx);
         }
         peer.choose(&mut self.fx, "the supernode can carry it");
         peer.want_session(&mut self.fx, &self.me);

@@ -184,7 +184,10 @@ impl Control {
                     home.on_busy(&mut self.fx);
                 }
             }
-            Notice::Measured { port, activity } => self.with(port, |peer, fx| peer.on_measured(fx, &activity)),
+            Notice::Measured { port, activity } => {
+                self.with(port, |peer, fx| peer.on_measured(fx, &activity));
+                self.calm_down();
+            }
             Notice::Retired { index } => {
                 self.fx.indices.remove(&index);
             }
@@ -278,6 +281,7 @@ impl Control {
         while let Some(timer) = self.fx.timers.pop_due(now) {
             self.on_timer(timer);
         }
+        self.calm_down();
     }
 
     fn on_timer(&mut self, timer: Timer) {
@@ -324,8 +328,18 @@ impl Control {
         if self.host == (port, addresses.clone()) {
             return;
         }
+        let is_first = self.host.0 == 0;
         self.host = (port, addresses);
         self.on_own_addresses();
+        if is_first {
+            return;
+        }
+        for home in &mut self.homes {
+            home.on_new_addresses(&mut self.fx);
+        }
+        for peer in self.peers.values_mut() {
+            peer.doubt(&mut self.fx);
+        }
     }
 
     /// This host was restored from a snapshot: what was secret or unique then may be so no more. No key, number or

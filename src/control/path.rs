@@ -25,7 +25,7 @@ const SILENCE_MIN: Duration = Duration::from_millis(500);
 const SUSPECT_PROBES: u32 = 3;
 /// Time between them, at least.
 const SUSPECT_GAP: Duration = Duration::from_millis(250);
-/// A path is looked at when the peer is heard by another one, at most this often...
+/// A path is doubted when the peer is heard by another one, at most this often...
 const DOUBT_GAP: Duration = Duration::from_secs(1);
 /// ...and probed once more after this time, at least.
 const DOUBT_PATIENCE: Duration = Duration::from_millis(150);
@@ -261,9 +261,9 @@ impl Paths {
         }
     }
 
-    /// The peer was heard by `other`: it may have left the path in use, which is to be probed then. Gives when to look.
-    pub fn doubt(&mut self, now: Time, other: Path) -> Option<Duration> {
-        let current = self.current.filter(|current| *current != other && current.is_direct() >= other.is_direct())?;
+    /// The path in use may carry no more: it is to be probed now. Gives when to look whether it does.
+    pub fn doubt(&mut self, now: Time) -> Option<Duration> {
+        let current = self.current?;
         let rested = self.doubted.is_none_or(|at| now.since(at) >= DOUBT_GAP);
         if !rested || self.suspect.is_some() {
             return None;

@@ -39,6 +39,13 @@ const PING_IDLE: Duration = Duration::from_secs(5);
 const PING_BUSY: Duration = Duration::from_secs(1);
 /// ...and is dead when a ping was not answered for this long.
 const PING_PATIENCE: Duration = Duration::from_secs(3);
+/// Where something is wrong with other paths, a supernode is asked at once and must answer within three round trips,
+/// or this time if that is longer: our address may have changed, of which QUIC at the other end wants to hear nothing.
+const HURRY: Duration = Duration::from_millis(500);
+/// Not again before this.
+const HURRY_GAP: Duration = Duration::from_secs(2);
+/// Routes follow addresses after a moment.
+const NEW_ADDRESS_REST: Duration = Duration::from_millis(50);
 /// A refused registration is tried again after this time.
 const REFUSED_REST: Duration = Duration::from_secs(60);
 
@@ -98,7 +105,17 @@ pub struct Home {
     pub trouble: Option<String>,
     exporter: [u8; 32],
     failures: usize,
-    ping: Option<(u64, Time)>,
+    ping: Option<Ping>,
+    hurried: Option<Time>,
+}
+
+/// A PING on its way.
+#[derive(Clone, Copy, Debug)]
+struct Ping {
+    nonce: u64,
+    sent: Time,
+    /// Without an answer by then, the link is dead.
+    until: Time,
 }
 
 impl Home {
@@ -119,6 +136,7 @@ impl Home {
             exporter: [0; 32],
             failures: 0,
             ping: None,
+            hurried: None,
         }
     }
 
@@ -263,8 +281,8 @@ impl Home {
 
     /// PONG. `true` if we are seen somewhere else than before.
     pub fn on_pong(&mut self, fx: &Effects, nonce: u64, seen: SocketAddr) -> bool {
-        let Some((_, sent)) = self.ping.take_if(|(expected, _)| *expected == nonce) else { return false };
-        self.rtt = Some(fx.now.since(sent));
+        let Some(ping) = self.ping.take_if(|ping| ping.nonce == nonce) else { return false };
+        self.rtt = Some(fx.now.since(ping.sent));
         self.on_seen(seen)
     }
 
@@ -275,20 +293,50 @@ impl Home {
 
     /// [`Timer::Ping`]. `true` if the supernode is dead.
     pub fn on_ping_timer(&mut self, fx: &mut Effects, is_busy: bool) -> bool {
-        if self.ping.is_some_and(|(_, sent)| fx.now.since(sent) >= PING_PATIENCE) {
+        if self.ping.is_some_and(|ping| fx.now >= ping.until) {
             fx.links.push_back(LinkCommand::Close { link: self.link() });
             return true;
         }
-        if self.ping.is_none() {
-            let nonce = fx.rng.next_u64();
-            self.ping = Some((nonce, fx.now));
-            fx.tell(self.link(), &Message::Ping { nonce });
-        }
+        let until = match self.ping {
+            Some(ping) => ping.until,
+            None => self.send_ping(fx, PING_PATIENCE),
+        };
         let wait = if is_busy || self.rtt.is_none() { PING_BUSY } else { PING_IDLE };
-        let asked = self.ping.map_or(fx.now, |(_, sent)| sent);
-        let next = (fx.now + wait).min((asked + PING_PATIENCE).max(fx.now + Duration::from_millis(1)));
-        fx.timers.set(Timer::Ping(self.place), next);
+        fx.timers.set(Timer::Ping(self.place), until.min(fx.now + wait));
         false
+    }
+
+    fn send_ping(&mut self, fx: &mut Effects, patience: Duration) -> Time {
+        let (nonce, until) = (fx.rng.next_u64(), fx.now + patience);
+        self.ping = Some(Ping { nonce, sent: fx.now, until });
+        fx.tell(self.link(), &Message::Ping { nonce });
+        until
+    }
+
+    /// Something tells that this link may be dead: it has to show that it is not, soon.
+    pub fn hurry(&mut self, fx: &mut Effects) {
+        let rested = self.hurried.is_none_or(|at| fx.now.since(at) >= HURRY_GAP);
+        if self.state == LinkState::Up && rested {
+            self.hurried = Some(fx.now);
+            let patience = HURRY.max(self.rtt.unwrap_or_default() * 3).min(PING_PATIENCE);
+            let until = self.send_ping(fx, patience);
+            fx.timers.set_earlier(Timer::Ping(self.place), until);
+        }
+    }
+
+    /// This host has other addresses: a link that stands must show that it still does, a dial begins anew.
+    pub fn on_new_addresses(&mut self, fx: &mut Effects) {
+        match self.state {
+            LinkState::Up => {
+                self.hurried = None;
+                self.hurry(fx);
+            }
+            LinkState::Connecting | LinkState::Down if self.remote.is_none() => {
+                self.failures = self.failures.min(1);
+                fx.timers.set(Timer::Link(self.place), fx.now + NEW_ADDRESS_REST);
+            }
+            LinkState::Connecting | LinkState::Down | LinkState::Spare => {}
+        }
     }
 
     /// It relays for us now: look more often.

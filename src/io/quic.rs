@@ -31,6 +31,9 @@ const IDLE: Duration = Duration::from_secs(10);
 /// The dialling side sends something this often, so that a living link never looks idle, and a
 /// restarted supernode is noticed by its stateless reset.
 const KEEPALIVE: Duration = Duration::from_secs(3);
+/// A round trip before one was seen: a first packet that is lost, as when an address is new, is repeated after
+/// three of these.
+const INITIAL_RTT: Duration = Duration::from_millis(100);
 /// Messages that may wait for one link: a roster of 1,000 nodes and its changes.
 const OUTGOING: usize = 1024;
 /// Bytes the other end may send ahead of us: four messages of the longest kind.
@@ -205,6 +208,7 @@ fn transport(keepalive: Option<Duration>) -> TransportConfig {
         .send_window(SEND_WINDOW)
         .datagram_receive_buffer_size(None)
         .mtu_discovery_config(None)
+        .initial_rtt(INITIAL_RTT)
         .max_idle_timeout(IdleTimeout::try_from(IDLE).ok())
         .keep_alive_interval(keepalive);
     config
