@@ -11,7 +11,6 @@ use crate::datapath::stats::DropReason;
 use crate::datapath::{Command, LegId, Path};
 use crate::keys::{Fingerprint, OverlayId};
 use crate::seam::Event;
-use crate::wire::certificate::Certificate;
 use crate::wire::message::{DIRECTORY_CANDIDATES_MAX, Directory, Member, Message, registration};
 use crate::wire::relay::RelayId;
 use crate::wire::session::{CANDIDATES_MAX, Candidate, CandidateKind};
@@ -153,7 +152,7 @@ impl Control {
     /// One member, new or changed.
     fn on_member(&mut self, place: usize, overlay: OverlayIndex, member: &Member) {
         let Some(leg) = self.homes[place].leg(overlay) else { return };
-        let certificate = Certificate::parse(&member.certificate);
+        let certificate = self.certificates.check(&member.certificate);
         let Some(certificate) = certificate.ok().filter(|c| c.overlay == self.overlays[overlay.0].id()) else {
             return self.fx.dropped(DropReason::NotAMember);
         };

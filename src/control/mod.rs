@@ -11,6 +11,8 @@ pub mod timers;
 
 pub mod overlay;
 
+mod certificates;
+
 pub mod supernode;
 
 pub mod registration;
@@ -89,6 +91,7 @@ pub struct Control {
     remembered: Option<Memory>,
     last_loop_event: Option<Time>,
     handshake_limit: Bucket,
+    certificates: certificates::Certificates,
     /// What is to be done.
     pub fx: Effects,
 }
@@ -121,6 +124,7 @@ impl Control {
             remembered: None,
             last_loop_event: None,
             handshake_limit: Bucket::new(HANDSHAKE_RATE, HANDSHAKE_BURST),
+            certificates: certificates::Certificates::default(),
             fx,
         };
         control.review_homes();
@@ -225,7 +229,7 @@ impl Control {
             Some(receiver) => {
                 let peer = self.fx.indices.get(&receiver).and_then(|port| self.peers.get_mut(port));
                 match peer.filter(|peer| peer.overlay == index) {
-                    Some(peer) => peer.on_resp(&mut self.fx, &envelope, path),
+                    Some(peer) => peer.on_resp(&mut self.fx, &mut self.certificates, &envelope, path),
                     None => self.fx.dropped(DropReason::HandshakeUnexpected),
                 }
             }
@@ -242,7 +246,8 @@ impl Control {
             return fx.dropped(DropReason::HandshakeLimit);
         }
         let local = self.overlays[index.0].local(&self.me.identity);
-        let responder = match handshake::respond(local, envelope, self.me.stand_in, &mut fx.rng) {
+        let responder = match handshake::respond(local, envelope, self.me.stand_in, &mut self.certificates, &mut fx.rng)
+        {
             Ok(responder) => responder,
             Err(handshake::HandshakeError::NotAMember) => return fx.dropped(DropReason::NotAMember),
             Err(_) => return fx.dropped(DropReason::HandshakeForged),
@@ -309,6 +314,16 @@ impl Control {
                 }
             }
             Timer::Remember => self.remember(),
+            Timer::Push | Timer::Newcomers => self.on_serving_timer(timer),
+        }
+    }
+
+    fn on_serving_timer(&mut self, timer: Timer) {
+        let Some(supernode) = &mut self.serving else { return };
+        if timer == Timer::Push {
+            supernode.on_push_timer(&mut self.fx);
+        } else {
+            supernode.on_newcomers_timer(&mut self.fx);
         }
     }
 
@@ -414,7 +429,7 @@ impl Control {
             }
             LinkEvent::Up { link: LinkId::Accepted(link), remote, exporter, .. } => {
                 if let Some(supernode) = &mut self.serving {
-                    supernode.on_up(link, remote, exporter);
+                    supernode.on_up(&mut self.fx, link, remote, exporter);
                 }
             }
             LinkEvent::Message { link: LinkId::Accepted(link), remote, message } => {

@@ -6,6 +6,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use super::certificates::Certificates;
 use super::effects::Effects;
 use super::freshness::Freshness;
 use super::handshake::{self, Initiator, Local, Responder};
@@ -248,13 +249,19 @@ impl Peer {
     }
 
     /// A RESP to our INIT, by `path`.
-    pub fn on_resp(&mut self, fx: &mut Effects, envelope: &Envelope<'_>, path: Path) {
+    pub(super) fn on_resp(
+        &mut self,
+        fx: &mut Effects,
+        certificates: &mut Certificates,
+        envelope: &Envelope<'_>,
+        path: Path,
+    ) {
         let answers = |attempt: &Attempt| Some(attempt.initiator.local_index) == envelope.receiver;
         if !self.attempt.as_ref().is_some_and(answers) {
             return fx.dropped(DropReason::HandshakeUnexpected);
         }
         let Some(mut attempt) = self.attempt.take() else { return };
-        match attempt.initiator.finish(envelope) {
+        match attempt.initiator.finish(envelope, certificates) {
             Ok((payload, keys)) => {
                 fx.timers.cancel(Timer::Handshake(self.port));
                 self.has_aes = payload.has_aes;

@@ -362,7 +362,12 @@ impl Home {
         self.rtt = None;
         self.ping = None;
         fx.timers.cancel(Timer::Ping(self.place));
+        let is_refused = |registration: &Registration| matches!(registration.standing, Standing::Refused(_));
         let rest = match end {
+            // It closes links that have nothing to do there.
+            _ if !self.registrations.is_empty() && self.registrations.values().all(is_refused) => {
+                fx.jittered(REFUSED_REST)
+            }
             LinkEnd::Theirs if stood => fx.within(SPREAD),
             LinkEnd::Theirs | LinkEnd::Ours => fx.jittered(REDIAL[self.failures.min(REDIAL.len() - 1)]),
         };

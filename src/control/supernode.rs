@@ -3,20 +3,25 @@
 //! It verifies members by the overlay id alone, tells members of each other, hands out relay legs,
 //! and keeps nothing that would let it read or join (DESIGN: "introduces, reflects, relays, reads nothing").
 
-use std::collections::BTreeMap;
+mod push;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
 
 use rand_chacha::rand_core::RngCore;
 
 use super::effects::Effects;
 use super::report::{ServedOverlay, Serving};
+use super::timers::Timer;
 use crate::datapath::Command;
 use crate::datapath::limit::Bucket;
 use crate::keys::{NodeId, OverlayId, verify};
 use crate::seam::{Event, LinkCommand, LinkId, ServeSettings, SupernodeSettings};
+use crate::time::Time;
 use crate::wire::DecodeError;
 use crate::wire::certificate::Certificate;
-use crate::wire::message::{Member, Message, OtherSupernode, ROSTER_MAX, Refusal, SUPERNODES_MAX, registration};
+use crate::wire::message::{Member, Message, OtherSupernode, Refusal, registration};
 use crate::wire::relay::{LegKey, RelayId};
 use crate::wire::version::Version;
 
@@ -30,6 +35,8 @@ pub const PER_ADDRESS_MAX: usize = 1024;
 const LINK_RATE: u32 = 10;
 /// And at once: every overlay registers at the start.
 const LINK_BURST: u32 = 200;
+/// A link that has not registered by then is closed: a node does at once.
+const REGISTER_PATIENCE: Duration = Duration::from_secs(10);
 /// Where a certificate names its overlay (protocol.md section 3).
 const CERTIFICATE_OVERLAY: std::ops::Range<usize> = 4..36;
 /// Most overlays of one link.
@@ -42,7 +49,7 @@ struct ServedLink {
     exporter: [u8; 32],
     registered: BTreeMap<OverlayId, RelayId>,
     limit: Bucket,
-    /// Whether it was told of other supernodes.
+    /// Whether it has registered, and was told of other supernodes then.
     is_told: bool,
 }
 
@@ -61,6 +68,10 @@ struct Registered {
 struct Served {
     members: BTreeMap<RelayId, Registered>,
     by_node: BTreeMap<NodeId, RelayId>,
+    /// Members that the others are to hear of.
+    changed: BTreeSet<RelayId>,
+    /// Members that are gone, of which the others are to hear.
+    gone: Vec<RelayId>,
 }
 
 /// What a supernode knows. All of it is told again by the members after a restart.
@@ -71,6 +82,12 @@ pub struct Supernode {
     overlays: BTreeMap<OverlayId, Served>,
     overlay_of: BTreeMap<RelayId, OverlayId>,
     per_address: BTreeMap<IpAddr, usize>,
+    /// Links that have not registered yet, and by when they must.
+    newcomers: VecDeque<(Time, u64)>,
+    /// Overlays in which something is to be told.
+    to_push: BTreeSet<OverlayId>,
+    /// Not before this.
+    next_push: Time,
 }
 
 impl Supernode {
@@ -80,7 +97,9 @@ impl Supernode {
     }
 
     /// A node dialled us.
-    pub fn on_up(&mut self, link: u64, remote: SocketAddr, exporter: [u8; 32]) {
+    pub fn on_up(&mut self, fx: &mut Effects, link: u64, remote: SocketAddr, exporter: [u8; 32]) {
+        self.newcomers.push_back((fx.now + REGISTER_PATIENCE, link));
+        fx.timers.set_earlier(Timer::Newcomers, fx.now + REGISTER_PATIENCE);
         let limit = Bucket::new(LINK_RATE, LINK_BURST);
         self.links.insert(link, ServedLink { remote, exporter, registered: BTreeMap::new(), limit, is_told: false });
     }
@@ -90,6 +109,20 @@ impl Supernode {
         let Some(link) = self.links.remove(&link) else { return };
         for (overlay, relay) in link.registered {
             self.remove(fx, overlay, relay);
+        }
+    }
+
+    /// [`Timer::Newcomers`]: whoever is connected and has not registered by now takes the place of others.
+    pub fn on_newcomers_timer(&mut self, fx: &mut Effects) {
+        while let Some((_, link)) = self.newcomers.front().copied().filter(|(until, _)| *until <= fx.now) {
+            self.newcomers.pop_front();
+            if self.links.get(&link).is_some_and(|link| !link.is_told) {
+                fx.links.push_back(LinkCommand::Close { link: LinkId::Accepted(link) });
+                self.on_down(fx, link);
+            }
+        }
+        if let Some((until, _)) = self.newcomers.front() {
+            fx.timers.set(Timer::Newcomers, *until);
         }
     }
 
@@ -265,41 +298,6 @@ impl Supernode {
         }
     }
 
-    /// Once to each link: where its node may register too.
-    fn tell_of_others(&mut self, fx: &mut Effects, id: u64) {
-        let Some(link) = self.links.get_mut(&id).filter(|link| !link.is_told) else { return };
-        link.is_told = true;
-        let other =
-            |peer: &SupernodeSettings| Some(OtherSupernode { address: peer.address.clone(), fingerprint: peer.pin? });
-        let list = self.settings.peers.iter().filter_map(other).take(SUPERNODES_MAX).collect::<Vec<_>>();
-        if !list.is_empty() {
-            fx.tell(LinkId::Accepted(id), &Message::Supernodes { list });
-        }
-    }
-
-    /// Everybody else, to a new member.
-    fn tell_roster(&self, fx: &mut Effects, overlay: OverlayId, to: RelayId, link: u64) {
-        let Some(served) = self.overlays.get(&overlay) else { return };
-        let others = served.members.iter().filter(|(relay, _)| **relay != to).map(|(_, member)| member.told.clone());
-        let others = others.collect::<Vec<_>>();
-        let mut reset = true;
-        for members in others.chunks(ROSTER_MAX) {
-            let message = Message::Roster { overlay, reset, members: members.to_vec() };
-            fx.tell(LinkId::Accepted(link), &message);
-            reset = false;
-        }
-    }
-
-    /// A new or changed member, to everybody else.
-    fn announce(&self, fx: &mut Effects, overlay: OverlayId, relay: RelayId) {
-        let Some(served) = self.overlays.get(&overlay) else { return };
-        let Some(member) = served.members.get(&relay) else { return };
-        let message = Message::Roster { overlay, reset: false, members: vec![member.told.clone()] };
-        for other in served.members.values().filter(|other| other.node != member.node) {
-            fx.tell(LinkId::Accepted(other.link), &message);
-        }
-    }
-
     fn on_update(&mut self, fx: &mut Effects, link: u64, overlay: OverlayId, directory: Vec<u8>) {
         let Some(relay) = self.links.get(&link).and_then(|link| link.registered.get(&overlay)).copied() else { return };
         if let Some(member) = self.overlays.get_mut(&overlay).and_then(|served| served.members.get_mut(&relay)) {
@@ -324,12 +322,10 @@ impl Supernode {
         }
         fx.commands.push_back(Command::DropChannel { relay });
         fx.events.push_back(Event::MemberLeft { overlay, member: gone.node });
-        let message = Message::Gone { overlay, relays: vec![relay] };
-        for other in served.members.values() {
-            fx.tell(LinkId::Accepted(other.link), &message);
-        }
         if served.members.is_empty() {
             self.overlays.remove(&overlay);
+        } else {
+            self.announce_gone(fx, overlay, relay);
         }
     }
 

@@ -25,6 +25,10 @@ pub enum Timer {
     Punch(PortId),
     /// Say that nobody is there.
     Alone(OverlayIndex),
+    /// Tell members of each other (as a supernode).
+    Push,
+    /// Close links that have not registered (as a supernode).
+    Newcomers,
     /// Write down what should survive.
     Remember,
 }
@@ -41,6 +45,8 @@ impl Timer {
             Self::Keepalive(_) => "keepalive",
             Self::Punch(_) => "punch",
             Self::Alone(_) => "alone",
+            Self::Push => "roster push",
+            Self::Newcomers => "newcomers",
             Self::Remember => "remember",
         }
     }

@@ -34,7 +34,7 @@ impl World {
     /// A link whose node says `message`; what the supernode said to anybody then.
     fn say(&mut self, link: u64, message: &[u8]) -> Vec<(u64, Message)> {
         if !self.supernode.links.contains_key(&link) {
-            self.supernode.on_up(link, from(1000 + u16::try_from(link).expect("small")), EXPORTER);
+            self.supernode.on_up(&mut self.fx, link, from(1000 + u16::try_from(link).expect("small")), EXPORTER);
         }
         let remote = self.supernode.links[&link].remote;
         self.supernode.on_message(&mut self.fx, link, remote, message);
@@ -42,6 +42,8 @@ impl World {
     }
 
     fn said(&mut self) -> Vec<(u64, Message)> {
+        self.fx.timers.cancel(Timer::Push);
+        self.supernode.on_push_timer(&mut self.fx);
         let read = |command| {
             let LinkCommand::Send { link: LinkId::Accepted(link), message } = command else {
                 panic!("a supernode only sends: {command:?}")
@@ -164,7 +166,7 @@ fn a_clone_is_told_and_the_older_one_too() {
 #[test]
 fn a_link_that_never_stops_talking_is_closed() {
     let mut world = World::new(ServeSettings::default());
-    world.supernode.on_up(1, from(1), EXPORTER);
+    world.supernode.on_up(&mut world.fx, 1, from(1), EXPORTER);
     for nonce in 0..1000 {
         world.supernode.on_message(&mut world.fx, 1, from(1), &Message::Ping { nonce }.bytes());
     }
@@ -205,4 +207,56 @@ fn a_node_that_moved_is_told_of_at_its_new_address() {
         |(to, message)| matches!(message, Message::Roster { members, .. } if *to == 2 && members[0].seen == from(4444)),
     );
     assert!(told, "{said:?}");
+}
+
+#[test]
+fn what_changes_in_a_moment_is_told_in_one_message() {
+    let mut world = World::new(ServeSettings::default());
+    world.say(1, &register(1, 9, &EXPORTER));
+    for node in 2..=9 {
+        world.supernode.on_up(&mut world.fx, node, from(u16::try_from(node).expect("small")), EXPORTER);
+        let register = register(u8::try_from(node).expect("small"), 9, &EXPORTER);
+        world.supernode.on_message(&mut world.fx, node, from(1), &register);
+    }
+    world.supernode.on_down(&mut world.fx, 9);
+    let said = world.said();
+    let to_first: Vec<_> = said.iter().filter(|(to, _)| *to == 1).map(|(_, message)| message).collect();
+    let [Message::Gone { relays, .. }, Message::Roster { members, reset: false, .. }] = &to_first[..] else {
+        panic!("{to_first:?}")
+    };
+    assert_eq!((relays.len(), members.len()), (1, 7));
+}
+
+#[test]
+fn pushes_have_a_gap_and_the_first_one_has_none() {
+    let mut world = World::new(ServeSettings::default());
+    world.say(1, &register(1, 9, &EXPORTER));
+    world.fx.now = Time::START + Duration::from_secs(5);
+    for node in [2, 3] {
+        world.supernode.on_up(&mut world.fx, node, from(1), EXPORTER);
+        let register = register(u8::try_from(node).expect("small"), 9, &EXPORTER);
+        world.supernode.on_message(&mut world.fx, node, from(1), &register);
+        let due = if node == 2 { world.fx.now } else { world.fx.now + Duration::from_millis(50) };
+        assert_eq!(world.fx.timers.when(Timer::Push), Some(due));
+        if node == 2 {
+            world.fx.timers.cancel(Timer::Push);
+            world.supernode.on_push_timer(&mut world.fx);
+        }
+    }
+}
+
+#[test]
+fn a_link_that_does_not_register_is_closed_after_ten_seconds() {
+    let mut world = World::new(ServeSettings::default());
+    world.say(1, &register(1, 9, &EXPORTER));
+    world.fx.now = Time::START + Duration::from_secs(3);
+    world.supernode.on_up(&mut world.fx, 2, from(2), EXPORTER);
+    world.fx.now = Time::START + Duration::from_secs(10);
+    world.supernode.on_newcomers_timer(&mut world.fx);
+    assert!(world.fx.links.is_empty(), "{:?}", world.fx.links);
+    assert_eq!(world.fx.timers.when(Timer::Newcomers), Some(Time::START + Duration::from_secs(13)));
+    world.fx.now = Time::START + Duration::from_secs(13);
+    world.supernode.on_newcomers_timer(&mut world.fx);
+    assert_eq!(world.fx.links, [LinkCommand::Close { link: LinkId::Accepted(2) }]);
+    assert_eq!(world.supernode.links.keys().copied().collect::<Vec<_>>(), [1]);
 }
