@@ -106,8 +106,8 @@ impl Space {
         let answer = self.inside(|| {
             let socket = Socket::new(Domain::from(AF_NETLINK), Type::RAW, Some(Protocol::from(NETLINK_NETFILTER)))?;
             socket.send(&message)?;
-            let mut answer = [0; 64];
-            (&socket).read(&mut answer)?;
+            let mut answer = [0; 20];
+            (&socket).read_exact(&mut answer)?;
             Ok::<_, std::io::Error>(answer)
         });
         match answer {

@@ -1,8 +1,7 @@
 //! One control link as a task: dialled or accepted, then messages both ways until one end closes.
 
-use std::collections::BTreeMap;
-use std::net::{IpAddr, SocketAddr};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use quinn::{Connection, ConnectionError, Endpoint, Incoming, ReadExactError, RecvStream, SendStream, VarInt};
@@ -10,8 +9,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
+use super::limits::{Backlog, Messages, Origins, Outgoing, Place};
 use super::tls::{self, PinCheck};
-use super::{Input, KEEPALIVE, LinkInput, OUTGOING, transport};
+use super::{Input, KEEPALIVE, LinkInput, transport};
 use crate::io::udp::canonical;
 use crate::keys::Fingerprint;
 use crate::node::{LinkEvent, LinkId};
@@ -26,6 +26,8 @@ const STAGGER: Duration = Duration::from_millis(250);
 const ADDRESSES_MAX: usize = 8;
 /// Handshakes under way at a supernode; more are answered later, when the client repeats.
 pub(super) const HANDSHAKES_MAX: usize = 512;
+/// Handshakes under way from one address: whoever answers none of ours leaves places to the others.
+const HANDSHAKES_PER_ADDRESS: usize = 64;
 /// Links from one address: a site's nodes behind one NAT.
 const PER_ADDRESS_MAX: usize = 1024;
 /// The longest message (protocol.md section 7).
@@ -56,7 +58,7 @@ pub(super) struct Report {
 
 impl Report {
     /// False once the loop has ended.
-    async fn tell(&self, event: LinkEvent, outgoing: Option<mpsc::Sender<Vec<u8>>>) -> bool {
+    async fn tell(&self, event: LinkEvent, outgoing: Option<Outgoing>) -> bool {
         let input = LinkInput { event, generation: self.generation, outgoing };
         self.inputs.send(Input::Link(input)).await.is_ok()
     }
@@ -76,7 +78,7 @@ struct Established {
 }
 
 /// Dials `target` and serves the link until it ends.
-pub(super) async fn dial(endpoint: Endpoint, target: Target, mut messages: mpsc::Receiver<Vec<u8>>, report: Report) {
+pub(super) async fn dial(endpoint: Endpoint, target: Target, mut messages: Messages, report: Report) {
     let tried = tokio::select! {
         tried = connect(&endpoint, &target) => tried,
         // Given up by the node: nothing is sent before the link stands.
@@ -151,9 +153,7 @@ async fn connect_to(
     pin: Option<Fingerprint>,
 ) -> Result<Established, String> {
     let check = Arc::new(PinCheck::new(pin));
-    let crypto = tls::client(Arc::clone(&check)).map_err(|error| format!("TLS: {error}"))?;
-    let mut config = quinn::ClientConfig::new(Arc::new(crypto));
-    config.transport_config(Arc::new(transport(Some(KEEPALIVE))));
+    let config = client_config(&check).map_err(|error| format!("TLS: {error}"))?;
     let connecting =
         endpoint.connect_with(config, to, "longwire").map_err(|error| format!("{name} cannot be dialled: {error}"))?;
     let connection = match timeout(HANDSHAKE, connecting).await {
@@ -165,6 +165,13 @@ async fn connect_to(
     Ok(Established { exporter: exporter(&connection)?, connection, send, receive, fingerprint: check.shown() })
 }
 
+/// QUIC of the side that dials.
+pub(super) fn client_config(check: &Arc<PinCheck>) -> Result<quinn::ClientConfig, rustls::Error> {
+    let mut config = quinn::ClientConfig::new(Arc::new(tls::client(Arc::clone(check))?));
+    config.transport_config(Arc::new(transport(Some(KEEPALIVE))));
+    Ok(config)
+}
+
 fn exporter(connection: &Connection) -> Result<[u8; 32], String> {
     let mut value = [0; 32];
     connection
@@ -174,9 +181,9 @@ fn exporter(connection: &Connection) -> Result<[u8; 32], String> {
 }
 
 /// Accepts links until the endpoint closes. Every address proves itself by a Retry first.
-pub(super) async fn accept_all(endpoint: Endpoint, inputs: mpsc::Sender<Input>) {
+pub(super) async fn accept_all(endpoint: Endpoint, backlog: Backlog, inputs: mpsc::Sender<Input>) {
     let handshakes = Arc::new(Semaphore::new(HANDSHAKES_MAX));
-    let origins = Origins::default();
+    let (origins, newcomers) = (Origins::new(PER_ADDRESS_MAX), Origins::new(HANDSHAKES_PER_ADDRESS));
     let mut next = 0;
     while let Some(incoming) = endpoint.accept().await {
         if !incoming.remote_address_validated() {
@@ -188,17 +195,28 @@ pub(super) async fn accept_all(endpoint: Endpoint, inputs: mpsc::Sender<Input>) 
             incoming.ignore();
             continue;
         };
-        let Some(place) = origins.enter(canonical(incoming.remote_address()).ip()) else {
+        let from = incoming.remote_address().ip();
+        let Some(newcomer) = newcomers.enter(from) else {
+            incoming.ignore();
+            continue;
+        };
+        let Some(place) = origins.enter(from) else {
             incoming.refuse();
             continue;
         };
         let report = Report { inputs: inputs.clone(), link: LinkId::Accepted(next), generation: next };
         next += 1;
-        tokio::spawn(accept(incoming, permit, place, report));
+        tokio::spawn(accept(incoming, (permit, newcomer), place, backlog.queue(), report));
     }
 }
 
-async fn accept(incoming: Incoming, handshake: OwnedSemaphorePermit, place: Place, report: Report) {
+async fn accept(
+    incoming: Incoming,
+    handshake: (OwnedSemaphorePermit, Place),
+    place: Place,
+    (outgoing, messages): (Outgoing, Messages),
+    report: Report,
+) {
     let established = timeout(HANDSHAKE, async {
         let connection = incoming.await.ok()?;
         let (send, receive) = connection.accept_bi().await.ok()?;
@@ -209,19 +227,12 @@ async fn accept(incoming: Incoming, handshake: OwnedSemaphorePermit, place: Plac
         return;
     };
     drop(handshake);
-    let (outgoing, messages) = mpsc::channel(OUTGOING);
     serve(established, messages, report, Some(outgoing), "the node").await;
     drop(place);
 }
 
 /// Tells that the link stands, carries messages both ways, tells its end.
-async fn serve(
-    established: Established,
-    messages: mpsc::Receiver<Vec<u8>>,
-    report: Report,
-    outgoing: Option<mpsc::Sender<Vec<u8>>>,
-    name: &str,
-) {
+async fn serve(established: Established, messages: Messages, report: Report, outgoing: Option<Outgoing>, name: &str) {
     let Established { connection, send, receive, exporter, fingerprint } = established;
     let remote = canonical(connection.remote_address());
     let up = LinkEvent::Up { link: report.link, remote, exporter, fingerprint };
@@ -263,7 +274,7 @@ async fn read_all(connection: &Connection, mut receive: RecvStream, report: &Rep
 
 /// Writes messages until the loop drops their channel, then waits until they have arrived.
 /// Waits for [`read_all`] to tell what is wrong if a write fails.
-async fn write_all(mut send: SendStream, mut messages: mpsc::Receiver<Vec<u8>>) {
+async fn write_all(mut send: SendStream, mut messages: Messages) {
     while let Some(message) = messages.recv().await {
         let Ok(length) = u16::try_from(message.len()) else {
             continue;
@@ -313,41 +324,6 @@ fn no_common_protocol() -> quinn::TransportErrorCode {
 
 fn quinn_refused() -> quinn::TransportErrorCode {
     quinn::TransportErrorCode::CONNECTION_REFUSED
-}
-
-/// How many links each address has here.
-#[derive(Clone, Debug, Default)]
-struct Origins(Arc<Mutex<BTreeMap<IpAddr, usize>>>);
-
-/// One link's place in [`Origins`]; free again when dropped.
-#[derive(Debug)]
-struct Place {
-    origins: Origins,
-    address: IpAddr,
-}
-
-impl Origins {
-    fn enter(&self, address: IpAddr) -> Option<Place> {
-        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = counts.entry(address).or_default();
-        if *count >= PER_ADDRESS_MAX {
-            return None;
-        }
-        *count += 1;
-        Some(Place { origins: self.clone(), address })
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        let mut counts = self.origins.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = counts.get_mut(&self.address) {
-            *count -= 1;
-            if *count == 0 {
-                counts.remove(&self.address);
-            }
-        }
-    }
 }
 
 #[cfg(test)]

@@ -5,7 +5,6 @@ use super::*;
 use crate::datapath::buf::Datagrams;
 use crate::io::clock;
 use crate::io::udp::Listen;
-use crate::keys::Fingerprint;
 
 #[test]
 fn messages_pass_both_ways_and_both_ends_export_the_same() {
