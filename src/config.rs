@@ -46,6 +46,8 @@ const PRIORITY_RANGE: std::ops::RangeInclusive<i32> = -20..=19;
 const OVERLAYS_MAX: usize = 64;
 /// Supernodes of one daemon.
 const SUPERNODES_MAX: usize = 16;
+/// Supernodes that one supernode tells of: what one message holds.
+const PEERS_MAX: usize = 8;
 
 /// The file, key by key.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -83,6 +85,8 @@ pub struct Config {
     pub exclude_interfaces: Vec<InterfaceName>,
     /// The mark on our packets.
     pub fwmark: Option<u32>,
+    /// Other supernodes that members are told of, as a supernode.
+    pub peers: Option<Vec<SupernodeText>>,
     /// The overlays to be in.
     pub overlay: Vec<OverlayConfig>,
 }
@@ -239,7 +243,20 @@ impl Config {
     pub fn check(mut self, env_key: Option<&str>) -> Result<Settings, ConfigError> {
         let underlay = self.underlay();
         let Self {
-            name, listen, serve, state, socket, log, log_json, priority, cipher, supernode, allow, overlay, ..
+            name,
+            listen,
+            serve,
+            state,
+            socket,
+            log,
+            log_json,
+            priority,
+            cipher,
+            supernode,
+            allow,
+            peers,
+            overlay,
+            ..
         } = self;
         if listen.is_some() && serve.is_some() {
             return Err(ConfigError::Together("listen", "serve"));
@@ -247,6 +264,14 @@ impl Config {
         if allow.is_some() && serve.is_none() {
             return Err(ConfigError::Without("allow", "serve"));
         }
+        if peers.is_some() && serve.is_none() {
+            return Err(ConfigError::Without("peers", "serve"));
+        }
+        let peers = peers.unwrap_or_default().into_iter().map(|text| text.0).collect::<Vec<_>>();
+        if let Some(peer) = peers.iter().find(|peer| peer.pin.is_none()) {
+            return Err(ConfigError::PeerWithoutKey(peer.address.clone()));
+        }
+        limit("peers", peers.len(), PEERS_MAX)?;
         if overlay.is_empty() && serve.is_none() {
             return Err(ConfigError::NoOverlay);
         }
@@ -265,7 +290,8 @@ impl Config {
         Ok(Settings {
             name,
             listen: listen.or(serve),
-            serve: serve.map(|_| ServeSettings { allow: allow.map(|ids| ids.into_iter().map(|id| id.0).collect()) }),
+            serve: serve
+                .map(|_| ServeSettings { allow: allow.map(|ids| ids.into_iter().map(|id| id.0).collect()), peers }),
             state: state.unwrap_or_else(|| PathBuf::from(DEFAULT_STATE)),
             socket: socket.map_or(SocketChoice::Named(named), SocketChoice::At),
             log: log.unwrap_or_default(),

@@ -107,6 +107,13 @@ impl Node {
         response
     }
 
+    /// This host was restored from a snapshot, or may have been: keys, links and chance of before are given up, and
+    /// made anew with `seed`.
+    pub fn handle_resumed(&mut self, now: Time, wall: WallTime, seed: [u8; 32]) {
+        self.control.handle_resumed(now, wall, seed);
+        self.settle(now);
+    }
+
     /// The deadline of the last [`Output::Wait`] has come.
     pub fn handle_timeout(&mut self, now: Time) {
         while self.deadline().at <= now {

@@ -60,6 +60,8 @@ pub struct SupernodeSettings {
 pub struct ServeSettings {
     /// The overlays served; all if `None`.
     pub allow: Option<Vec<OverlayId>>,
+    /// Other supernodes that members are told of; those without a key are not told.
+    pub peers: Vec<SupernodeSettings>,
 }
 
 /// How keys are agreed on.
@@ -77,6 +79,12 @@ pub struct Memory {
     /// Keys that supernodes showed, by `host:port`, in text form.
     #[serde(default)]
     pub supernodes: BTreeMap<String, String>,
+    /// Where supernodes were reached last, by `host:port`: for the day that no name server answers.
+    #[serde(default)]
+    pub reached: BTreeMap<String, SocketAddr>,
+    /// Supernodes that other supernodes told of, as `host:port#fingerprint`.
+    #[serde(default)]
+    pub learned: Vec<String>,
     /// Members and where they were last heard, by overlay id in text form.
     #[serde(default)]
     pub peers: BTreeMap<String, Vec<RememberedPeer>>,
@@ -145,6 +153,8 @@ pub enum LinkCommand {
         address: String,
         /// The only key to accept, if there is one.
         pin: Option<Fingerprint>,
+        /// Where it was reached last: tried where no name server helps.
+        known: Option<SocketAddr>,
     },
     /// Send one message.
     Send {
@@ -253,6 +263,13 @@ pub enum Event {
         supernode: String,
         /// A sentence.
         reason: String,
+    },
+    /// A supernode told of another one; this node registers there too.
+    SupernodeLearned {
+        /// `host:port`.
+        supernode: String,
+        /// Who told.
+        from: String,
     },
     /// A supernode without a pin showed its key for the first time.
     SupernodeTrusted {

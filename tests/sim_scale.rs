@@ -8,8 +8,13 @@ use std::time::Duration;
 
 use common::Lab;
 use longwire::control::report::PathKind;
-use longwire::node::HandshakeKind;
-use longwire::sim::Behaviour;
+use longwire::node::{Event, HandshakeKind};
+use longwire::sim::{Behaviour, HostId};
+use longwire::time::Time;
+
+/// How often a world that comes back is looked at, and by when it must be.
+const STEP: Duration = Duration::from_millis(100);
+const RETURN_MAX: Duration = Duration::from_secs(10);
 
 /// `count` nodes that all join within one second, on every kind of access.
 fn crowd(count: usize) -> Lab {
@@ -38,6 +43,22 @@ fn settles(count: usize, limit: Duration) {
     let asked = pings.iter().enumerate().filter(|(from, _)| (from * 7 + 1) % count != *from);
     let lost: Vec<_> = asked.filter(|(_, ping)| !lab.answered(**ping)).map(|(from, _)| from).collect();
     assert_eq!(lost, &[] as &[usize]);
+    come_back(&mut lab);
+}
+
+/// The supernode is restarted: everybody registers again in time, and goes on meanwhile.
+fn come_back(lab: &mut Lab) {
+    let registered = |(at, _, event): &&(Time, HostId, Event), since: Time| {
+        *at >= since && matches!(event, Event::Registered { .. })
+    };
+    let (start, supernode, count) = (lab.world.now(), lab.supernodes[0], lab.hosts.len());
+    lab.world.restart(supernode);
+    let took = lab.world.run_until_true(STEP, RETURN_MAX, |world| {
+        world.events().iter().filter(|event| registered(event, start)).count() >= count
+    });
+    let came = lab.world.events().iter().filter(|event| registered(event, start)).count();
+    eprintln!("{came} of {count} registered again after {took:?}");
+    assert!(took.is_some(), "{came} of {count} registered again within {RETURN_MAX:?}");
     lab.check();
 }
 

@@ -17,7 +17,7 @@ fn the_keys_are_those_of_the_contract() {
     assert_eq!(keys(&sample), ["fingerprint", "mapped", "node", "node_id", "overlays", "serving", "version"]);
     let overlay = &sample["overlays"][0];
     assert_eq!(keys(overlay), ["counters", "fdb_entries", "id", "name", "peers", "supernodes", "tap", "tap_offload"]);
-    assert_eq!(keys(&overlay["supernodes"][0]), ["address", "rtt_us", "state"]);
+    assert_eq!(keys(&overlay["supernodes"][0]), ["address", "reason", "rtt_us", "state"]);
     let peer = &overlay["peers"][0];
     let of_peer = [
         ["id", "last_heard_ms", "mtu", "mtu_state", "name"].as_slice(),

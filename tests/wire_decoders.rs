@@ -15,9 +15,10 @@ use longwire::wire::certificate::Certificate;
 use longwire::wire::data::{self, Checksum, Fragment, Meta};
 use longwire::wire::discovery::{self, Announcement};
 use longwire::wire::handshake::{self, Envelope, Payload, Suite};
-use longwire::wire::message::{self, Directory, Member, Refusal};
+use longwire::wire::message::{self, Directory, Member, OtherSupernode, Refusal};
 use longwire::wire::relay::{self, LegKey, RelayId};
 use longwire::wire::session::{self, Candidate, CandidateKind};
+use longwire::wire::version::Version;
 use longwire::wire::{DecodeError, Kind};
 
 #[test]
@@ -245,17 +246,26 @@ fn control_messages() -> Vec<message::Message> {
         seen: v4(),
         certificate: certificate.clone(),
         directory: directory.clone(),
+        version: Version::OURS,
     };
     vec![
-        M::Register { certificate: certificate.clone(), signature: [4; 64], directory: directory.clone() },
+        M::Register {
+            certificate: certificate.clone(),
+            signature: [4; 64],
+            directory: directory.clone(),
+            version: Version::OURS,
+        },
         M::Ping { nonce: 1 },
         M::Update { overlay, directory: directory.clone() },
         M::Leave { overlay },
-        M::Welcome { overlay, relay: RelayId(1), key: LegKey([2; 16]), seen: v4() },
-        M::Refused { overlay, reason: Refusal::Full },
+        M::Welcome { overlay, relay: RelayId(1), key: LegKey([2; 16]), seen: v4(), version: Version::OURS },
+        M::Refused { overlay, reason: Refusal::Full, version: Version::OURS },
         M::Pong { nonce: 1, seen: v4() },
         M::Roster { overlay, reset: true, members: (0..3).map(member).collect() },
         M::Gone { overlay, relays: (0..20).map(RelayId).collect() },
+        M::Supernodes {
+            list: vec![OtherSupernode { address: "sn:7777".into(), fingerprint: Fingerprint([7; 32]) }; 3],
+        },
     ]
 }
 

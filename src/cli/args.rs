@@ -124,6 +124,9 @@ pub(crate) struct SupernodeArgs {
     /// Serve this overlay only; repeatable.
     #[arg(long, value_name = "OVERLAY_ID")]
     allow: Vec<AllowedOverlay>,
+    /// Another supernode that members are told of; repeatable.
+    #[arg(long, value_name = "HOST[:PORT]#FINGERPRINT")]
+    peer: Vec<SupernodeText>,
     /// What people call this node [default: the host's name].
     #[arg(long, value_name = "NODE")]
     name: Option<String>,
@@ -203,13 +206,14 @@ impl UpArgs {
 impl SupernodeArgs {
     /// The same as a file would say: `--listen` is `serve`.
     pub(crate) fn config(self) -> Result<Config, ConfigError> {
-        let Self { listen, allow, name, run } = self;
+        let Self { listen, allow, peer, name, run } = self;
         let base = run.config()?;
         let everywhere = SocketAddr::from((std::net::Ipv6Addr::UNSPECIFIED, DEFAULT_PORT));
         Ok(Config {
             serve: listen.or(base.serve).or(base.listen).or(Some(everywhere)),
             listen: None,
             allow: if allow.is_empty() { base.allow } else { Some(allow) },
+            peers: if peer.is_empty() { base.peers } else { Some(peer) },
             name: name.or(base.name),
             ..base
         })

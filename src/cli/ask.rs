@@ -127,8 +127,12 @@ fn overlay_text(overlay: &OverlayStatus) -> String {
             LinkState::Up => "up",
             LinkState::Connecting => "connecting",
             LinkState::Down => "down",
+            LinkState::Spare => "spare",
         };
-        text += &format!("supernode {} {state} {}\n", supernode.address, rtt(supernode.rtt_us));
+        let why = supernode.reason.as_ref().map(|reason| format!("({reason})")).unwrap_or_default();
+        let line = format!("supernode {} {state} {} {why}", supernode.address, rtt(supernode.rtt_us));
+        text += line.trim_end();
+        text.push('\n');
     }
     let mut table = Table::new(&["PEER", "STATE", "PATH", "RTT", "MTU", "SENT", "RECEIVED", "HEARD"]);
     for peer in &overlay.peers {

@@ -46,6 +46,9 @@ pub enum ConfigError {
         "no supernode: give --supernode HOST[:PORT][#FINGERPRINT] (or `supernode = [..]`), or --serve ADDR:PORT to be one"
     )]
     NoSupernode,
+    /// Members would have to trust whatever they find there.
+    #[error("`peers` {0} has no fingerprint: give HOST:PORT#FINGERPRINT, which that supernode prints when it starts")]
+    PeerWithoutKey(String),
     /// More than there is room for.
     #[error("more than {1} entries of `{0}`")]
     TooMany(&'static str, usize),

@@ -37,6 +37,8 @@ pub struct Effects {
     pub indices: BTreeMap<u32, PortId>,
     /// Outer MACs of the INITs answered last, and whose they are: a retransmission costs no Diffie-Hellman.
     pub answered: BTreeMap<[u8; 16], PortId>,
+    /// A path has fallen silent: our own way out may have changed.
+    pub is_uneasy: bool,
     leg_names: BTreeMap<LegId, String>,
     start: (Time, WallTime),
     last_timestamp: WallTime,
@@ -57,12 +59,23 @@ impl Effects {
             rng: ChaCha20Rng::from_seed(seed),
             indices: BTreeMap::new(),
             answered: BTreeMap::new(),
+            is_uneasy: false,
             leg_names: BTreeMap::new(),
             start: (now, wall),
             last_timestamp: wall,
             next_port: 1,
             next_leg: 1,
         }
+    }
+
+    /// Takes chance and calendar anew.
+    pub fn reseed(&mut self, seed: [u8; 32], now: Time, wall: WallTime) {
+        // What was drawn before goes in too, so that a poor seed makes nothing worse.
+        let mut mixed = [0; 32];
+        self.rng.fill_bytes(&mut mixed);
+        mixed.iter_mut().zip(seed).for_each(|(byte, new)| *byte ^= new);
+        self.rng = ChaCha20Rng::from_seed(mixed);
+        self.start = (now, wall);
     }
 
     /// A port id that was never used.
@@ -119,6 +132,12 @@ impl Effects {
     pub fn jittered(&mut self, base: Duration) -> Duration {
         let quarter = u64::try_from(base.as_nanos() / 4).unwrap_or(u64::MAX).max(1);
         base + Duration::from_nanos(self.rng.next_u64() % quarter)
+    }
+
+    /// Less than `span`, by chance.
+    pub fn within(&mut self, span: Duration) -> Duration {
+        let nanos = u64::try_from(span.as_nanos()).unwrap_or(u64::MAX).max(1);
+        Duration::from_nanos(self.rng.next_u64() % nanos)
     }
 
     /// A packet ends in the control room.

@@ -13,6 +13,7 @@ use snow::types::{Cipher, Dh, Hash, Random};
 use snow::{Builder, HandshakeState};
 use thiserror::Error;
 
+use super::certificates::Certificates;
 use crate::datapath::seal::SessionKeys;
 use crate::keys::{Identity, NodeId, OverlaySecrets};
 use crate::wire::DecodeError;
@@ -96,8 +97,13 @@ pub fn initiate(
 
 impl Initiator {
     /// Reads RESP. The initiator stays as it was if the packet is not genuine.
-    pub fn finish(&mut self, envelope: &Envelope<'_>) -> Result<(Payload, SessionKeys), HandshakeError> {
-        let payload = Payload::parse(&self.side.read(envelope.noise).ok_or(HandshakeError::Noise)?)?;
+    pub(super) fn finish(
+        &mut self,
+        envelope: &Envelope<'_>,
+        certificates: &mut Certificates,
+    ) -> Result<(Payload, SessionKeys), HandshakeError> {
+        let plain = self.side.read(envelope.noise).ok_or(HandshakeError::Noise)?;
+        let payload = Payload::parse_with(&plain, |bytes| certificates.check(bytes))?;
         if payload.certificate.node != self.remote {
             return Err(HandshakeError::NotAMember);
         }
@@ -117,17 +123,19 @@ pub struct Responder {
 }
 
 /// Reads INIT, whose `mac1` was checked. 77 us of Diffie-Hellman.
-pub fn respond(
+pub(super) fn respond(
     local: Local<'_>,
     envelope: &Envelope<'_>,
     stand_in: bool,
+    certificates: &mut Certificates,
     rng: &mut ChaCha20Rng,
 ) -> Result<Responder, HandshakeError> {
     if (envelope.suite == Suite::StandIn) != stand_in || envelope.key_id != local.secrets.key_id() {
         return Err(HandshakeError::Suite);
     }
     let mut side = Side::build(local, envelope.suite, None, rng).ok_or(HandshakeError::Noise)?;
-    let payload = Payload::parse(&side.read(envelope.noise).ok_or(HandshakeError::Noise)?)?;
+    let plain = side.read(envelope.noise).ok_or(HandshakeError::Noise)?;
+    let payload = Payload::parse_with(&plain, |bytes| certificates.check(bytes))?;
     let is_own_certificate = side.remote_static() == Some(payload.certificate.node.0);
     if !is_own_certificate || payload.certificate.overlay != local.secrets.id() {
         return Err(HandshakeError::NotAMember);

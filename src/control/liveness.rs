@@ -18,6 +18,10 @@ const GONE_AFTER: Duration = Duration::from_secs(65);
 const PROBE_EVERY: Duration = Duration::from_secs(1);
 /// Frames flow as long as the last one is not older than this.
 const ACTIVE_FOR: Duration = Duration::from_secs(2);
+/// A supernode that does not carry is measured this often while frames flow through another one...
+const MEASURE_BUSY: Duration = Duration::from_secs(5);
+/// ...and without frames.
+const MEASURE_IDLE: Duration = Duration::from_secs(60);
 /// The shortest wait between two looks.
 const LOOK_MIN: Duration = Duration::from_millis(10);
 
@@ -33,10 +37,43 @@ impl Peer {
             self.probe(fx, path);
             let patience = Duration::from_millis(500).max(self.paths.current_rtt().unwrap_or_default() * 3);
             fx.timers.set_earlier(Timer::Liveness(self.port), fx.now + patience);
+            self.measure_relay(fx, path, MEASURE_IDLE);
         }
         fx.commands.push_back(Command::Measure { port: self.port });
         let wait = fx.jittered(KEEPALIVE);
         fx.timers.set(Timer::Keepalive(self.port), fx.now + wait);
+    }
+
+    /// The peer was heard by another path than the one in use: that is asked whether it still carries.
+    pub fn on_heard(&mut self, fx: &mut Effects, path: Path) {
+        self.check(fx, path);
+        let is_worse = path.is_direct() && self.paths.current().is_some_and(|current| !current.is_direct());
+        if self.paths.current() != Some(path) && !is_worse {
+            self.doubt(fx);
+        }
+    }
+
+    /// The path in use is asked whether it still carries, and left soon if it does not.
+    pub(super) fn doubt(&mut self, fx: &mut Effects) {
+        if let (Some(current), Some(patience)) = (self.paths.current(), self.paths.doubt(fx.now)) {
+            self.probe(fx, current);
+            fx.timers.set_earlier(Timer::Liveness(self.port), fx.now + patience);
+        }
+    }
+
+    /// While a supernode carries, probes one of the others now and then: the best one should carry.
+    fn measure_relay(&mut self, fx: &mut Effects, current: Path, every: Duration) {
+        if !current.is_direct() && fx.now.since(self.measured) >= every {
+            self.probe_relay(fx);
+        }
+    }
+
+    /// Probes one of the supernodes that do not carry now.
+    pub(super) fn probe_relay(&mut self, fx: &mut Effects) {
+        if let Some(path) = self.paths.relay_to_measure().filter(|_| self.session.is_some()) {
+            self.measured = fx.now;
+            self.probe(fx, path);
+        }
     }
 
     /// [`Timer::Liveness`].
@@ -63,6 +100,7 @@ impl Peer {
             Health::Good(wait) if is_active => {
                 if let Some(path) = self.paths.current().filter(|_| fx.now.since(self.probed) >= PROBE_EVERY) {
                     self.probe(fx, path);
+                    self.measure_relay(fx, path, MEASURE_BUSY);
                 }
                 wait.min(PROBE_EVERY)
             }
@@ -72,6 +110,7 @@ impl Peer {
                 return;
             }
             Health::Probe(wait) => {
+                fx.is_uneasy = true;
                 if let Some(path) = self.paths.current() {
                     self.probe(fx, path);
                 }

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use super::registration::{Registration, Standing};
+use super::registration::{LinkEnd, Registration, Standing};
 use super::timers::Timer;
 use super::{Control, Peer, now_soon};
 use crate::datapath::buf::OverlayIndex;
@@ -11,10 +11,10 @@ use crate::datapath::stats::DropReason;
 use crate::datapath::{LegId, Path};
 use crate::keys::{Fingerprint, OverlayId};
 use crate::seam::Event;
-use crate::wire::certificate::Certificate;
 use crate::wire::message::{DIRECTORY_CANDIDATES_MAX, Directory, Member, Message, registration};
 use crate::wire::relay::RelayId;
 use crate::wire::session::{CANDIDATES_MAX, Candidate, CandidateKind};
+use crate::wire::version::Version;
 
 impl Control {
     pub(super) fn on_home_up(
@@ -36,6 +36,7 @@ impl Control {
             certificate: overlay.certificate.bytes().to_vec(),
             signature: crate::keys::sign(&self.me.identity, &signed),
             directory: self.directory(index),
+            version: Version::OURS,
         };
         self.homes[place].register(&mut self.fx, index, &message);
     }
@@ -61,16 +62,10 @@ impl Control {
                     let supernode = self.homes[place].address.clone();
                     self.fx.events.push_back(Event::Registered { overlay, supernode, seen_as: seen });
                     self.on_seen(place, seen);
+                    self.review_homes();
                 }
             }
-            Some(Message::Refused { overlay, reason }) => {
-                let Some(overlay) = self.overlay_index(overlay) else { return };
-                let leg = self.homes[place].leg(overlay);
-                self.homes[place].on_refused(&mut self.fx, overlay);
-                self.close_leg(leg);
-                let supernode = self.homes[place].address.clone();
-                self.fx.events.push_back(Event::Refused { overlay, supernode, reason: reason.text() });
-            }
+            Some(Message::Refused { overlay, reason, .. }) => self.on_refused(place, overlay, reason.text()),
             Some(Message::Pong { nonce, seen }) => {
                 if self.homes[place].on_pong(&self.fx, nonce, seen) {
                     self.on_own_addresses();
@@ -91,9 +86,26 @@ impl Control {
                     self.on_member_gone(place, overlay, relay);
                 }
             }
+            Some(Message::Supernodes { list }) => self.on_supernodes(place, &list),
             Some(Message::Register { .. } | Message::Ping { .. } | Message::Update { .. } | Message::Leave { .. })
             | None => {}
         }
+    }
+
+    /// REFUSED. One for no overlay that we know answers all that were asked for.
+    fn on_refused(&mut self, place: usize, id: OverlayId, reason: &'static str) {
+        let refused = match self.overlay_index(id) {
+            Some(overlay) => vec![overlay],
+            None => self.homes[place].asked(),
+        };
+        for overlay in refused {
+            let leg = self.homes[place].leg(overlay);
+            self.homes[place].on_refused(&mut self.fx, overlay, reason);
+            self.close_leg(leg);
+            let supernode = self.homes[place].address.clone();
+            self.fx.events.push_back(Event::Refused { overlay, supernode, reason });
+        }
+        self.review_homes();
     }
 
     fn on_seen(&mut self, place: usize, seen: SocketAddr) {
@@ -142,7 +154,7 @@ impl Control {
     /// One member, new or changed.
     fn on_member(&mut self, place: usize, overlay: OverlayIndex, member: &Member) {
         let Some(leg) = self.homes[place].leg(overlay) else { return };
-        let certificate = Certificate::parse(&member.certificate);
+        let certificate = self.certificates.check(&member.certificate);
         let Some(certificate) = certificate.ok().filter(|c| c.overlay == self.overlays[overlay.0].id()) else {
             return self.fx.dropped(DropReason::NotAMember);
         };
@@ -161,8 +173,16 @@ impl Control {
         }
         // A supernode that is a member itself registers over loopback: it is where we reach it.
         let seen = if member.seen.ip().is_loopback() { remote } else { member.seen };
+        let has_moved = peer.session.is_some() && peer.paths.candidates.get(seen).is_none();
         peer.paths.candidates.add(CandidateKind::Reflexive, seen);
+        let is_new = !peer.paths.relays().any(|path| path == Path::Relayed(leg, member.relay));
         peer.paths.add_relay(leg, member.relay);
+        if is_new {
+            peer.probe_relay(&mut self.fx);
+        }
+        if has_moved {
+            peer.doubt(&mut self.fx);
+        }
         peer.choose(&mut self.fx, "the supernode can carry it");
         peer.want_session(&mut self.fx, &self.me);
     }
@@ -204,18 +224,19 @@ impl Control {
         }
     }
 
-    pub(super) fn on_home_down(&mut self, place: usize, reason: String) {
-        let registrations = self.homes[place].on_down(&mut self.fx, reason);
+    pub(super) fn on_home_down(&mut self, place: usize, reason: String, end: LinkEnd) {
+        let registrations = self.homes[place].on_down(&mut self.fx, reason, end);
         for (_, Registration { standing, .. }) in registrations {
             if let Standing::Registered(leg) = standing {
                 self.close_leg(Some(leg));
             }
         }
         self.fx.timers.set_earlier(Timer::Remember, now_soon(self.fx.now));
+        self.review_homes();
     }
 
     /// No peer can be reached by this leg any more.
-    fn close_leg(&mut self, leg: Option<LegId>) {
+    pub(super) fn close_leg(&mut self, leg: Option<LegId>) {
         let Some(leg) = leg else { return };
         for port in self.peers.keys().copied().collect::<Vec<_>>() {
             self.drop_relay(port, leg);
@@ -231,7 +252,7 @@ impl Control {
         let is_busy =
             self.peers.values().any(|peer| relays(peer) && self.fx.timers.when(Timer::Liveness(peer.port)).is_some());
         if self.homes[place].on_ping_timer(&mut self.fx, is_busy) {
-            return self.on_home_down(place, "it does not answer".into());
+            return self.on_home_down(place, "it does not answer".into(), LinkEnd::Ours);
         }
         for overlay in self.homes[place].to_retry(self.fx.now) {
             self.register(place, overlay);

@@ -11,9 +11,13 @@ pub mod timers;
 
 pub mod overlay;
 
+mod certificates;
+
 pub mod supernode;
 
 pub mod registration;
+
+mod homes;
 
 mod membership;
 
@@ -24,6 +28,8 @@ pub mod peer;
 pub mod handshake;
 
 pub mod inward;
+
+mod freshness;
 
 pub mod candidate;
 
@@ -64,7 +70,7 @@ use effects::Effects;
 use inward::Inward;
 use overlay::Overlay;
 use peer::{Me, Peer};
-use registration::Home;
+use registration::{Home, LinkEnd};
 use supernode::Supernode;
 use timers::Timer;
 
@@ -99,6 +105,7 @@ pub struct Control {
     discovery: Discovery,
     last_loop_event: Option<Time>,
     handshake_limit: Bucket,
+    certificates: certificates::Certificates,
     /// What is to be done.
     pub fx: Effects,
 }
@@ -115,14 +122,6 @@ impl Control {
             identity: settings.identity,
         };
         let overlays = settings.overlays.iter().map(|overlay| Overlay::new(overlay, &me.identity)).collect::<Vec<_>>();
-        let home = |(place, supernode): (usize, &crate::seam::SupernodeSettings)| {
-            let remembered = settings.memory.supernodes.get(&supernode.address);
-            Home::new(place, supernode, remembered.and_then(|text| text.parse().ok()))
-        };
-        let homes = settings.supernodes.iter().enumerate().map(home).collect::<Vec<_>>();
-        for place in 0..homes.len() {
-            fx.timers.set(Timer::Link(place), now);
-        }
         for overlay in 0..overlays.len() {
             fx.timers.set(Timer::Alone(OverlayIndex(overlay)), now + ALONE_AFTER);
         }
@@ -132,7 +131,7 @@ impl Control {
             overlays,
             peers: BTreeMap::new(),
             by_id: BTreeMap::new(),
-            homes,
+            homes: homes::known(&settings.supernodes, &settings.memory),
             serving: settings.serve.map(Supernode::new),
             host: (0, Vec::new()),
             mapped: None,
@@ -142,8 +141,10 @@ impl Control {
             discovery: Discovery::new(settings.discovery),
             last_loop_event: None,
             handshake_limit: Bucket::new(HANDSHAKE_RATE, HANDSHAKE_BURST),
+            certificates: certificates::Certificates::default(),
             fx,
         };
+        control.review_homes();
         control.recall();
         control
     }
@@ -198,7 +199,7 @@ impl Control {
             Notice::NeedKeys { port } => self.on_need_keys(port),
             Notice::Handshake { path, packet } => self.on_handshake(path, &packet),
             Notice::Session { port, path, message } => self.on_session_message(port, path, &message),
-            Notice::Heard { port, path } => self.with(port, |peer, fx| peer.check(fx, path)),
+            Notice::Heard { port, path } => self.with(port, |peer, fx| peer.on_heard(fx, path)),
             Notice::Confirmed { port, path } => self.with(port, |peer, fx| peer.on_confirmed(fx, path)),
             Notice::Active { port } => {
                 self.with(port, Peer::on_active);
@@ -206,7 +207,10 @@ impl Control {
                     home.on_busy(&mut self.fx);
                 }
             }
-            Notice::Measured { port, activity } => self.with(port, |peer, fx| peer.on_measured(fx, &activity)),
+            Notice::Measured { port, activity } => {
+                self.with(port, |peer, fx| peer.on_measured(fx, &activity));
+                self.calm_down();
+            }
             Notice::Retired { index } => {
                 self.fx.indices.remove(&index);
             }
@@ -244,7 +248,7 @@ impl Control {
             Some(receiver) => {
                 let peer = self.fx.indices.get(&receiver).and_then(|port| self.peers.get_mut(port));
                 match peer.filter(|peer| peer.overlay == index) {
-                    Some(peer) => peer.on_resp(&mut self.fx, &envelope, path),
+                    Some(peer) => peer.on_resp(&mut self.fx, &mut self.certificates, &envelope, path),
                     None => self.fx.dropped(DropReason::HandshakeUnexpected),
                 }
             }
@@ -261,7 +265,8 @@ impl Control {
             return fx.dropped(DropReason::HandshakeLimit);
         }
         let local = self.overlays[index.0].local(&self.me.identity);
-        let responder = match handshake::respond(local, envelope, self.me.stand_in, &mut fx.rng) {
+        let responder = match handshake::respond(local, envelope, self.me.stand_in, &mut self.certificates, &mut fx.rng)
+        {
             Ok(responder) => responder,
             Err(handshake::HandshakeError::NotAMember) => return fx.dropped(DropReason::NotAMember),
             Err(_) => return fx.dropped(DropReason::HandshakeForged),
@@ -302,11 +307,12 @@ impl Control {
         while let Some(timer) = self.fx.timers.pop_due(now) {
             self.on_timer(timer);
         }
+        self.calm_down();
     }
 
     fn on_timer(&mut self, timer: Timer) {
         match timer {
-            Timer::Link(place) => self.homes[place].on_link_timer(&mut self.fx),
+            Timer::Link(place) => self.on_link_timer(place),
             Timer::Ping(place) => self.on_ping_timer(place),
             Timer::Handshake(port) => {
                 if self.peers.get(&port).is_some_and(|peer| peer.is_lost(self.fx.now, FORGET_AFTER)) {
@@ -331,6 +337,16 @@ impl Control {
             }
             Timer::Announce => self.on_announce_timer(),
             Timer::Remember => self.remember(),
+            Timer::Push | Timer::Newcomers => self.on_serving_timer(timer),
+        }
+    }
+
+    fn on_serving_timer(&mut self, timer: Timer) {
+        let Some(supernode) = &mut self.serving else { return };
+        if timer == Timer::Push {
+            supernode.on_push_timer(&mut self.fx);
+        } else {
+            supernode.on_newcomers_timer(&mut self.fx);
         }
     }
 
@@ -350,9 +366,39 @@ impl Control {
         if self.host == (port, addresses.clone()) {
             return;
         }
+        let is_first = self.host.0 == 0;
         self.host = (port, addresses);
         self.on_own_addresses();
         self.announce_anew();
+        if is_first {
+            return;
+        }
+        for home in &mut self.homes {
+            home.on_new_addresses(&mut self.fx);
+        }
+        for peer in self.peers.values_mut() {
+            peer.doubt(&mut self.fx);
+        }
+    }
+
+    /// This host was restored from a snapshot: what was secret or unique then may be so no more. No key, number or
+    /// link of before is used again; `seed` is chance that the snapshot did not hold.
+    pub fn handle_resumed(&mut self, now: Time, wall: WallTime, seed: [u8; 32]) {
+        self.fx.now = now;
+        self.fx.reseed(seed, now, wall);
+        self.me.boot = self.fx.rng.next_u64();
+        for peer in self.peers.values_mut() {
+            peer.on_resumed(&mut self.fx);
+        }
+        for place in 0..self.homes.len() {
+            if self.homes[place].remote.is_some() {
+                self.fx.links.push_back(crate::seam::LinkCommand::Close { link: LinkId::Dialled(place) });
+                self.on_home_down(place, "this host was restored".into(), LinkEnd::Ours);
+            }
+        }
+        if let Some(supernode) = &mut self.serving {
+            supernode.on_resumed(&mut self.fx);
+        }
     }
 
     /// We leave: every peer and every supernode is told.
@@ -374,11 +420,7 @@ impl Control {
 
     fn remember(&mut self) {
         let mut memory = Memory { supernodes: self.memory.supernodes.clone(), ..Memory::default() };
-        for home in &self.homes {
-            if let Some(pin) = home.pin {
-                memory.supernodes.insert(home.address.clone(), pin.to_string());
-            }
-        }
+        homes::remember(&self.homes, &mut memory);
         for peer in self.peers.values() {
             let addresses = peer.addresses();
             if !addresses.is_empty() {
@@ -406,10 +448,12 @@ impl Control {
                 self.on_home_up(place, (remote, exporter), fingerprint);
             }
             LinkEvent::Message { link: LinkId::Dialled(place), message, .. } => self.on_home_message(place, &message),
-            LinkEvent::Down { link: LinkId::Dialled(place), reason } => self.on_home_down(place, reason),
+            LinkEvent::Down { link: LinkId::Dialled(place), reason } => {
+                self.on_home_down(place, reason, LinkEnd::Theirs);
+            }
             LinkEvent::Up { link: LinkId::Accepted(link), remote, exporter, .. } => {
                 if let Some(supernode) = &mut self.serving {
-                    supernode.on_up(link, remote, exporter);
+                    supernode.on_up(&mut self.fx, link, remote, exporter);
                 }
             }
             LinkEvent::Message { link: LinkId::Accepted(link), remote, message } => {

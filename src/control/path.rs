@@ -25,17 +25,65 @@ const SILENCE_MIN: Duration = Duration::from_millis(500);
 const SUSPECT_PROBES: u32 = 3;
 /// Time between them, at least.
 const SUSPECT_GAP: Duration = Duration::from_millis(250);
+/// A path is doubted when the peer is heard by another one, at most this often...
+const DOUBT_GAP: Duration = Duration::from_secs(1);
+/// ...and probed once more after this time, at least.
+const DOUBT_PATIENCE: Duration = Duration::from_millis(150);
 /// A relay that failed is not taken again before this, if there is another.
 const RELAY_REST: Duration = Duration::from_secs(10);
 /// Probes in flight to one peer that are remembered.
 const OUTSTANDING_MAX: usize = 128;
 
-/// One way through a supernode.
+/// What a relayed way that loses everything seems to take longer; one that loses a tenth, a tenth of it.
+const LOSS_COST: Duration = Duration::from_millis(500);
+/// A probe through a relay that was not answered when the next one goes out, this much later, is lost.
+const RELAY_LOST: Duration = Duration::from_secs(1);
+/// Shares of loss: this many are all.
+const LOSS_ALL: u32 = 1024;
+/// A way probed less often than this is not known yet.
+const KNOWN_AFTER: u32 = 2;
+
+/// One way through a supernode: both legs, there and back.
 #[derive(Clone, Copy, Debug)]
 struct RelayWay {
     relay: RelayId,
     rtt: Option<Duration>,
+    /// Answers to probes.
+    answers: u32,
+    /// The probe that waits for its answer.
+    asked: Option<Time>,
+    /// Of [`LOSS_ALL`], of late.
+    loss: u32,
     failed: Option<Time>,
+}
+
+impl RelayWay {
+    const fn new(relay: RelayId) -> Self {
+        Self { relay, rtt: None, answers: 0, asked: None, loss: 0, failed: None }
+    }
+
+    fn on_probe(&mut self, now: Time) {
+        match self.asked {
+            Some(asked) if now.since(asked) < RELAY_LOST => return,
+            Some(_) => self.loss += (LOSS_ALL - self.loss) / 8,
+            None => {}
+        }
+        self.asked = Some(now);
+    }
+
+    fn on_answer(&mut self, rtt: Duration) {
+        let smooth = |old: Duration| if self.answers == 0 { rtt } else { (old * 3 + rtt) / 4 };
+        self.rtt = Some(self.rtt.map_or(rtt, smooth));
+        self.answers += 1;
+        self.asked = None;
+        self.loss -= self.loss.div_ceil(8);
+        self.failed = None;
+    }
+
+    /// What it takes, losses counted as time.
+    fn cost(&self) -> Duration {
+        self.rtt.map_or(Duration::MAX, |rtt| rtt + LOSS_COST * self.loss / LOSS_ALL)
+    }
 }
 
 /// What the path in use deserves.
@@ -69,6 +117,7 @@ pub struct Paths {
     why: &'static str,
     outstanding: BTreeMap<u64, (Path, Time)>,
     suspect: Option<(Time, u32)>,
+    doubted: Option<Time>,
 }
 
 impl Paths {
@@ -98,7 +147,7 @@ impl Paths {
     /// The peer can be reached through the supernode of `leg`.
     pub fn add_relay(&mut self, leg: LegId, relay: RelayId) {
         if self.relays.get(&leg).is_none_or(|way| way.relay != relay) {
-            self.relays.insert(leg, RelayWay { relay, rtt: None, failed: None });
+            self.relays.insert(leg, RelayWay::new(relay));
             if self.current.is_some_and(|path| matches!(path, Path::Relayed(old, _) if old == leg)) {
                 self.current = None;
             }
@@ -119,6 +168,15 @@ impl Paths {
         self.relays.iter().map(|(leg, way)| Path::Relayed(*leg, way.relay))
     }
 
+    /// The way through a supernode, other than the path in use, that was probed longest ago.
+    pub fn relay_to_measure(&self) -> Option<Path> {
+        let others = self.relays.iter().map(|(leg, way)| (way.asked, way.answers, Path::Relayed(*leg, way.relay)));
+        let oldest = others
+            .filter(|(.., path)| self.current != Some(*path))
+            .min_by_key(|(asked, answers, _)| (*asked, *answers));
+        oldest.map(|(.., path)| path)
+    }
+
     /// A probe with `token` goes out on `path`.
     pub fn on_probe(&mut self, now: Time, token: u64, path: Path) {
         if self.outstanding.len() >= OUTSTANDING_MAX {
@@ -126,8 +184,13 @@ impl Paths {
             self.outstanding.remove(&oldest.unwrap_or_default());
         }
         self.outstanding.insert(token, (path, now));
-        if let Path::Direct(addr) = path {
-            self.candidates.on_probe(now, addr);
+        match path {
+            Path::Direct(addr) => self.candidates.on_probe(now, addr),
+            Path::Relayed(leg, _) => {
+                if let Some(way) = self.relays.get_mut(&leg) {
+                    way.on_probe(now);
+                }
+            }
         }
     }
 
@@ -136,7 +199,10 @@ impl Paths {
     pub fn on_answer(&mut self, now: Time, token: u64, from: Path) -> Option<Path> {
         let (path, sent) = self.outstanding.get(&token).copied().filter(|(path, _)| *path == from)?;
         self.outstanding.remove(&token);
-        self.prove(now, path, now.since(sent));
+        match path {
+            Path::Direct(_) => self.prove(now, path, now.since(sent)),
+            Path::Relayed(leg, _) => self.relays.get_mut(&leg)?.on_answer(now.since(sent)),
+        }
         self.outstanding.retain(|_, (other, at)| *other != path || *at > sent);
         if self.current == Some(path) {
             self.suspect = None;
@@ -153,7 +219,7 @@ impl Paths {
             }
             Path::Relayed(leg, _) => {
                 if let Some(way) = self.relays.get_mut(&leg) {
-                    way.rtt = Some(rtt);
+                    way.rtt.get_or_insert(rtt);
                     way.failed = None;
                 }
             }
@@ -195,6 +261,19 @@ impl Paths {
         }
     }
 
+    /// The path in use may carry no more: it is to be probed now. Gives when to look whether it does.
+    pub fn doubt(&mut self, now: Time) -> Option<Duration> {
+        let current = self.current?;
+        let rested = self.doubted.is_none_or(|at| now.since(at) >= DOUBT_GAP);
+        if !rested || self.suspect.is_some() {
+            return None;
+        }
+        let patience = DOUBT_PATIENCE.max(self.rtt(current).unwrap_or_default() * 3 / 2);
+        self.doubted = Some(now);
+        self.suspect = Some((now + patience, SUSPECT_PROBES - 1));
+        Some(patience)
+    }
+
     /// The path in use carries nothing any more; another takes its place.
     pub fn on_dead(&mut self, now: Time) -> Option<Change> {
         let dead = self.current?;
@@ -228,6 +307,8 @@ impl Paths {
         self.current = best;
         self.since = now;
         self.suspect = None;
+        // A probe that was lost long before says nothing about the way as it is now.
+        self.outstanding.retain(|_, (path, sent)| Some(*path) != best || now.since(*sent) < RELAY_LOST);
         self.why = reason;
         Some(Change { path: best, reason })
     }
@@ -238,9 +319,25 @@ impl Paths {
             std::cmp::Ordering::Less => true,
             std::cmp::Ordering::Greater => false,
             std::cmp::Ordering::Equal => {
-                let (old, new) = (self.rtt(current).unwrap_or(Duration::MAX), self.rtt(best).unwrap_or(Duration::MAX));
-                now.since(self.since) >= HOLD && new < old / 10 * 9 && new + BETTER_BY < old
+                let (old, new) = (self.cost(current), self.cost(best));
+                let is_held = now.since(self.since) < HOLD && self.is_measured(current);
+                !is_held && new < old / 10 * 9 && new + BETTER_BY < old
             }
+        }
+    }
+
+    fn cost(&self, path: Path) -> Duration {
+        match path {
+            Path::Direct(_) => self.rtt(path).unwrap_or(Duration::MAX),
+            Path::Relayed(leg, _) => self.relays.get(&leg).map_or(Duration::MAX, RelayWay::cost),
+        }
+    }
+
+    /// Whether its round trip was seen more than by chance.
+    fn is_measured(&self, path: Path) -> bool {
+        match path {
+            Path::Direct(_) => true,
+            Path::Relayed(leg, _) => self.relays.get(&leg).is_some_and(|way| way.answers >= KNOWN_AFTER),
         }
     }
 
@@ -265,7 +362,7 @@ impl Paths {
 
     fn best_relay(&self, now: Time) -> Option<Path> {
         let rests = |way: &RelayWay| way.failed.is_some_and(|at| now.since(at) < RELAY_REST);
-        let key = |way: &RelayWay| (rests(way), way.rtt.unwrap_or(Duration::MAX));
+        let key = |way: &RelayWay| (rests(way), way.cost());
         self.relays.iter().min_by_key(|(_, way)| key(way)).map(|(leg, way)| Path::Relayed(*leg, way.relay))
     }
 

@@ -6,7 +6,9 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use super::certificates::Certificates;
 use super::effects::Effects;
+use super::freshness::Freshness;
 use super::handshake::{self, Initiator, Local, Responder};
 use super::mtu::Mtu;
 use super::path::{Change, Paths};
@@ -128,10 +130,12 @@ pub struct Peer {
     pub(super) liveness_due: bool,
     pub(super) probed: Time,
     pub(super) mtu_answers: Bucket,
+    /// When a supernode that does not carry was probed last.
+    pub(super) measured: Time,
     has_aes: bool,
     attempt: Option<Attempt>,
     answered: Option<Answered>,
-    newest: [u8; 12],
+    freshness: Freshness,
 }
 
 impl Peer {
@@ -153,10 +157,11 @@ impl Peer {
             liveness_due: false,
             probed: Time::START,
             mtu_answers: Bucket::new(MTU_ANSWERS, MTU_ANSWERS),
+            measured: now,
             has_aes: true,
             attempt: None,
             answered: None,
-            newest: [0; 12],
+            freshness: Freshness::default(),
         }
     }
 
@@ -257,19 +262,27 @@ impl Peer {
     }
 
     /// A RESP to our INIT, by `path`.
-    pub fn on_resp(&mut self, fx: &mut Effects, envelope: &Envelope<'_>, path: Path) {
+    pub(super) fn on_resp(
+        &mut self,
+        fx: &mut Effects,
+        certificates: &mut Certificates,
+        envelope: &Envelope<'_>,
+        path: Path,
+    ) {
         let answers = |attempt: &Attempt| Some(attempt.initiator.local_index) == envelope.receiver;
         if !self.attempt.as_ref().is_some_and(answers) {
             return fx.dropped(DropReason::HandshakeUnexpected);
         }
         let Some(mut attempt) = self.attempt.take() else { return };
-        match attempt.initiator.finish(envelope) {
+        match attempt.initiator.finish(envelope, certificates) {
             Ok((payload, keys)) => {
                 fx.timers.cancel(Timer::Handshake(self.port));
                 self.has_aes = payload.has_aes;
                 // Now we know that AES is slow there: these keys carry frames until the next ones are made.
                 let is_slow = keys.suite == Suite::AesGcm && !payload.has_aes;
                 let rekey = if is_slow { Duration::ZERO } else { REKEY_AFTER };
+                // It answers our own INIT: fresh, whatever its clock says.
+                self.freshness.note(payload.boot, payload.timestamp);
                 fx.commands.push_back(Command::Install { port: self.port, keys, confirmed: true });
                 fx.send(self.port, path, &Message::Confirm);
                 fx.timers.set(Timer::Rekey(self.port), fx.now + rekey);
@@ -299,8 +312,13 @@ impl Peer {
         responder: Responder,
         (mac1, path): ([u8; 16], Path),
     ) {
-        if responder.payload.timestamp <= self.newest {
-            return fx.dropped(DropReason::HandshakeReplayed);
+        let (boot, timestamp) = (responder.payload.boot, responder.payload.timestamp);
+        if !self.freshness.is_fresh(boot, timestamp) {
+            fx.dropped(DropReason::HandshakeReplayed);
+            if self.freshness.prompts(fx.now, boot) {
+                self.on_old_init(fx, me, local, certificate, path);
+            }
+            return;
         }
         let stays_initiator =
             self.attempt.as_ref().is_some_and(|attempt| attempt.tries < 2) && me.identity.id() < self.id;
@@ -313,7 +331,6 @@ impl Peer {
             let patience = fx.jittered(CONFIRM_PATIENCE);
             fx.timers.set(Timer::Handshake(self.port), fx.now + patience);
         }
-        let (boot, timestamp) = (responder.payload.boot, responder.payload.timestamp);
         self.has_aes = responder.payload.has_aes;
         let index = fx.new_index(self.port);
         let payload = me.payload(fx, certificate);
@@ -321,12 +338,22 @@ impl Peer {
             fx.indices.remove(&index);
             return;
         };
-        self.newest = timestamp;
+        self.freshness.note(boot, timestamp);
         fx.commands.push_back(Command::Install { port: self.port, keys, confirmed: false });
         fx.commands.push_back(Command::SendPlain { path, packet: packet.clone() });
         fx.answered.insert(mac1, self.port);
         if let Some(old) = self.answered.replace(Answered { mac1, packet, path, boot, at: fx.now }) {
             fx.answered.remove(&old.mac1);
+        }
+    }
+
+    /// A genuine INIT of another boot, but older than one we have seen: replayed, or the peer has restarted with its
+    /// clock set back. It can show which by answering ours.
+    fn on_old_init(&mut self, fx: &mut Effects, me: &Me, local: Local<'_>, certificate: &Certificate, path: Path) {
+        self.begin_handshake(fx, me, local, certificate);
+        let is_used = self.paths.current() == Some(path);
+        if let Some(attempt) = self.attempt.as_ref().filter(|_| !is_used) {
+            fx.commands.push_back(Command::SendPlain { path, packet: attempt.packet.clone() });
         }
     }
 
@@ -363,6 +390,9 @@ impl Peer {
         }
         if is_new {
             self.punch = Punch::default();
+            for relay in self.paths.relays().collect::<Vec<_>>() {
+                self.probe(fx, relay);
+            }
             let wait = fx.jittered(KEEPALIVE);
             fx.timers.set(Timer::Keepalive(self.port), fx.now + wait);
             fx.timers.set(Timer::Punch(self.port), fx.now);
@@ -381,6 +411,16 @@ impl Peer {
         let (overlay, peer, name, path) = (self.overlay, self.id, self.name.clone(), fx.describe(change.path));
         fx.events.push_back(Event::PathChanged { overlay, peer, name, path, reason: change.reason });
         fx.timers.set_earlier(Timer::Remember, fx.now + Duration::from_secs(2));
+    }
+
+    /// Its keys may be known twice: new ones are made at once.
+    pub fn on_resumed(&mut self, fx: &mut Effects) {
+        if self.state == PeerState::Up {
+            self.on_gone(fx, "this host was restored");
+        }
+        self.drop_attempt(fx);
+        self.state = PeerState::Connecting;
+        fx.timers.set(Timer::Handshake(self.port), fx.now);
     }
 
     /// It left, or was not heard for too long: no keys, no path, no MACs.

@@ -28,6 +28,9 @@ const REDIAL: [Duration; 5] = [
     Duration::from_millis(1500),
     Duration::from_secs(3),
 ];
+/// A supernode that ends or restarts loses all its nodes in the same instant: they come back within this time,
+/// each at a moment of its own.
+const SPREAD: Duration = Duration::from_secs(1);
 /// A dial that has not come to an end by then is given up.
 const DIAL_PATIENCE: Duration = Duration::from_secs(10);
 /// A quiet link is asked this often...
@@ -36,8 +39,24 @@ const PING_IDLE: Duration = Duration::from_secs(5);
 const PING_BUSY: Duration = Duration::from_secs(1);
 /// ...and is dead when a ping was not answered for this long.
 const PING_PATIENCE: Duration = Duration::from_secs(3);
+/// Where something is wrong with other paths, a supernode is asked at once and must answer within three round trips,
+/// or this time if that is longer: our address may have changed, of which QUIC at the other end wants to hear nothing.
+const HURRY: Duration = Duration::from_millis(500);
+/// Not again before this.
+const HURRY_GAP: Duration = Duration::from_secs(2);
+/// Routes follow addresses after a moment.
+const NEW_ADDRESS_REST: Duration = Duration::from_millis(50);
 /// A refused registration is tried again after this time.
 const REFUSED_REST: Duration = Duration::from_secs(60);
+
+/// Who ended a link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LinkEnd {
+    /// The supernode, or whoever made the link break.
+    Theirs,
+    /// We, who heard nothing.
+    Ours,
+}
 
 /// Where an overlay stands at a supernode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,35 +93,92 @@ pub struct Home {
     pub rtt: Option<Duration>,
     /// Its address, while the link stands.
     pub remote: Option<SocketAddr>,
+    /// Where it was reached last, in this run or an earlier one.
+    pub reached: Option<SocketAddr>,
+    /// Whether another supernode told of it.
+    pub is_learned: bool,
     /// Where it sees us.
     pub seen: Option<SocketAddr>,
     /// By overlay.
     pub registrations: BTreeMap<OverlayIndex, Registration>,
+    /// Why it is not up, in words.
+    pub trouble: Option<String>,
     exporter: [u8; 32],
     failures: usize,
-    ping: Option<(u64, Time)>,
+    ping: Option<Ping>,
+    hurried: Option<Time>,
+}
+
+/// A PING on its way.
+#[derive(Clone, Copy, Debug)]
+struct Ping {
+    nonce: u64,
+    sent: Time,
+    /// Without an answer by then, the link is dead.
+    until: Time,
 }
 
 impl Home {
-    /// Not dialled yet.
-    pub fn new(place: usize, settings: &SupernodeSettings, remembered: Option<Fingerprint>) -> Self {
+    /// Not dialled yet, and not asked to.
+    pub fn new(place: usize, settings: &SupernodeSettings) -> Self {
         Self {
             place,
             address: settings.address.clone(),
-            pin: settings.pin.or(remembered),
-            state: LinkState::Connecting,
+            pin: settings.pin,
+            state: LinkState::Spare,
             rtt: None,
             remote: None,
+            reached: None,
+            is_learned: false,
             seen: None,
             registrations: BTreeMap::new(),
+            trouble: None,
             exporter: [0; 32],
             failures: 0,
             ping: None,
+            hurried: None,
         }
     }
 
     const fn link(&self) -> LinkId {
         LinkId::Dialled(self.place)
+    }
+
+    /// Whether it is worth a place among those we register at: it answers, or may.
+    pub fn is_promising(&self) -> bool {
+        match self.state {
+            LinkState::Up | LinkState::Spare => true,
+            LinkState::Connecting => self.failures < 2,
+            LinkState::Down => self.failures == 0 && self.registrations.is_empty(),
+        }
+    }
+
+    /// It is needed: dialled from now on.
+    pub fn engage(&mut self, fx: &mut Effects) {
+        if self.state == LinkState::Spare {
+            self.state = LinkState::Connecting;
+            self.failures = 0;
+            fx.timers.set(Timer::Link(self.place), fx.now);
+        }
+    }
+
+    /// It is not needed any more. Gives what was registered there.
+    pub fn release(&mut self, fx: &mut Effects) -> Vec<(OverlayIndex, Registration)> {
+        if self.state == LinkState::Spare {
+            return Vec::new();
+        }
+        for (_, leg) in self.legs() {
+            fx.drop_leg(leg);
+        }
+        fx.links.push_back(LinkCommand::Close { link: self.link() });
+        for timer in [Timer::Link, Timer::Ping] {
+            fx.timers.cancel(timer(self.place));
+        }
+        let registrations = std::mem::take(&mut self.registrations);
+        let settings = SupernodeSettings { address: self.address.clone(), pin: self.pin };
+        let (reached, is_learned) = (self.reached, self.is_learned);
+        *self = Self { reached, is_learned, ..Self::new(self.place, &settings) };
+        registrations.into_iter().collect()
     }
 
     /// [`Timer::Link`]: dial, or give a dial up.
@@ -112,14 +188,17 @@ impl Home {
         }
         self.state = LinkState::Connecting;
         self.failures += 1;
-        let (link, address, pin) = (self.link(), self.address.clone(), self.pin);
-        fx.links.push_back(LinkCommand::Dial { link, address, pin });
+        let (link, address, pin, known) = (self.link(), self.address.clone(), self.pin, self.reached);
+        fx.links.push_back(LinkCommand::Dial { link, address, pin, known });
         fx.timers.set(Timer::Link(self.place), fx.now + DIAL_PATIENCE);
     }
 
     /// The link stands. Gives the exporter that registrations sign.
     pub fn on_up(&mut self, fx: &mut Effects, remote: SocketAddr, exporter: [u8; 32], shown: Option<Fingerprint>) {
         self.remote = Some(remote);
+        if self.reached.replace(remote) != Some(remote) {
+            fx.timers.set_earlier(Timer::Remember, fx.now + Duration::from_secs(2));
+        }
         self.exporter = exporter;
         self.ping = None;
         fx.timers.cancel(Timer::Link(self.place));
@@ -156,6 +235,7 @@ impl Home {
         registration.standing = Standing::Registered(leg);
         fx.commands.push_back(Command::SetLeg { leg, supernode, key });
         self.state = LinkState::Up;
+        self.trouble = None;
         self.failures = 0;
         Some(leg)
     }
@@ -174,7 +254,8 @@ impl Home {
     }
 
     /// REFUSED: the reason was told; later we ask again.
-    pub fn on_refused(&mut self, fx: &mut Effects, overlay: OverlayIndex) {
+    pub fn on_refused(&mut self, fx: &mut Effects, overlay: OverlayIndex, reason: &str) {
+        self.trouble = Some(reason.to_owned());
         if let Some(leg) = self.leg(overlay) {
             fx.drop_leg(leg);
         }
@@ -186,6 +267,12 @@ impl Home {
         }
     }
 
+    /// Overlays for which no answer has come.
+    pub fn asked(&self) -> Vec<OverlayIndex> {
+        let asked = self.registrations.iter().filter(|(_, registration)| registration.standing == Standing::Asked);
+        asked.map(|(overlay, _)| *overlay).collect()
+    }
+
     /// Overlays whose refusal is old enough to ask again.
     pub fn to_retry(&self, now: Time) -> Vec<OverlayIndex> {
         let rested = |standing| matches!(standing, Standing::Refused(at) if now.since(at) >= REFUSED_REST);
@@ -194,8 +281,8 @@ impl Home {
 
     /// PONG. `true` if we are seen somewhere else than before.
     pub fn on_pong(&mut self, fx: &Effects, nonce: u64, seen: SocketAddr) -> bool {
-        let Some((_, sent)) = self.ping.take_if(|(expected, _)| *expected == nonce) else { return false };
-        self.rtt = Some(fx.now.since(sent));
+        let Some(ping) = self.ping.take_if(|ping| ping.nonce == nonce) else { return false };
+        self.rtt = Some(fx.now.since(ping.sent));
         self.on_seen(seen)
     }
 
@@ -206,20 +293,50 @@ impl Home {
 
     /// [`Timer::Ping`]. `true` if the supernode is dead.
     pub fn on_ping_timer(&mut self, fx: &mut Effects, is_busy: bool) -> bool {
-        if self.ping.is_some_and(|(_, sent)| fx.now.since(sent) >= PING_PATIENCE) {
+        if self.ping.is_some_and(|ping| fx.now >= ping.until) {
             fx.links.push_back(LinkCommand::Close { link: self.link() });
             return true;
         }
-        if self.ping.is_none() {
-            let nonce = fx.rng.next_u64();
-            self.ping = Some((nonce, fx.now));
-            fx.tell(self.link(), &Message::Ping { nonce });
-        }
+        let until = match self.ping {
+            Some(ping) => ping.until,
+            None => self.send_ping(fx, PING_PATIENCE),
+        };
         let wait = if is_busy || self.rtt.is_none() { PING_BUSY } else { PING_IDLE };
-        let asked = self.ping.map_or(fx.now, |(_, sent)| sent);
-        let next = (fx.now + wait).min((asked + PING_PATIENCE).max(fx.now + Duration::from_millis(1)));
-        fx.timers.set(Timer::Ping(self.place), next);
+        fx.timers.set(Timer::Ping(self.place), until.min(fx.now + wait));
         false
+    }
+
+    fn send_ping(&mut self, fx: &mut Effects, patience: Duration) -> Time {
+        let (nonce, until) = (fx.rng.next_u64(), fx.now + patience);
+        self.ping = Some(Ping { nonce, sent: fx.now, until });
+        fx.tell(self.link(), &Message::Ping { nonce });
+        until
+    }
+
+    /// Something tells that this link may be dead: it has to show that it is not, soon.
+    pub fn hurry(&mut self, fx: &mut Effects) {
+        let rested = self.hurried.is_none_or(|at| fx.now.since(at) >= HURRY_GAP);
+        if self.state == LinkState::Up && rested {
+            self.hurried = Some(fx.now);
+            let patience = HURRY.max(self.rtt.unwrap_or_default() * 3).min(PING_PATIENCE);
+            let until = self.send_ping(fx, patience);
+            fx.timers.set_earlier(Timer::Ping(self.place), until);
+        }
+    }
+
+    /// This host has other addresses: a link that stands must show that it still does, a dial begins anew.
+    pub fn on_new_addresses(&mut self, fx: &mut Effects) {
+        match self.state {
+            LinkState::Up => {
+                self.hurried = None;
+                self.hurry(fx);
+            }
+            LinkState::Connecting | LinkState::Down if self.remote.is_none() => {
+                self.failures = self.failures.min(1);
+                fx.timers.set(Timer::Link(self.place), fx.now + NEW_ADDRESS_REST);
+            }
+            LinkState::Connecting | LinkState::Down | LinkState::Spare => {}
+        }
     }
 
     /// It relays for us now: look more often.
@@ -229,11 +346,14 @@ impl Home {
         }
     }
 
-    /// The link is gone. Gives what was registered; a new dial follows.
-    pub fn on_down(&mut self, fx: &mut Effects, reason: String) -> Vec<(OverlayIndex, Registration)> {
+    /// The link is gone, ended by the other side or, after silence, by us. Gives what was registered; a new dial
+    /// follows.
+    pub fn on_down(&mut self, fx: &mut Effects, reason: String, end: LinkEnd) -> Vec<(OverlayIndex, Registration)> {
+        let stood = self.remote.is_some();
         if self.state == LinkState::Up || self.failures == 1 {
-            fx.events.push_back(Event::SupernodeLost { supernode: self.address.clone(), reason });
+            fx.events.push_back(Event::SupernodeLost { supernode: self.address.clone(), reason: reason.clone() });
         }
+        self.trouble = Some(reason);
         for (_, leg) in self.legs() {
             fx.drop_leg(leg);
         }
@@ -242,7 +362,15 @@ impl Home {
         self.rtt = None;
         self.ping = None;
         fx.timers.cancel(Timer::Ping(self.place));
-        let rest = fx.jittered(REDIAL[self.failures.min(REDIAL.len() - 1)]);
+        let is_refused = |registration: &Registration| matches!(registration.standing, Standing::Refused(_));
+        let rest = match end {
+            // It closes links that have nothing to do there.
+            _ if !self.registrations.is_empty() && self.registrations.values().all(is_refused) => {
+                fx.jittered(REFUSED_REST)
+            }
+            LinkEnd::Theirs if stood => fx.within(SPREAD),
+            LinkEnd::Theirs | LinkEnd::Ours => fx.jittered(REDIAL[self.failures.min(REDIAL.len() - 1)]),
+        };
         fx.timers.set(Timer::Link(self.place), fx.now + rest);
         std::mem::take(&mut self.registrations).into_iter().collect()
     }

@@ -87,6 +87,9 @@ pub struct SupernodeStatus {
     pub state: LinkState,
     /// Of the control link.
     pub rtt_us: Option<u64>,
+    /// Why it is not up, in words, if that is known.
+    #[serde(default)]
+    pub reason: Option<String>,
 }
 
 /// Of a control link.
@@ -99,6 +102,8 @@ pub enum LinkState {
     Connecting,
     /// Waiting to dial again, or refused.
     Down,
+    /// Not needed as long as enough others are up.
+    Spare,
 }
 
 /// Another member.

@@ -59,6 +59,7 @@ impl Control {
             address: home.address.clone(),
             state: home.state,
             rtt_us: micros(home.rtt),
+            reason: home.trouble.clone(),
         };
         OverlayStatus {
             name: self.overlays[index.0].name.clone(),

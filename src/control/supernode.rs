@@ -3,20 +3,27 @@
 //! It verifies members by the overlay id alone, tells members of each other, hands out relay legs,
 //! and keeps nothing that would let it read or join (DESIGN: "introduces, reflects, relays, reads nothing").
 
-use std::collections::BTreeMap;
+mod push;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
 
 use rand_chacha::rand_core::RngCore;
 
 use super::effects::Effects;
 use super::report::{ServedOverlay, Serving};
+use super::timers::Timer;
 use crate::datapath::Command;
 use crate::datapath::limit::Bucket;
 use crate::keys::{NodeId, OverlayId, verify};
-use crate::seam::{Event, LinkCommand, LinkId, ServeSettings};
+use crate::seam::{Event, LinkCommand, LinkId, ServeSettings, SupernodeSettings};
+use crate::time::Time;
+use crate::wire::DecodeError;
 use crate::wire::certificate::Certificate;
-use crate::wire::message::{Member, Message, ROSTER_MAX, Refusal, registration};
+use crate::wire::message::{Member, Message, OtherSupernode, Refusal, registration};
 use crate::wire::relay::{LegKey, RelayId};
+use crate::wire::version::Version;
 
 /// Most members of one overlay.
 pub const MEMBERS_MAX: usize = 4096;
@@ -28,6 +35,10 @@ pub const PER_ADDRESS_MAX: usize = 1024;
 const LINK_RATE: u32 = 10;
 /// And at once: every overlay registers at the start.
 const LINK_BURST: u32 = 200;
+/// A link that has not registered by then is closed: a node does at once.
+const REGISTER_PATIENCE: Duration = Duration::from_secs(10);
+/// Where a certificate names its overlay (protocol.md section 3).
+const CERTIFICATE_OVERLAY: std::ops::Range<usize> = 4..36;
 /// Most overlays of one link.
 const PER_LINK_MAX: usize = 64;
 
@@ -38,6 +49,8 @@ struct ServedLink {
     exporter: [u8; 32],
     registered: BTreeMap<OverlayId, RelayId>,
     limit: Bucket,
+    /// Whether it has registered, and was told of other supernodes then.
+    is_told: bool,
 }
 
 #[derive(Debug)]
@@ -55,6 +68,10 @@ struct Registered {
 struct Served {
     members: BTreeMap<RelayId, Registered>,
     by_node: BTreeMap<NodeId, RelayId>,
+    /// Members that the others are to hear of.
+    changed: BTreeSet<RelayId>,
+    /// Members that are gone, of which the others are to hear.
+    gone: Vec<RelayId>,
 }
 
 /// What a supernode knows. All of it is told again by the members after a restart.
@@ -65,6 +82,12 @@ pub struct Supernode {
     overlays: BTreeMap<OverlayId, Served>,
     overlay_of: BTreeMap<RelayId, OverlayId>,
     per_address: BTreeMap<IpAddr, usize>,
+    /// Links that have not registered yet, and by when they must.
+    newcomers: VecDeque<(Time, u64)>,
+    /// Overlays in which something is to be told.
+    to_push: BTreeSet<OverlayId>,
+    /// Not before this.
+    next_push: Time,
 }
 
 impl Supernode {
@@ -74,11 +97,11 @@ impl Supernode {
     }
 
     /// A node dialled us.
-    pub fn on_up(&mut self, link: u64, remote: SocketAddr, exporter: [u8; 32]) {
-        self.links.insert(
-            link,
-            ServedLink { remote, exporter, registered: BTreeMap::new(), limit: Bucket::new(LINK_RATE, LINK_BURST) },
-        );
+    pub fn on_up(&mut self, fx: &mut Effects, link: u64, remote: SocketAddr, exporter: [u8; 32]) {
+        self.newcomers.push_back((fx.now + REGISTER_PATIENCE, link));
+        fx.timers.set_earlier(Timer::Newcomers, fx.now + REGISTER_PATIENCE);
+        let limit = Bucket::new(LINK_RATE, LINK_BURST);
+        self.links.insert(link, ServedLink { remote, exporter, registered: BTreeMap::new(), limit, is_told: false });
     }
 
     /// A node is gone.
@@ -86,6 +109,28 @@ impl Supernode {
         let Some(link) = self.links.remove(&link) else { return };
         for (overlay, relay) in link.registered {
             self.remove(fx, overlay, relay);
+        }
+    }
+
+    /// [`Timer::Newcomers`]: whoever is connected and has not registered by now takes the place of others.
+    pub fn on_newcomers_timer(&mut self, fx: &mut Effects) {
+        while let Some((_, link)) = self.newcomers.front().copied().filter(|(until, _)| *until <= fx.now) {
+            self.newcomers.pop_front();
+            if self.links.get(&link).is_some_and(|link| !link.is_told) {
+                fx.links.push_back(LinkCommand::Close { link: LinkId::Accepted(link) });
+                self.on_down(fx, link);
+            }
+        }
+        if let Some((until, _)) = self.newcomers.front() {
+            fx.timers.set(Timer::Newcomers, *until);
+        }
+    }
+
+    /// Every link ends, and with it every leg: the nodes come back and get new ones.
+    pub fn on_resumed(&mut self, fx: &mut Effects) {
+        for link in self.links.keys().copied().collect::<Vec<_>>() {
+            fx.links.push_back(LinkCommand::Close { link: LinkId::Accepted(link) });
+            self.on_down(fx, link);
         }
     }
 
@@ -98,8 +143,9 @@ impl Supernode {
         self.follow(fx, link, remote);
         let Ok(Some(message)) = Message::parse(bytes) else { return };
         match message {
-            Message::Register { certificate, signature, directory } => {
-                self.on_register(fx, link, remote, (&certificate, &signature, directory));
+            Message::Register { certificate, signature, directory, version } => {
+                let told = (&*certificate, &signature, directory, version);
+                self.on_register(fx, link, remote, told);
             }
             Message::Ping { nonce } => fx.tell(LinkId::Accepted(link), &Message::Pong { nonce, seen: remote }),
             Message::Update { overlay, directory } => self.on_update(fx, link, overlay, directory),
@@ -113,7 +159,8 @@ impl Supernode {
             | Message::Refused { .. }
             | Message::Pong { .. }
             | Message::Roster { .. }
-            | Message::Gone { .. } => {}
+            | Message::Gone { .. }
+            | Message::Supernodes { .. } => {}
         }
     }
 
@@ -136,14 +183,19 @@ impl Supernode {
         fx: &mut Effects,
         link: u64,
         remote: SocketAddr,
-        (certificate, signature, directory): (&[u8], &[u8; 64], Vec<u8>),
+        (certificate, signature, directory, version): (&[u8], &[u8; 64], Vec<u8>, Version),
     ) {
-        match self.admit(link, remote, certificate, signature) {
-            Ok(certificate) => self.add(fx, (link, remote), &certificate, directory),
+        let claimed = claimed_overlay(certificate);
+        let admitted = match version.suits(Version::OURS) {
+            true => self.admit(link, remote, certificate, signature),
+            false => Err((None, Refusal::Version)),
+        };
+        match admitted {
+            Ok(certificate) => self.add(fx, (link, remote), &certificate, (directory, version)),
             Err((overlay, reason)) => {
                 fx.events.push_back(Event::MemberRefused { from: remote, reason: reason.text() });
-                let overlay = overlay.unwrap_or(OverlayId([0; 32]));
-                fx.tell(LinkId::Accepted(link), &Message::Refused { overlay, reason });
+                let overlay = overlay.unwrap_or(claimed);
+                refuse(fx, link, overlay, reason);
             }
         }
     }
@@ -155,7 +207,11 @@ impl Supernode {
         certificate: &[u8],
         signature: &[u8; 64],
     ) -> Result<Certificate, (Option<OverlayId>, Refusal)> {
-        let certificate = Certificate::parse(certificate).map_err(|_| (None, Refusal::Certificate))?;
+        let unread = |error| {
+            let is_later = error == DecodeError::Version;
+            (None, if is_later { Refusal::Version } else { Refusal::Certificate })
+        };
+        let certificate = Certificate::parse(certificate).map_err(unread)?;
         let overlay = certificate.overlay;
         let refused = |reason| (Some(overlay), reason);
         let link = self.links.get(&link).ok_or(refused(Refusal::Full))?;
@@ -184,7 +240,7 @@ impl Supernode {
         fx: &mut Effects,
         (link, remote): (u64, SocketAddr),
         certificate: &Certificate,
-        directory: Vec<u8>,
+        (directory, version): (Vec<u8>, Version),
     ) {
         let overlay = certificate.overlay;
         let of_link = self.links.get(&link).and_then(|link| link.registered.get(&overlay).copied());
@@ -196,8 +252,11 @@ impl Supernode {
         let mut key = LegKey([0; 16]);
         fx.rng.fill_bytes(&mut key.0);
         fx.commands.push_back(Command::SetChannel { relay, overlay, addr: remote, key });
-        fx.tell(LinkId::Accepted(link), &Message::Welcome { overlay, relay, key, seen: remote });
-        let told = Member { relay, seen: remote, certificate: certificate.bytes().to_vec(), directory };
+        fx.tell(
+            LinkId::Accepted(link),
+            &Message::Welcome { overlay, relay, key, seen: remote, version: Version::OURS },
+        );
+        let told = Member { relay, seen: remote, certificate: certificate.bytes().to_vec(), directory, version };
         let served = self.overlays.entry(overlay).or_default();
         served.members.insert(
             relay,
@@ -215,6 +274,7 @@ impl Supernode {
         if let Some(link) = self.links.get_mut(&link) {
             link.registered.insert(overlay, relay);
         }
+        self.tell_of_others(fx, link);
         fx.events.push_back(Event::MemberJoined { overlay, member: certificate.node, from: remote });
         self.tell_roster(fx, overlay, relay, link);
         self.announce(fx, overlay, relay);
@@ -224,7 +284,7 @@ impl Supernode {
     fn replace(&mut self, fx: &mut Effects, overlay: OverlayId, old: RelayId, by: u64) {
         let member = self.overlays.get(&overlay).and_then(|served| served.members.get(&old));
         if let Some(link) = member.map(|member| member.link).filter(|link| *link != by) {
-            fx.tell(LinkId::Accepted(link), &Message::Refused { overlay, reason: Refusal::Replaced });
+            refuse(fx, link, overlay, Refusal::Replaced);
         }
         self.remove(fx, overlay, old);
     }
@@ -235,29 +295,6 @@ impl Supernode {
             if !self.overlay_of.contains_key(&relay) {
                 return relay;
             }
-        }
-    }
-
-    /// Everybody else, to a new member.
-    fn tell_roster(&self, fx: &mut Effects, overlay: OverlayId, to: RelayId, link: u64) {
-        let Some(served) = self.overlays.get(&overlay) else { return };
-        let others = served.members.iter().filter(|(relay, _)| **relay != to).map(|(_, member)| member.told.clone());
-        let others = others.collect::<Vec<_>>();
-        let mut reset = true;
-        for members in others.chunks(ROSTER_MAX) {
-            let message = Message::Roster { overlay, reset, members: members.to_vec() };
-            fx.tell(LinkId::Accepted(link), &message);
-            reset = false;
-        }
-    }
-
-    /// A new or changed member, to everybody else.
-    fn announce(&self, fx: &mut Effects, overlay: OverlayId, relay: RelayId) {
-        let Some(served) = self.overlays.get(&overlay) else { return };
-        let Some(member) = served.members.get(&relay) else { return };
-        let message = Message::Roster { overlay, reset: false, members: vec![member.told.clone()] };
-        for other in served.members.values().filter(|other| other.node != member.node) {
-            fx.tell(LinkId::Accepted(other.link), &message);
         }
     }
 
@@ -285,12 +322,10 @@ impl Supernode {
         }
         fx.commands.push_back(Command::DropChannel { relay });
         fx.events.push_back(Event::MemberLeft { overlay, member: gone.node });
-        let message = Message::Gone { overlay, relays: vec![relay] };
-        for other in served.members.values() {
-            fx.tell(LinkId::Accepted(other.link), &message);
-        }
         if served.members.is_empty() {
             self.overlays.remove(&overlay);
+        } else {
+            self.announce_gone(fx, overlay, relay);
         }
     }
 
@@ -302,6 +337,16 @@ impl Supernode {
         };
         Serving { overlays: self.overlays.iter().map(overlay).collect(), counters }
     }
+}
+
+fn refuse(fx: &mut Effects, link: u64, overlay: OverlayId, reason: Refusal) {
+    fx.tell(LinkId::Accepted(link), &Message::Refused { overlay, reason, version: Version::OURS });
+}
+
+/// The overlay that a certificate is for by its own word; zero if it has no room for one.
+fn claimed_overlay(certificate: &[u8]) -> OverlayId {
+    let word = certificate.get(CERTIFICATE_OVERLAY).and_then(|id| id.try_into().ok());
+    OverlayId(word.unwrap_or_default())
 }
 
 #[cfg(test)]

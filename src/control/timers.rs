@@ -29,6 +29,10 @@ pub enum Timer {
     Announce,
     /// Say that nobody is there.
     Alone(OverlayIndex),
+    /// Tell members of each other (as a supernode).
+    Push,
+    /// Close links that have not registered (as a supernode).
+    Newcomers,
     /// Write down what should survive.
     Remember,
 }
@@ -47,6 +51,8 @@ impl Timer {
             Self::Mtu(_) => "mtu",
             Self::Announce => "announce",
             Self::Alone(_) => "alone",
+            Self::Push => "roster push",
+            Self::Newcomers => "newcomers",
             Self::Remember => "remember",
         }
     }

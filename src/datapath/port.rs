@@ -31,6 +31,8 @@ pub(super) const MTU_HOPED: u16 = 1500;
 pub const MTU_FLOOR: u16 = 1280;
 /// A longer frame may make a packet above [`MTU_FLOOR`]: less IPv6, UDP, relay header and ours.
 const LARGE_FRAME: usize = MTU_FLOOR as usize - 48 - 24 - 33;
+/// A peer that goes on by another path than the one in use is reported this often.
+const NOTE_AGAIN: Duration = Duration::from_secs(1);
 
 /// A leg of ours at a supernode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -127,8 +129,8 @@ pub(super) struct Port {
     pub(super) activity: Activity,
     /// The control room watches this port; it is told once when frames begin to flow.
     pub(super) watched: bool,
-    /// A path other than the one in use that was reported already.
-    pub(super) noted: Option<Path>,
+    /// A path other than the one in use that was reported, and when.
+    pub(super) noted: Option<(Path, Time)>,
     pending: VecDeque<Held>,
     pending_bytes: usize,
 }
@@ -210,9 +212,12 @@ impl Port {
             self.activity.unanswered_since = None;
             return false;
         }
-        let news = self.noted != Some(path);
-        self.noted = Some(path);
-        news
+        let is_known = |(noted, at): (Path, Time)| noted == path && now.since(at) < NOTE_AGAIN;
+        if self.noted.is_some_and(is_known) {
+            return false;
+        }
+        self.noted = Some((path, now));
+        true
     }
 
     /// A packet went out; says whether the control room should begin to watch.

@@ -81,7 +81,8 @@ impl Timer {
     }
 }
 
-/// Notices when the host slept or its calendar was changed. For the log only: nothing depends on it.
+/// Notices when the calendar moves against the monotonic clock: somebody set it, or this is a virtual machine that
+/// was restored from a snapshot, whose monotonic clock goes on where it was then.
 #[derive(Debug)]
 pub struct JumpWatch {
     wall: Duration,

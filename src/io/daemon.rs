@@ -240,7 +240,8 @@ fn open_socket(
 fn node_settings(settings: Settings, identity: Identity, local: SocketAddr, memory: Memory) -> node::Settings {
     let mut supernodes = settings.supernodes;
     if settings.serve.is_some() && !settings.overlays.is_empty() {
-        supernodes.push(itself(local, identity.fingerprint()));
+        // In front, so that it is never spared: others reach us by it.
+        supernodes.insert(0, itself(local, identity.fingerprint()));
     }
     let overlays = settings.overlays.into_iter().map(|overlay| OverlaySettings {
         name: overlay.name,

@@ -24,6 +24,7 @@ use super::addresses::Surroundings;
 use super::clock::{self, JumpWatch, Timer};
 use super::events::EventLog;
 use super::quic::{Inbox, Links};
+use super::state::random;
 use super::tap::{self, Tap};
 use super::udp::{Sent, Underlay};
 use super::{Input, watch};
@@ -386,7 +387,17 @@ impl Driver {
         Ok(())
     }
 
-    /// Says so when the host slept or its calendar was changed; keys and paths mend themselves.
+    /// The calendar jumped ahead, as it does where a snapshot of this host was restored: then another host may use the
+    /// keys we have, with the same numbers. New ones cost each peer one round trip, if it was only somebody's hand.
+    /// A snapshot whose calendar nobody corrects, or that is younger than the jump that counts, goes unnoticed.
+    fn resume(&mut self, now: Time) {
+        match random() {
+            Ok(seed) => self.node.handle_resumed(now, clock::wall(), seed),
+            Err(error) => warn!(%error, "no new keys"),
+        }
+    }
+
+    /// Says so when the host slept or its calendar was changed; paths mend themselves.
     fn notice_jumps(&mut self, now: Time, armed_for: Time) {
         let late = now.since(armed_for);
         if late >= SLEPT {
@@ -397,7 +408,10 @@ impl Driver {
         }
         self.jumps_at = now;
         if let Some(seconds) = self.jumps.jumped(now, clock::wall()) {
-            warn!(seconds, "this host's clock was changed; nothing here depends on it");
+            warn!(seconds, "this host's clock was changed");
+            if seconds > 0 {
+                self.resume(now);
+            }
         }
     }
 }

@@ -45,6 +45,7 @@ impl EventLog {
                 warn!(overlay = self.name(*overlay), supernode, reason, "the supernode refuses this overlay");
             }
             Event::SupernodeLost { supernode, reason } => warn!(supernode, reason, "supernode lost"),
+            Event::SupernodeLearned { supernode, from } => info!(supernode, from, "heard of another supernode"),
             Event::SupernodeTrusted { supernode, fingerprint } => {
                 info!(supernode, %fingerprint, "supernode trusted on first use; its key is remembered");
             }

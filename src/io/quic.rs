@@ -5,6 +5,7 @@
 //! input channel, marked with the link's generation, so that what an old link still says is not taken
 //! for its successor's. A link whose other end does not read is closed when its queue is full.
 
+mod limits;
 mod link;
 mod socket;
 mod tls;
@@ -19,9 +20,11 @@ use thiserror::Error;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
+use limits::{Backlog, Outgoing};
+
 use super::Input;
 use super::udp::Underlay;
-use crate::keys::Identity;
+use crate::keys::{Fingerprint, Identity};
 use crate::node::{LinkCommand, LinkEvent, LinkId};
 pub use socket::Inbox;
 pub(in crate::io) use socket::{Received, inbox};
@@ -31,8 +34,9 @@ const IDLE: Duration = Duration::from_secs(10);
 /// The dialling side sends something this often, so that a living link never looks idle, and a
 /// restarted supernode is noticed by its stateless reset.
 const KEEPALIVE: Duration = Duration::from_secs(3);
-/// Messages that may wait for one link: a roster of 1,000 nodes and its changes.
-const OUTGOING: usize = 1024;
+/// A round trip before one was seen: a first packet that is lost, as when an address is new, is repeated after
+/// three of these.
+const INITIAL_RTT: Duration = Duration::from_millis(100);
 /// Bytes the other end may send ahead of us: four messages of the longest kind.
 const RECEIVE_WINDOW: u32 = 64 * 1024;
 /// Bytes on their way that one link may hold in memory.
@@ -57,14 +61,14 @@ pub struct LinkInput {
     event: LinkEvent,
     generation: u64,
     /// On an accepted link's first event: where its messages go.
-    outgoing: Option<mpsc::Sender<Vec<u8>>>,
+    outgoing: Option<Outgoing>,
 }
 
 /// A link that stands or is being dialled. Dropping it ends its task.
 #[derive(Debug)]
 struct Entry {
     generation: u64,
-    outgoing: mpsc::Sender<Vec<u8>>,
+    outgoing: Outgoing,
 }
 
 /// The loop's side of all control links.
@@ -73,6 +77,7 @@ pub struct Links {
     background: Handle,
     endpoint: Endpoint,
     inputs: mpsc::Sender<Input>,
+    backlog: Backlog,
     table: BTreeMap<LinkId, Entry>,
     accepted: usize,
     generation: u64,
@@ -97,26 +102,28 @@ impl Links {
             Arc::new(socket),
             Arc::new(quinn::TokioRuntime),
         )?;
+        let backlog = Backlog::default();
         if serve {
-            background.spawn(link::accept_all(endpoint.clone(), inputs.clone()));
+            background.spawn(link::accept_all(endpoint.clone(), backlog.clone(), inputs.clone()));
         }
-        Ok(Self { background, endpoint, inputs, table: BTreeMap::new(), accepted: 0, generation: 0 })
+        Ok(Self { background, endpoint, inputs, backlog, table: BTreeMap::new(), accepted: 0, generation: 0 })
     }
 
     /// Does what the node says. Never blocks. Answers with what the node must hear at once.
     pub fn obey(&mut self, command: LinkCommand) -> Option<LinkEvent> {
         match command {
-            LinkCommand::Dial { link, address, pin } => {
+            LinkCommand::Dial { link, address, pin, known } => {
                 self.generation += 1;
                 let generation = self.generation;
-                let (outgoing, messages) = mpsc::channel(OUTGOING);
+                let (outgoing, messages) = self.backlog.queue();
                 self.insert(link, Entry { generation, outgoing });
                 let report = link::Report { inputs: self.inputs.clone(), link, generation };
-                self.background.spawn(link::dial(self.endpoint.clone(), address, pin, messages, report));
+                let target = link::Target { address, pin, known };
+                self.background.spawn(link::dial(self.endpoint.clone(), target, messages, report));
                 None
             }
             LinkCommand::Send { link, message } => {
-                let full = self.table.get(&link)?.outgoing.try_send(message).is_err();
+                let full = !self.table.get(&link)?.outgoing.send(message);
                 full.then(|| {
                     self.remove(link);
                     LinkEvent::Down { link, reason: "the other end does not keep up with its messages".into() }
@@ -180,6 +187,11 @@ fn endpoint_config(identity: &Identity) -> EndpointConfig {
     config
 }
 
+/// How a node dials: accepts the supernode that shows `pin`, or any. For tools that stand in for nodes.
+pub fn client_config(pin: Option<Fingerprint>) -> Result<quinn::ClientConfig, QuicError> {
+    Ok(link::client_config(&Arc::new(tls::PinCheck::new(pin)))?)
+}
+
 fn server_config(identity: &Identity) -> Result<quinn::ServerConfig, QuicError> {
     let mut config = quinn::ServerConfig::with_crypto(Arc::new(tls::server(identity)?));
     config.transport_config(Arc::new(transport(None)));
@@ -204,6 +216,7 @@ fn transport(keepalive: Option<Duration>) -> TransportConfig {
         .send_window(SEND_WINDOW)
         .datagram_receive_buffer_size(None)
         .mtu_discovery_config(None)
+        .initial_rtt(INITIAL_RTT)
         .max_idle_timeout(IdleTimeout::try_from(IDLE).ok())
         .keep_alive_interval(keepalive);
     config

@@ -24,7 +24,7 @@ const OUTPUTS_MAX: usize = 100_000;
 impl World {
     /// Starts the node of `host`, if it does not run.
     pub fn start(&mut self, id: HostId) {
-        let (now, wall) = (self.now, self.wall());
+        let (now, wall) = (self.now, self.wall_at(id));
         let host = &mut self.hosts[id.0];
         if host.alive {
             return;

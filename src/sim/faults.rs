@@ -1,5 +1,7 @@
 //! What goes wrong: processes die, machines sleep, addresses change, translators reboot, ways are cut.
 
+use std::time::Duration;
+
 use super::pipe::Conditions;
 use super::underlay::{HostId, SiteId};
 use super::world::World;
@@ -16,6 +18,11 @@ impl World {
     pub fn restart(&mut self, host: HostId) {
         self.kill(host);
         self.start(host);
+    }
+
+    /// Sets the calendar of `host` back; its node reads it at its next start.
+    pub fn set_clock_back(&mut self, host: HostId, span: Duration) {
+        self.hosts[host.0].clock_behind += span;
     }
 
     /// Lets `host` leave cleanly: it tells the others, then it is gone.
@@ -53,6 +60,13 @@ impl World {
     fn tell_addresses(&mut self, id: HostId) {
         let (port, addresses) = (self.hosts[id.0].spec.port, self.hosts[id.0].addresses.clone());
         self.feed(id, |node, now| node.handle_addresses(now, port, addresses));
+    }
+
+    /// Tells the node of `host` that it was restored from a snapshot.
+    pub fn restore(&mut self, id: HostId) {
+        let wall = self.wall_at(id);
+        let seed = self.dice.bytes();
+        self.feed(id, |node, now| node.handle_resumed(now, wall, seed));
     }
 
     /// Takes `host` to `site`: new addresses, and the old ones are nobody's.

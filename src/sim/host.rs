@@ -60,6 +60,13 @@ impl HostSpec {
         self
     }
 
+    /// Telling its members of another supernode.
+    #[must_use]
+    pub fn telling(mut self, other: SupernodeSettings) -> Self {
+        self.serve.get_or_insert_default().peers.push(other);
+        self
+    }
+
     /// With its socket on another port.
     #[must_use]
     pub const fn on_port(mut self, port: u16) -> Self {
@@ -112,6 +119,8 @@ pub(super) struct Host {
     pub(super) node: Option<Node>,
     pub(super) alive: bool,
     pub(super) asleep: bool,
+    /// How far its calendar is behind.
+    pub(super) clock_behind: std::time::Duration,
     /// How often it was started: what belongs to an earlier process is void.
     pub(super) boot: u64,
     pub(super) deadline: Time,
@@ -137,6 +146,7 @@ impl Host {
             node: None,
             alive: false,
             asleep: false,
+            clock_behind: std::time::Duration::ZERO,
             boot: 0,
             deadline: Time::NEVER,
             reason: "",

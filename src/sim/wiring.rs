@@ -12,7 +12,7 @@ impl World {
     /// Does what a node wants with a link.
     pub(super) fn command(&mut self, id: HostId, command: LinkCommand) {
         match command {
-            LinkCommand::Dial { link, address, pin } => self.dial(id, link, &address, pin),
+            LinkCommand::Dial { link, address, pin, .. } => self.dial(id, link, &address, pin),
             LinkCommand::Send { link, message } => {
                 self.note(b'm', id, &message);
                 self.hosts[id.0].sending.messages += 1;

@@ -173,9 +173,10 @@ impl World {
         self.now
     }
 
-    /// The calendar at the present time.
-    pub(super) fn wall(&self) -> WallTime {
-        WallTime::since_1970(EPOCH + self.now.since(Time::START))
+    /// The calendar of `host` at the present time.
+    pub(super) fn wall_at(&self, host: HostId) -> WallTime {
+        let behind = self.hosts[host.0].clock_behind;
+        WallTime::since_1970((EPOCH + self.now.since(Time::START)).saturating_sub(behind))
     }
 
     /// Lets `span` pass.

@@ -122,11 +122,19 @@ pub struct Payload {
 impl Payload {
     /// Reads it, and checks the certificate's signature.
     pub fn parse(bytes: &[u8]) -> Result<Self, DecodeError> {
+        Self::parse_with(bytes, Certificate::parse)
+    }
+
+    /// Reads it, with the certificate checked by `check`.
+    pub fn parse_with(
+        bytes: &[u8],
+        check: impl FnOnce(&[u8]) -> Result<Certificate, DecodeError>,
+    ) -> Result<Self, DecodeError> {
         let mut reader = Reader::new(bytes);
         let boot = reader.u64()?;
         let timestamp = reader.array()?;
         let has_aes = reader.u32()? & 1 != 0;
-        let certificate = Certificate::parse(reader.blob(CERTIFICATE_MAX)?)?;
+        let certificate = check(reader.blob(CERTIFICATE_MAX)?)?;
         Ok(Self { boot, timestamp, has_aes, certificate })
     }
 

@@ -6,7 +6,8 @@ use super::certificate::CERTIFICATE_MAX;
 use super::codec::{DecodeError, Reader, Writer};
 use super::relay::{LegKey, RelayId};
 use super::session::Candidate;
-use crate::keys::OverlayId;
+use super::version::Version;
+use crate::keys::{Fingerprint, OverlayId};
 
 /// The longest message, type and body.
 pub const MESSAGE_MAX: usize = 16 * 1024;
@@ -18,6 +19,10 @@ pub const ROSTER_MAX: usize = 14;
 pub const GONE_MAX: usize = 1000;
 /// Most addresses in a directory entry.
 pub const DIRECTORY_CANDIDATES_MAX: usize = 8;
+/// Most supernodes in one SUPERNODES.
+pub const SUPERNODES_MAX: usize = 8;
+/// The longest `host:port` of a supernode: a host name has at most 253 bytes.
+pub const PLACE_MAX: usize = 260;
 /// The longest node name, in bytes.
 pub const NAME_MAX: usize = 63;
 
@@ -87,6 +92,17 @@ pub struct Member {
     pub certificate: Vec<u8>,
     /// Its sealed directory entry.
     pub directory: Vec<u8>,
+    /// What it speaks.
+    pub version: Version,
+}
+
+/// Another supernode, as a supernode tells of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OtherSupernode {
+    /// `host:port`.
+    pub address: String,
+    /// The key it shows.
+    pub fingerprint: Fingerprint,
 }
 
 /// One message.
@@ -100,6 +116,8 @@ pub enum Message {
         signature: [u8; 64],
         /// Its sealed directory entry.
         directory: Vec<u8>,
+        /// What the node speaks.
+        version: Version,
     },
     /// "Are you there, and where am I?"
     Ping {
@@ -128,13 +146,17 @@ pub enum Message {
         key: LegKey,
         /// Where I see you.
         seen: SocketAddr,
+        /// What I speak.
+        version: Version,
     },
     /// "You are not."
     Refused {
-        /// In this overlay.
+        /// In this overlay; zero if I cannot tell which was meant.
         overlay: OverlayId,
         /// Why.
         reason: Refusal,
+        /// What I speak.
+        version: Version,
     },
     /// Answers PING.
     Pong {
@@ -159,6 +181,11 @@ pub enum Message {
         /// Their legs.
         relays: Vec<RelayId>,
     },
+    /// Other supernodes that the members may register at too.
+    Supernodes {
+        /// At most [`SUPERNODES_MAX`].
+        list: Vec<OtherSupernode>,
+    },
 }
 
 /// What REGISTER's signature covers.
@@ -178,6 +205,7 @@ impl Message {
                 certificate: r.blob(CERTIFICATE_MAX)?.to_vec(),
                 signature: r.array()?,
                 directory: r.blob(DIRECTORY_MAX)?.to_vec(),
+                version: Version::read_tail(&mut r)?,
             },
             0x02 => Self::Ping { nonce: r.u64()? },
             0x03 => Self::Update { overlay: OverlayId(r.array()?), directory: r.blob(DIRECTORY_MAX)?.to_vec() },
@@ -187,11 +215,17 @@ impl Message {
                 relay: RelayId(r.u32()?),
                 key: LegKey(r.array()?),
                 seen: r.addr()?,
+                version: Version::read_tail(&mut r)?,
             },
-            0x82 => Self::Refused { overlay: OverlayId(r.array()?), reason: Refusal::of(r.u8()?) },
+            0x82 => Self::Refused {
+                overlay: OverlayId(r.array()?),
+                reason: Refusal::of(r.u8()?),
+                version: Version::read_tail(&mut r)?,
+            },
             0x83 => Self::Pong { nonce: r.u64()?, seen: r.addr()? },
             0x84 => parse_roster(&mut r)?,
             0x85 => parse_gone(&mut r)?,
+            0x86 => parse_supernodes(&mut r)?,
             _ => return Ok(None),
         }))
     }
@@ -200,26 +234,34 @@ impl Message {
     pub fn bytes(&self) -> Vec<u8> {
         let w = Writer::new();
         match self {
-            Self::Register { certificate, signature, directory } => {
-                w.u8(0x01).blob(certificate).bytes(signature).blob(directory)
+            Self::Register { certificate, signature, directory, version } => {
+                version.write(w.u8(0x01).blob(certificate).bytes(signature).blob(directory))
             }
             Self::Ping { nonce } => w.u8(0x02).u64(*nonce),
             Self::Update { overlay, directory } => w.u8(0x03).bytes(&overlay.0).blob(directory),
             Self::Leave { overlay } => w.u8(0x04).bytes(&overlay.0),
-            Self::Welcome { overlay, relay, key, seen } => {
-                w.u8(0x81).bytes(&overlay.0).u32(relay.0).bytes(&key.0).addr(*seen)
+            Self::Welcome { overlay, relay, key, seen, version } => {
+                version.write(w.u8(0x81).bytes(&overlay.0).u32(relay.0).bytes(&key.0).addr(*seen))
             }
-            Self::Refused { overlay, reason } => w.u8(0x82).bytes(&overlay.0).u8(reason.byte()),
+            Self::Refused { overlay, reason, version } => version.write(w.u8(0x82).bytes(&overlay.0).u8(reason.byte())),
             Self::Pong { nonce, seen } => w.u8(0x83).u64(*nonce).addr(*seen),
             Self::Roster { overlay, reset, members } => {
                 let head = w.u8(0x84).bytes(&overlay.0).u8(u8::from(*reset)).u16(count(members.len(), ROSTER_MAX));
-                members.iter().take(ROSTER_MAX).fold(head, |w, member| {
+                let list = || members.iter().take(ROSTER_MAX);
+                let entries = list().fold(head, |w, member| {
                     w.u32(member.relay.0).addr(member.seen).blob(&member.certificate).blob(&member.directory)
-                })
+                });
+                list().fold(entries, |w, member| member.version.write(w))
             }
             Self::Gone { overlay, relays } => {
                 let head = w.u8(0x85).bytes(&overlay.0).u16(count(relays.len(), GONE_MAX));
                 relays.iter().take(GONE_MAX).fold(head, |w, relay| w.u32(relay.0))
+            }
+            Self::Supernodes { list } => {
+                let head = w.u8(0x86).u16(count(list.len(), SUPERNODES_MAX));
+                let one =
+                    |w: Writer, other: &OtherSupernode| w.bytes(&other.fingerprint.0).blob(other.address.as_bytes());
+                list.iter().take(SUPERNODES_MAX).fold(head, one)
             }
         }
         .finish()
@@ -244,7 +286,11 @@ fn parse_roster(r: &mut Reader<'_>) -> Result<Message, DecodeError> {
             seen: r.addr()?,
             certificate: r.blob(CERTIFICATE_MAX)?.to_vec(),
             directory: r.blob(DIRECTORY_MAX)?.to_vec(),
+            version: Version::FIRST,
         });
+    }
+    for member in &mut members {
+        member.version = Version::read_tail(r)?;
     }
     Ok(Message::Roster { overlay, reset, members })
 }
@@ -257,6 +303,30 @@ fn parse_gone(r: &mut Reader<'_>) -> Result<Message, DecodeError> {
     }
     let relays = (0..count).map(|_| r.u32().map(RelayId)).collect::<Result<_, _>>()?;
     Ok(Message::Gone { overlay, relays })
+}
+
+fn parse_supernodes(r: &mut Reader<'_>) -> Result<Message, DecodeError> {
+    let count = usize::from(r.u16()?);
+    if count > SUPERNODES_MAX {
+        return Err(DecodeError::Range);
+    }
+    let mut list = Vec::with_capacity(count);
+    for _ in 0..count {
+        let fingerprint = Fingerprint(r.array()?);
+        let address = std::str::from_utf8(r.blob(PLACE_MAX)?).map_err(|_| DecodeError::Range)?;
+        if !is_place(address) {
+            return Err(DecodeError::Range);
+        }
+        list.push(OtherSupernode { address: address.to_owned(), fingerprint });
+    }
+    Ok(Message::Supernodes { list })
+}
+
+/// Whether it has the form `host:port`, with nothing in it that a terminal or a resolver could mistake.
+fn is_place(text: &str) -> bool {
+    let Some((host, port)) = text.rsplit_once(':') else { return false };
+    let allowed = |c: char| c.is_ascii_alphanumeric() || "-._[]:".contains(c);
+    !host.is_empty() && host.chars().all(allowed) && port.parse::<u16>().is_ok_and(|port| port != 0)
 }
 
 /// What a member tells the other members through a supernode that cannot read it.

@@ -17,6 +17,8 @@ pub mod message;
 
 pub mod discovery;
 
+pub mod version;
+
 mod codec;
 
 pub use codec::{DecodeError, Reader, Writer};

@@ -45,6 +45,8 @@ mod status;
 
 mod measure;
 
+mod stream;
+
 mod world;
 
 use std::sync::Arc;
@@ -60,6 +62,8 @@ pub use packet::{PacketSocket, send_segmented};
 pub use privilege::find as find_tool;
 pub use process::{Process, poll_for, wait_for};
 pub use space::Space;
+pub use stream::{Stream, StreamReport, Transfer};
+
 pub use status::{FdbEntry, Overlay, PathState, Peer, Status};
 pub use straight::set_features;
 pub use tag::Tagging;

@@ -67,21 +67,28 @@ impl Nat {
 
     /// The rules for the router with `wan0` outside at `wan`, in front of `lan` (a prefix).
     pub(super) fn rules(self, wan: &str, lan: &str) -> String {
+        self.rules_with_ports(wan, lan, "")
+    }
+
+    /// The same, with outside ports from a range only (`:LOW-HIGH`), where ports are kept otherwise.
+    pub(super) fn rules_with_ports(self, wan: &str, lan: &str, ports: &str) -> String {
         match self {
             Nat::Open => String::new(),
             Nat::Firewall => firewall(),
             Nat::FullCone | Nat::Restricted | Nat::PortRestricted | Nat::Symmetric | Nat::BareMasquerade => {
-                self.translation(wan, lan)
+                self.translation(wan, lan, ports)
             }
         }
     }
 
-    fn translation(self, wan: &str, lan: &str) -> String {
+    fn translation(self, wan: &str, lan: &str, ports: &str) -> String {
         let source = match self {
             Nat::BareMasquerade => "masquerade".to_owned(),
             Nat::Symmetric => format!("snat to {wan} fully-random"),
             Nat::Open | Nat::FullCone | Nat::Restricted | Nat::PortRestricted | Nat::Firewall => {
-                format!("snat to {wan}")
+                // Only what has ports can be given others.
+                let of_udp = if ports.is_empty() { "" } else { "meta l4proto udp " };
+                format!("{of_udp}snat to {wan}{ports}")
             }
         };
         let admitted = match self {

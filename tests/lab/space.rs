@@ -1,15 +1,20 @@
 //! One network namespace: commands and threads inside it.
 
-use std::io::Write;
+use std::io::{Read, Write};
 use std::os::fd::AsFd;
 use std::process::{Output, Stdio};
 use std::sync::Arc;
 
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use socket2::{Domain, Protocol, Socket, Type};
 
 use super::fail;
 use super::privilege::tool;
 use super::process::{Process, Shared};
+
+/// The kernel's numbers of the socket that connection tracking listens to.
+const AF_NETLINK: i32 = 16;
+const NETLINK_NETFILTER: i32 = 12;
 
 /// A network namespace of a lab. A clone is the same one.
 #[derive(Clone)]
@@ -87,6 +92,28 @@ impl Space {
         let output = child.wait_with_output().unwrap_or_else(|e| fail(format_args!("nft: {e}")));
         if !output.status.success() {
             fail(format_args!("nft in {}: {}", self.name, String::from_utf8_lossy(&output.stderr).trim()));
+        }
+    }
+
+    /// Forgets every flow that the kernel tracks here, as a reboot does (no tool for that is always there).
+    #[track_caller]
+    pub fn forget_flows(&self) {
+        // nfnetlink: an IPCTNL_MSG_CT_DELETE that names none, to be acknowledged; 20 bytes with its nfgenmsg.
+        let mut message = [0; 20];
+        message[..4].copy_from_slice(&20_u32.to_ne_bytes());
+        message[4..6].copy_from_slice(&0x0102_u16.to_ne_bytes());
+        message[6..8].copy_from_slice(&0x0005_u16.to_ne_bytes());
+        let answer = self.inside(|| {
+            let socket = Socket::new(Domain::from(AF_NETLINK), Type::RAW, Some(Protocol::from(NETLINK_NETFILTER)))?;
+            socket.send(&message)?;
+            let mut answer = [0; 20];
+            (&socket).read_exact(&mut answer)?;
+            Ok::<_, std::io::Error>(answer)
+        });
+        match answer {
+            // The error code behind the header of the acknowledgement.
+            Ok(answer) if answer[16..20] == [0; 4] => {}
+            other => fail(format_args!("{}: flows cannot be forgotten: {other:?}", self.name)),
         }
     }
 

@@ -54,9 +54,37 @@ impl Site {
 
     /// The router forgets its rules and notes and starts anew (flows that go on are kept).
     pub fn reload_rules(&self) {
+        self.load_rules(self.outside, "");
+    }
+
+    fn load_rules(&self, outside: Ipv4Addr, ports: &str) {
         let [a, b, c] = self.lan;
-        let rules = self.nat.rules(&self.outside.to_string(), &format!("{a}.{b}.{c}.0/24"));
+        let rules = self.nat.rules_with_ports(&outside.to_string(), &format!("{a}.{b}.{c}.0/24"), ports);
         self.router.nft(&format!("table ip site\ndelete table ip site\n{rules}"));
+    }
+
+    /// The router reboots: every flow is forgotten, and what goes out has other outside ports from then on
+    /// (only addresses that are translated have any).
+    pub fn reboot_router(&self) {
+        self.load_rules(self.outside, ":40000-49999");
+        self.router.forget_flows();
+    }
+
+    /// The provider gives the router another address: flows and the old address are gone.
+    pub fn readdress_router(&self) {
+        let [a, b, c, last] = self.outside.octets();
+        let new = Ipv4Addr::new(a, b, c, last + 100);
+        self.router.ip(&format!("addr del {}/24 dev wan0", self.outside));
+        self.router.ip(&format!("addr add {new}/24 dev wan0"));
+        self.router.ip(&format!("route replace default via {a}.{b}.{c}.1"));
+        self.load_rules(new, "");
+        self.router.forget_flows();
+    }
+
+    /// An address of the LAN.
+    pub fn lan_address(&self, last: u8) -> Ipv4Addr {
+        let [a, b, c] = self.lan;
+        Ipv4Addr::new(a, b, c, last)
     }
 }
 

@@ -36,7 +36,7 @@ impl Member {
     fn read(&mut self, packet: &[u8], stand_in: bool) -> Result<Responder, HandshakeError> {
         let envelope = Envelope::parse(packet).map_err(HandshakeError::Payload)?;
         let mut rng = self.rng.clone();
-        respond(self.local(), &envelope, stand_in, &mut rng)
+        respond(self.local(), &envelope, stand_in, &mut Certificates::default(), &mut rng)
     }
 }
 
@@ -52,7 +52,7 @@ fn two_members_agree_on_mirrored_keys() {
         assert!(is_for_us(a.local(), &resp));
         let envelope = Envelope::parse(&resp).expect("own packet");
         assert_eq!(envelope.receiver, Some(11));
-        let (payload, a_keys) = initiator.finish(&envelope).expect("genuine");
+        let (payload, a_keys) = initiator.finish(&envelope, &mut Certificates::default()).expect("genuine");
         assert_eq!(payload.certificate.node, b.identity.id());
         assert_eq!((a_keys.send, a_keys.receive), (b_keys.receive, b_keys.send));
         assert_ne!(a_keys.send, a_keys.receive);

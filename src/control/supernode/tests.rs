@@ -22,7 +22,7 @@ fn register(node: u8, key: u8, exporter: &[u8; 32]) -> Vec<u8> {
     let (identity, secrets) = (Identity::from_secret(&[node; 32]), secrets(key));
     let certificate = Certificate::issue(&secrets, &identity).bytes().to_vec();
     let signature = sign(&identity, &registration(exporter, secrets.id()));
-    Message::Register { certificate, signature, directory: vec![node] }.bytes()
+    Message::Register { certificate, signature, directory: vec![node], version: Version::OURS }.bytes()
 }
 
 impl World {
@@ -34,7 +34,7 @@ impl World {
     /// A link whose node says `message`; what the supernode said to anybody then.
     fn say(&mut self, link: u64, message: &[u8]) -> Vec<(u64, Message)> {
         if !self.supernode.links.contains_key(&link) {
-            self.supernode.on_up(link, from(1000 + u16::try_from(link).expect("small")), EXPORTER);
+            self.supernode.on_up(&mut self.fx, link, from(1000 + u16::try_from(link).expect("small")), EXPORTER);
         }
         let remote = self.supernode.links[&link].remote;
         self.supernode.on_message(&mut self.fx, link, remote, message);
@@ -42,6 +42,8 @@ impl World {
     }
 
     fn said(&mut self) -> Vec<(u64, Message)> {
+        self.fx.timers.cancel(Timer::Push);
+        self.supernode.on_push_timer(&mut self.fx);
         let read = |command| {
             let LinkCommand::Send { link: LinkId::Accepted(link), message } = command else {
                 panic!("a supernode only sends: {command:?}")
@@ -86,13 +88,36 @@ fn members_of_other_overlays_hear_nothing() {
 
 #[test]
 fn what_does_not_hold_is_refused_with_its_reason() {
-    let mut world = World::new(ServeSettings { allow: Some(vec![secrets(9).id()]) });
+    let mut world = World::new(ServeSettings { allow: Some(vec![secrets(9).id()]), ..ServeSettings::default() });
     assert_eq!(refusal(&world.say(1, &register(1, 8, &EXPORTER))), Some(Refusal::NotAllowed));
     assert_eq!(refusal(&world.say(1, &register(1, 9, &[6; 32]))), Some(Refusal::Signature), "of another link");
     let mut bent = register(1, 9, &EXPORTER);
     bent[40] ^= 1;
     assert_eq!(refusal(&world.say(1, &bent)), Some(Refusal::Certificate));
     assert!(refusal(&world.say(1, &register(1, 9, &EXPORTER))).is_none());
+}
+
+#[test]
+fn another_major_version_is_refused_and_an_older_minor_one_is_not() {
+    let mut world = World::new(ServeSettings::default());
+    let mut message = register(1, 9, &EXPORTER);
+    let major = message.len() - 2;
+    message[major] = 2;
+    assert_eq!(refusal(&world.say(1, &message)), Some(Refusal::Version));
+    message.truncate(major);
+    let said = world.say(1, &message);
+    assert!(matches!(said[..], [(1, Message::Welcome { version: Version::OURS, .. })]), "{said:?}");
+}
+
+#[test]
+fn a_certificate_that_does_not_hold_is_refused_by_the_overlay_it_names() {
+    let mut world = World::new(ServeSettings::default());
+    let mut bent = register(1, 9, &EXPORTER);
+    bent[150] ^= 1;
+    let said = world.say(1, &bent);
+    let reason = Refusal::Certificate;
+    let told = Message::Refused { overlay: secrets(9).id(), reason, version: Version::OURS };
+    assert_eq!(said, [(1, told)]);
 }
 
 #[test]
@@ -125,7 +150,7 @@ fn a_member_cannot_take_anothers_place() {
     let (thief, victim, secrets) = (Identity::from_secret(&[2; 32]), Identity::from_secret(&[1; 32]), secrets(9));
     let certificate = Certificate::issue_for(&secrets, thief.fingerprint().0, victim.id()).bytes().to_vec();
     let signature = sign(&thief, &registration(&EXPORTER, secrets.id()));
-    let stolen = Message::Register { certificate, signature, directory: vec![] }.bytes();
+    let stolen = Message::Register { certificate, signature, directory: vec![], version: Version::OURS }.bytes();
     assert_eq!(refusal(&world.say(2, &stolen)), Some(Refusal::Certificate));
 }
 
@@ -134,14 +159,14 @@ fn a_clone_is_told_and_the_older_one_too() {
     let mut world = World::new(ServeSettings::default());
     world.say(1, &register(1, 9, &EXPORTER));
     let said = world.say(2, &register(1, 9, &EXPORTER));
-    let told = (1, Message::Refused { overlay: secrets(9).id(), reason: Refusal::Replaced });
+    let told = (1, Message::Refused { overlay: secrets(9).id(), reason: Refusal::Replaced, version: Version::OURS });
     assert!(said.contains(&told), "{said:?}");
 }
 
 #[test]
 fn a_link_that_never_stops_talking_is_closed() {
     let mut world = World::new(ServeSettings::default());
-    world.supernode.on_up(1, from(1), EXPORTER);
+    world.supernode.on_up(&mut world.fx, 1, from(1), EXPORTER);
     for nonce in 0..1000 {
         world.supernode.on_message(&mut world.fx, 1, from(1), &Message::Ping { nonce }.bytes());
     }
@@ -182,4 +207,56 @@ fn a_node_that_moved_is_told_of_at_its_new_address() {
         |(to, message)| matches!(message, Message::Roster { members, .. } if *to == 2 && members[0].seen == from(4444)),
     );
     assert!(told, "{said:?}");
+}
+
+#[test]
+fn what_changes_in_a_moment_is_told_in_one_message() {
+    let mut world = World::new(ServeSettings::default());
+    world.say(1, &register(1, 9, &EXPORTER));
+    for node in 2..=9 {
+        world.supernode.on_up(&mut world.fx, node, from(u16::try_from(node).expect("small")), EXPORTER);
+        let register = register(u8::try_from(node).expect("small"), 9, &EXPORTER);
+        world.supernode.on_message(&mut world.fx, node, from(1), &register);
+    }
+    world.supernode.on_down(&mut world.fx, 9);
+    let said = world.said();
+    let to_first: Vec<_> = said.iter().filter(|(to, _)| *to == 1).map(|(_, message)| message).collect();
+    let [Message::Gone { relays, .. }, Message::Roster { members, reset: false, .. }] = &to_first[..] else {
+        panic!("{to_first:?}")
+    };
+    assert_eq!((relays.len(), members.len()), (1, 7));
+}
+
+#[test]
+fn pushes_have_a_gap_and_the_first_one_has_none() {
+    let mut world = World::new(ServeSettings::default());
+    world.say(1, &register(1, 9, &EXPORTER));
+    world.fx.now = Time::START + Duration::from_secs(5);
+    for node in [2, 3] {
+        world.supernode.on_up(&mut world.fx, node, from(1), EXPORTER);
+        let register = register(u8::try_from(node).expect("small"), 9, &EXPORTER);
+        world.supernode.on_message(&mut world.fx, node, from(1), &register);
+        let due = if node == 2 { world.fx.now } else { world.fx.now + Duration::from_millis(50) };
+        assert_eq!(world.fx.timers.when(Timer::Push), Some(due));
+        if node == 2 {
+            world.fx.timers.cancel(Timer::Push);
+            world.supernode.on_push_timer(&mut world.fx);
+        }
+    }
+}
+
+#[test]
+fn a_link_that_does_not_register_is_closed_after_ten_seconds() {
+    let mut world = World::new(ServeSettings::default());
+    world.say(1, &register(1, 9, &EXPORTER));
+    world.fx.now = Time::START + Duration::from_secs(3);
+    world.supernode.on_up(&mut world.fx, 2, from(2), EXPORTER);
+    world.fx.now = Time::START + Duration::from_secs(10);
+    world.supernode.on_newcomers_timer(&mut world.fx);
+    assert!(world.fx.links.is_empty(), "{:?}", world.fx.links);
+    assert_eq!(world.fx.timers.when(Timer::Newcomers), Some(Time::START + Duration::from_secs(13)));
+    world.fx.now = Time::START + Duration::from_secs(13);
+    world.supernode.on_newcomers_timer(&mut world.fx);
+    assert_eq!(world.fx.links, [LinkCommand::Close { link: LinkId::Accepted(2) }]);
+    assert_eq!(world.supernode.links.keys().copied().collect::<Vec<_>>(), [1]);
 }

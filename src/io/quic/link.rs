@@ -1,8 +1,7 @@
 //! One control link as a task: dialled or accepted, then messages both ways until one end closes.
 
-use std::collections::BTreeMap;
-use std::net::{IpAddr, SocketAddr};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use quinn::{Connection, ConnectionError, Endpoint, Incoming, ReadExactError, RecvStream, SendStream, VarInt};
@@ -10,12 +9,15 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
+use super::limits::{Backlog, Messages, Origins, Outgoing, Place};
 use super::tls::{self, PinCheck};
-use super::{Input, KEEPALIVE, LinkInput, OUTGOING, transport};
+use super::{Input, KEEPALIVE, LinkInput, transport};
 use crate::io::udp::canonical;
 use crate::keys::Fingerprint;
 use crate::node::{LinkEvent, LinkId};
 
+/// A name is waited for this long if it is known where it was before.
+const RESOLVE: Duration = Duration::from_secs(1);
 /// From the first packet to the first byte on the stream.
 const HANDSHAKE: Duration = Duration::from_secs(5);
 /// Between the tries of a name's addresses (RFC 8305 section 5).
@@ -24,6 +26,8 @@ const STAGGER: Duration = Duration::from_millis(250);
 const ADDRESSES_MAX: usize = 8;
 /// Handshakes under way at a supernode; more are answered later, when the client repeats.
 pub(super) const HANDSHAKES_MAX: usize = 512;
+/// Handshakes under way from one address: whoever answers none of ours leaves places to the others.
+const HANDSHAKES_PER_ADDRESS: usize = 64;
 /// Links from one address: a site's nodes behind one NAT.
 const PER_ADDRESS_MAX: usize = 1024;
 /// The longest message (protocol.md section 7).
@@ -32,6 +36,17 @@ const MESSAGE_MAX: usize = 16 * 1024;
 const LAST_WORDS: Duration = Duration::from_secs(1);
 /// Label of the TLS exporter (protocol.md section 7).
 const EXPORTER_LABEL: &[u8] = b"longwire register";
+
+/// Whom to dial.
+#[derive(Clone, Debug)]
+pub(super) struct Target {
+    /// `host:port`.
+    pub(super) address: String,
+    /// The only key to accept, if there is one.
+    pub(super) pin: Option<Fingerprint>,
+    /// Where it was reached last.
+    pub(super) known: Option<SocketAddr>,
+}
 
 /// Speaks for one link to the loop.
 #[derive(Clone, Debug)]
@@ -43,7 +58,7 @@ pub(super) struct Report {
 
 impl Report {
     /// False once the loop has ended.
-    async fn tell(&self, event: LinkEvent, outgoing: Option<mpsc::Sender<Vec<u8>>>) -> bool {
+    async fn tell(&self, event: LinkEvent, outgoing: Option<Outgoing>) -> bool {
         let input = LinkInput { event, generation: self.generation, outgoing };
         self.inputs.send(Input::Link(input)).await.is_ok()
     }
@@ -62,34 +77,27 @@ struct Established {
     fingerprint: Option<Fingerprint>,
 }
 
-/// Dials `address` and serves the link until it ends.
-pub(super) async fn dial(
-    endpoint: Endpoint,
-    address: String,
-    pin: Option<Fingerprint>,
-    mut messages: mpsc::Receiver<Vec<u8>>,
-    report: Report,
-) {
+/// Dials `target` and serves the link until it ends.
+pub(super) async fn dial(endpoint: Endpoint, target: Target, mut messages: Messages, report: Report) {
     let tried = tokio::select! {
-        tried = connect(&endpoint, &address, pin) => tried,
+        tried = connect(&endpoint, &target) => tried,
         // Given up by the node: nothing is sent before the link stands.
         _ = messages.recv() => return,
     };
     match tried {
-        Ok(established) => serve(established, messages, report, None, &address).await,
+        Ok(established) => serve(established, messages, report, None, &target.address).await,
         Err(reason) => report.down(reason).await,
     }
 }
 
 /// Tries every address of a name, each a little after the one before; the first to answer wins.
-async fn connect(endpoint: &Endpoint, address: &str, pin: Option<Fingerprint>) -> Result<Established, String> {
-    let found = timeout(HANDSHAKE, tokio::net::lookup_host(address))
-        .await
-        .map_err(|_elapsed| format!("no name server answers about {address}"))?
-        .map_err(|error| format!("{address} cannot be resolved: {error}"))?;
+async fn connect(endpoint: &Endpoint, target: &Target) -> Result<Established, String> {
+    let Target { address, pin, .. } = target;
+    let pin = *pin;
     let v4_only = endpoint.local_addr().is_ok_and(|local| local.is_ipv4());
+    let found = resolve(target).await?;
     let mut tries = JoinSet::new();
-    for (place, to) in found.filter(|to| to.is_ipv4() || !v4_only).take(ADDRESSES_MAX).enumerate() {
+    for (place, to) in found.into_iter().filter(|to| to.is_ipv4() || !v4_only).take(ADDRESSES_MAX).enumerate() {
         let (endpoint, name) = (endpoint.clone(), address.to_owned());
         let head_start = STAGGER * u32::try_from(place).unwrap_or(u32::MAX);
         tries.spawn(async move {
@@ -108,6 +116,36 @@ async fn connect(endpoint: &Endpoint, address: &str, pin: Option<Fingerprint>) -
     Err(why)
 }
 
+/// The addresses of a name, both families in turn, and where it was reached last.
+async fn resolve(Target { address, known, .. }: &Target) -> Result<Vec<SocketAddr>, String> {
+    let patience = if known.is_some() { RESOLVE } else { HANDSHAKE };
+    let found = match timeout(patience, tokio::net::lookup_host(address)).await {
+        Ok(Ok(found)) => Ok(in_turn(&found.collect::<Vec<_>>())),
+        Ok(Err(error)) => Err(format!("{address} cannot be resolved: {error}")),
+        Err(_elapsed) => Err(format!("no name server answers about {address}")),
+    };
+    let Some(known) = known else { return found };
+    let mut found = found.unwrap_or_default();
+    if !found.contains(known) {
+        // Where the name leads now comes first; there is always room for the place it had.
+        found.truncate(ADDRESSES_MAX - 1);
+        found.push(*known);
+    }
+    Ok(found)
+}
+
+/// One of the first address's family, one of the other, and so on (RFC 8305 section 4).
+fn in_turn(found: &[SocketAddr]) -> Vec<SocketAddr> {
+    let first_is_v6 = found.first().is_some_and(SocketAddr::is_ipv6);
+    let (first, second): (Vec<_>, Vec<_>) = found.iter().partition(|to| to.is_ipv6() == first_is_v6);
+    let mut list = Vec::new();
+    for place in 0..first.len().max(second.len()) {
+        list.extend(first.get(place));
+        list.extend(second.get(place));
+    }
+    list
+}
+
 async fn connect_to(
     endpoint: &Endpoint,
     to: SocketAddr,
@@ -115,9 +153,7 @@ async fn connect_to(
     pin: Option<Fingerprint>,
 ) -> Result<Established, String> {
     let check = Arc::new(PinCheck::new(pin));
-    let crypto = tls::client(Arc::clone(&check)).map_err(|error| format!("TLS: {error}"))?;
-    let mut config = quinn::ClientConfig::new(Arc::new(crypto));
-    config.transport_config(Arc::new(transport(Some(KEEPALIVE))));
+    let config = client_config(&check).map_err(|error| format!("TLS: {error}"))?;
     let connecting =
         endpoint.connect_with(config, to, "longwire").map_err(|error| format!("{name} cannot be dialled: {error}"))?;
     let connection = match timeout(HANDSHAKE, connecting).await {
@@ -129,6 +165,13 @@ async fn connect_to(
     Ok(Established { exporter: exporter(&connection)?, connection, send, receive, fingerprint: check.shown() })
 }
 
+/// QUIC of the side that dials.
+pub(super) fn client_config(check: &Arc<PinCheck>) -> Result<quinn::ClientConfig, rustls::Error> {
+    let mut config = quinn::ClientConfig::new(Arc::new(tls::client(Arc::clone(check))?));
+    config.transport_config(Arc::new(transport(Some(KEEPALIVE))));
+    Ok(config)
+}
+
 fn exporter(connection: &Connection) -> Result<[u8; 32], String> {
     let mut value = [0; 32];
     connection
@@ -138,9 +181,9 @@ fn exporter(connection: &Connection) -> Result<[u8; 32], String> {
 }
 
 /// Accepts links until the endpoint closes. Every address proves itself by a Retry first.
-pub(super) async fn accept_all(endpoint: Endpoint, inputs: mpsc::Sender<Input>) {
+pub(super) async fn accept_all(endpoint: Endpoint, backlog: Backlog, inputs: mpsc::Sender<Input>) {
     let handshakes = Arc::new(Semaphore::new(HANDSHAKES_MAX));
-    let origins = Origins::default();
+    let (origins, newcomers) = (Origins::new(PER_ADDRESS_MAX), Origins::new(HANDSHAKES_PER_ADDRESS));
     let mut next = 0;
     while let Some(incoming) = endpoint.accept().await {
         if !incoming.remote_address_validated() {
@@ -152,17 +195,28 @@ pub(super) async fn accept_all(endpoint: Endpoint, inputs: mpsc::Sender<Input>) 
             incoming.ignore();
             continue;
         };
-        let Some(place) = origins.enter(canonical(incoming.remote_address()).ip()) else {
+        let from = incoming.remote_address().ip();
+        let Some(newcomer) = newcomers.enter(from) else {
+            incoming.ignore();
+            continue;
+        };
+        let Some(place) = origins.enter(from) else {
             incoming.refuse();
             continue;
         };
         let report = Report { inputs: inputs.clone(), link: LinkId::Accepted(next), generation: next };
         next += 1;
-        tokio::spawn(accept(incoming, permit, place, report));
+        tokio::spawn(accept(incoming, (permit, newcomer), place, backlog.queue(), report));
     }
 }
 
-async fn accept(incoming: Incoming, handshake: OwnedSemaphorePermit, place: Place, report: Report) {
+async fn accept(
+    incoming: Incoming,
+    handshake: (OwnedSemaphorePermit, Place),
+    place: Place,
+    (outgoing, messages): (Outgoing, Messages),
+    report: Report,
+) {
     let established = timeout(HANDSHAKE, async {
         let connection = incoming.await.ok()?;
         let (send, receive) = connection.accept_bi().await.ok()?;
@@ -173,19 +227,12 @@ async fn accept(incoming: Incoming, handshake: OwnedSemaphorePermit, place: Plac
         return;
     };
     drop(handshake);
-    let (outgoing, messages) = mpsc::channel(OUTGOING);
     serve(established, messages, report, Some(outgoing), "the node").await;
     drop(place);
 }
 
 /// Tells that the link stands, carries messages both ways, tells its end.
-async fn serve(
-    established: Established,
-    messages: mpsc::Receiver<Vec<u8>>,
-    report: Report,
-    outgoing: Option<mpsc::Sender<Vec<u8>>>,
-    name: &str,
-) {
+async fn serve(established: Established, messages: Messages, report: Report, outgoing: Option<Outgoing>, name: &str) {
     let Established { connection, send, receive, exporter, fingerprint } = established;
     let remote = canonical(connection.remote_address());
     let up = LinkEvent::Up { link: report.link, remote, exporter, fingerprint };
@@ -227,7 +274,7 @@ async fn read_all(connection: &Connection, mut receive: RecvStream, report: &Rep
 
 /// Writes messages until the loop drops their channel, then waits until they have arrived.
 /// Waits for [`read_all`] to tell what is wrong if a write fails.
-async fn write_all(mut send: SendStream, mut messages: mpsc::Receiver<Vec<u8>>) {
+async fn write_all(mut send: SendStream, mut messages: Messages) {
     while let Some(message) = messages.recv().await {
         let Ok(length) = u16::try_from(message.len()) else {
             continue;
@@ -259,6 +306,9 @@ fn sentence(error: &ConnectionError, name: &str) -> String {
         ConnectionError::ConnectionClosed(close) if close.error_code == quinn_refused() => {
             format!("{name} refuses the link: it is full, or it is no supernode")
         }
+        ConnectionError::ConnectionClosed(close) if close.error_code == no_common_protocol() => {
+            format!("{name} speaks another version of the protocol")
+        }
         ConnectionError::ConnectionClosed(close) => format!("{name} has closed the link: {close}"),
         ConnectionError::VersionMismatch => format!("{name} speaks another version of QUIC"),
         ConnectionError::LocallyClosed => "closed".into(),
@@ -267,41 +317,25 @@ fn sentence(error: &ConnectionError, name: &str) -> String {
     }
 }
 
+/// TLS's alert `no_application_protocol`: the name of ours holds the major version.
+fn no_common_protocol() -> quinn::TransportErrorCode {
+    quinn::TransportErrorCode::crypto(120)
+}
+
 fn quinn_refused() -> quinn::TransportErrorCode {
     quinn::TransportErrorCode::CONNECTION_REFUSED
 }
 
-/// How many links each address has here.
-#[derive(Clone, Debug, Default)]
-struct Origins(Arc<Mutex<BTreeMap<IpAddr, usize>>>);
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-/// One link's place in [`Origins`]; free again when dropped.
-#[derive(Debug)]
-struct Place {
-    origins: Origins,
-    address: IpAddr,
-}
-
-impl Origins {
-    fn enter(&self, address: IpAddr) -> Option<Place> {
-        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = counts.entry(address).or_default();
-        if *count >= PER_ADDRESS_MAX {
-            return None;
-        }
-        *count += 1;
-        Some(Place { origins: self.clone(), address })
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        let mut counts = self.origins.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = counts.get_mut(&self.address) {
-            *count -= 1;
-            if *count == 0 {
-                counts.remove(&self.address);
-            }
-        }
+    #[test]
+    fn both_families_of_a_name_have_their_turn() {
+        let at = |text: &str| text.parse().expect("address");
+        let (a, b, c, d) = (at("[2001:db8::1]:1"), at("[2001:db8::2]:1"), at("192.0.2.1:1"), at("192.0.2.2:1"));
+        assert_eq!(in_turn(&[a, b, c, d]), [a, c, b, d]);
+        assert_eq!(in_turn(&[c, d, a]), [c, a, d]);
+        assert_eq!(in_turn(&[]), []);
     }
 }

@@ -5,7 +5,6 @@ use super::*;
 use crate::datapath::buf::Datagrams;
 use crate::io::clock;
 use crate::io::udp::Listen;
-use crate::keys::Fingerprint;
 
 #[test]
 fn messages_pass_both_ways_and_both_ends_export_the_same() {
@@ -38,7 +37,7 @@ fn a_node_can_dial_itself() {
     let mut host = Host::new(3, true);
     let mut idle = Host::new(4, false);
     let own = format!("127.0.0.1:{}", host.underlay.port());
-    host.links.obey(LinkCommand::Dial { link: LinkId::Dialled(0), address: own, pin: None });
+    host.links.obey(LinkCommand::Dial { link: LinkId::Dialled(0), address: own, pin: None, known: None });
     host.send_when_up(&mut idle);
     let mut got = Vec::new();
     while got.is_empty() {
@@ -71,11 +70,21 @@ fn a_host_that_is_no_supernode_does_not_answer() {
 fn an_unresolvable_name_has_its_sentence() {
     let mut ends = Ends::new(Host::new(10, false), Host::new(11, false));
     let address = "nowhere:port".to_owned();
-    ends.near.links.obey(LinkCommand::Dial { link: LinkId::Dialled(0), address, pin: None });
+    ends.near.links.obey(LinkCommand::Dial { link: LinkId::Dialled(0), address, pin: None, known: None });
     let LinkEvent::Down { reason, .. } = ends.near.next(&mut ends.far) else {
         panic!("the link came up");
     };
     assert!(reason.contains("nowhere:port cannot be resolved"), "{reason}");
+}
+
+#[test]
+fn a_name_that_does_not_resolve_is_reached_where_it_was_before() {
+    let mut ends = Ends::new(Host::new(14, false), Host::new(15, true));
+    let address = "nowhere:port".to_owned();
+    let known = Some(SocketAddr::from((Ipv4Addr::LOCALHOST, ends.far.underlay.port())));
+    ends.near.links.obey(LinkCommand::Dial { link: LinkId::Dialled(0), address, pin: None, known });
+    let near = standing(ends.near.next(&mut ends.far));
+    assert_eq!(Some(near.remote), known);
 }
 
 #[test]
@@ -136,7 +145,7 @@ impl Host {
 
     fn dial_to(&mut self, port: u16, pin: Option<Fingerprint>) {
         let address = format!("127.0.0.1:{port}");
-        assert!(self.links.obey(LinkCommand::Dial { link: LinkId::Dialled(0), address, pin }).is_none());
+        assert!(self.links.obey(LinkCommand::Dial { link: LinkId::Dialled(0), address, pin, known: None }).is_none());
     }
 
     fn send(&mut self, link: LinkId, message: Vec<u8>) {

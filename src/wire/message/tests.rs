@@ -4,19 +4,37 @@ use proptest::prelude::*;
 
 fn all() -> Vec<Message> {
     let overlay = OverlayId([4; 32]);
+    let version = Version { major: 1, minor: 3 };
     let seen = "198.51.100.7:7777".parse().expect("address");
-    let member = Member { relay: RelayId(7), seen, certificate: vec![1; 190], directory: vec![2; 100] };
+    let member = Member { relay: RelayId(7), seen, certificate: vec![1; 190], directory: vec![2; 100], version };
     vec![
-        Message::Register { certificate: vec![1; 190], signature: [5; 64], directory: vec![2; 90] },
+        Message::Register { certificate: vec![1; 190], signature: [5; 64], directory: vec![2; 90], version },
         Message::Ping { nonce: 8 },
         Message::Update { overlay, directory: vec![] },
         Message::Leave { overlay },
-        Message::Welcome { overlay, relay: RelayId(9), key: LegKey([3; 16]), seen },
-        Message::Refused { overlay, reason: Refusal::NotAllowed },
+        Message::Welcome { overlay, relay: RelayId(9), key: LegKey([3; 16]), seen, version },
+        Message::Refused { overlay, reason: Refusal::NotAllowed, version },
         Message::Pong { nonce: 8, seen },
         Message::Roster { overlay, reset: true, members: vec![member; ROSTER_MAX] },
         Message::Gone { overlay, relays: vec![RelayId(1), RelayId(2)] },
+        Message::Supernodes { list: vec![other("sn2.example.org:7777"); SUPERNODES_MAX] },
     ]
+}
+
+fn other(address: &str) -> OtherSupernode {
+    OtherSupernode { address: address.into(), fingerprint: Fingerprint([6; 32]) }
+}
+
+#[test]
+fn another_supernode_has_the_form_host_and_port_or_is_refused() {
+    for place in ["sn2.example.org:7777", "192.0.2.1:7", "[2001:db8::1]:7777"] {
+        let message = Message::Supernodes { list: vec![other(place)] };
+        assert_eq!(Message::parse(&message.bytes()), Ok(Some(message)));
+    }
+    for place in ["", "host", ":7", "host:0", "host:70000", "a b:7", "h\u{1b}[0m:7"] {
+        let message = Message::Supernodes { list: vec![other(place)] };
+        assert_eq!(Message::parse(&message.bytes()), Err(DecodeError::Range), "{place:?}");
+    }
 }
 
 #[test]
@@ -30,8 +48,24 @@ fn every_message_survives_its_bytes_and_fits() {
 
 #[test]
 fn the_longest_roster_fits_a_message() {
-    let entry = 4 + 18 + 2 + CERTIFICATE_MAX + 2 + DIRECTORY_MAX;
+    let entry = 4 + 18 + 2 + CERTIFICATE_MAX + 2 + DIRECTORY_MAX + 2;
     assert!(1 + 32 + 1 + 2 + ROSTER_MAX * entry <= MESSAGE_MAX);
+}
+
+#[test]
+fn what_an_older_version_says_is_understood() {
+    for message in all() {
+        let mut bytes = message.bytes();
+        let versions = match (bytes[0], &message) {
+            (0x01 | 0x81 | 0x82, _) => 1,
+            (_, Message::Roster { members, .. }) => members.len(),
+            (..) => continue,
+        };
+        bytes.truncate(bytes.len() - 2 * versions);
+        let read = Message::parse(&bytes).expect("still whole").expect("known");
+        assert_eq!(read.bytes()[..bytes.len()], bytes);
+        assert!(read.bytes()[bytes.len()..].chunks(2).all(|version| version == [1, 0]), "{read:?}");
+    }
 }
 
 #[test]
