@@ -47,6 +47,8 @@ pub struct Config {
     pub listen: Option<SocketAddr>,
     /// Where to listen as a supernode.
     pub serve: Option<SocketAddr>,
+    /// Where a supernode can be asked too, so that nodes learn how their NAT behaves; the next port if missing.
+    pub observe: Option<Vec<SocketAddr>>,
     /// The state directory.
     pub state: Option<PathBuf>,
     /// The status socket.
@@ -123,6 +125,8 @@ pub struct Settings {
     pub listen: Option<SocketAddr>,
     /// Set if it is a supernode.
     pub serve: Option<ServeSettings>,
+    /// Where it can be asked too; `None` is the next port.
+    pub observe: Option<Vec<SocketAddr>>,
     /// The state directory.
     pub state: PathBuf,
     /// The status socket.
@@ -187,12 +191,15 @@ impl Config {
     /// Reads key files, fills defaults in, refuses what cannot be. `env_key` is the text of
     /// `LONGWIRE_KEY`, for an overlay that names no file.
     pub fn check(self, env_key: Option<&str>) -> Result<Settings, ConfigError> {
-        let Self { name, listen, serve, state, socket, log, log_json, supernode, allow, overlay } = self;
+        let Self { name, listen, serve, observe, state, socket, log, log_json, supernode, allow, overlay } = self;
         if listen.is_some() && serve.is_some() {
             return Err(ConfigError::Together("listen", "serve"));
         }
         if allow.is_some() && serve.is_none() {
             return Err(ConfigError::Without("allow", "serve"));
+        }
+        if observe.is_some() && serve.is_none() {
+            return Err(ConfigError::Without("observe", "serve"));
         }
         if overlay.is_empty() && serve.is_none() {
             return Err(ConfigError::NoOverlay);
@@ -211,6 +218,7 @@ impl Config {
             name,
             listen: listen.or(serve),
             serve: serve.map(|_| ServeSettings { allow: allow.map(|ids| ids.into_iter().map(|id| id.0).collect()) }),
+            observe,
             state: state.unwrap_or_else(|| PathBuf::from(DEFAULT_STATE)),
             socket: socket.map_or(SocketChoice::Named(named), SocketChoice::At),
             log: log.unwrap_or_default(),

@@ -11,7 +11,7 @@ use common::Lab;
 use longwire::control::report::PathKind;
 use longwire::node::Event;
 use longwire::sim::scenario::BOXES;
-use longwire::sim::{Behaviour, SiteSpec, Way};
+use longwire::sim::{Behaviour, Depends, SiteSpec, Way};
 
 /// From the start to the direct path.
 const DIRECT_WITHIN: Duration = Duration::from_secs(5);
@@ -112,6 +112,40 @@ fn a_pair_starts_relayed_and_then_is_direct() {
             }
         }
         assert_eq!(paths, ["relayed", "direct"], "{}", lab.tale());
+    }
+}
+
+/// How the world must judge what stands in front of a host, by one supernode of one address.
+fn judged(access: Access) -> [&'static str; 3] {
+    let chain: Vec<_> = [access.0, access.1].into_iter().flatten().collect();
+    let strictest = |axis: fn(&Behaviour) -> Depends| chain.iter().map(axis).max().unwrap_or(Depends::Nothing);
+    let translates = chain.iter().any(|one| one.translates);
+    let (mapping, filtering) = (strictest(|one| one.mapping), strictest(|one| one.filtering));
+    // One address cannot tell what depends on addresses.
+    let mapping_text = match mapping {
+        _ if !translates => "none",
+        Depends::Nothing | Depends::Address => "endpoint-independent",
+        Depends::Port => "address-and-port-dependent",
+    };
+    let filtering_text = if filtering == Depends::Port { "address-and-port-dependent" } else { "address-dependent" };
+    let ports = match mapping {
+        Depends::Port => "random",
+        Depends::Nothing | Depends::Address if chain.iter().all(|one| one.keeps_port || !one.translates) => "kept",
+        Depends::Nothing | Depends::Address => "changed",
+    };
+    [mapping_text, filtering_text, ports]
+}
+
+#[test]
+fn every_access_is_judged_as_it_is_and_both_ends_are_told() {
+    let accesses = accesses();
+    for (seed, access) in (1..).zip(&accesses) {
+        let mut lab = pair(seed, [*access, (None, None)]);
+        lab.run(4.0);
+        let nat = lab.world.status(lab.hosts[0]).and_then(|status| status.nat).expect("a class by now");
+        assert_eq!([nat.mapping.as_str(), &nat.filtering, &nat.ports], judged(*access), "{access:?}");
+        assert!(nat.public.is_some());
+        lab.check();
     }
 }
 

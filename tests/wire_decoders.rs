@@ -74,7 +74,7 @@ fn arbitrary_packets_end_in_a_value_or_an_error() {
         if let Ok((fragment, rest)) = Fragment::parse(rest) {
             assert_eq!([&fragment.bytes(), rest].concat(), input[1..]);
         }
-        assert_eq!(Kind::of(*first).is_some(), matches!(*first, 1 | 2 | 4 | 5 | 8) || first & 0x40 != 0);
+        assert_eq!(Kind::of(*first).is_some(), matches!(*first, 1 | 2 | 4 | 5 | 8 | 10 | 11 | 12) || first & 0x40 != 0);
     });
 }
 
@@ -99,7 +99,7 @@ fn arbitrary_session_messages_end_in_a_value_or_an_error() {
         session::Message::Probe { token: 5 },
         session::Message::Answer { token: 5, seen: Some(v4()) },
         session::Message::Answer { token: 6, seen: None },
-        session::Message::Candidates { round: 3, wants_answer: true, list },
+        session::Message::Candidates { round: 3, wants_answer: true, list, nat: None },
         session::Message::Close,
         session::Message::Confirm,
     ];

@@ -61,6 +61,7 @@ impl Control {
                     let supernode = self.homes[place].address.clone();
                     self.fx.events.push_back(Event::Registered { overlay, supernode, seen_as: seen });
                     self.on_seen(place, seen);
+                    self.observing.want(&mut self.fx);
                 }
             }
             Some(Message::Refused { overlay, reason }) => {
@@ -119,6 +120,7 @@ impl Control {
         }
         let host_changed = list.iter().any(|c| c.kind == CandidateKind::Host && !self.me.candidates.contains(c));
         self.me.candidates = list;
+        self.observing.want(&mut self.fx);
         for peer in self.peers.values_mut() {
             peer.punch_anew(&mut self.fx);
         }

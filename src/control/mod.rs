@@ -23,6 +23,12 @@ pub mod handshake;
 
 pub mod candidate;
 
+pub mod natcheck;
+
+pub mod observing;
+
+pub mod reflect;
+
 pub mod punch;
 
 pub mod path;
@@ -51,6 +57,7 @@ use crate::wire::handshake::{Envelope, split_mac1};
 use crate::wire::session::{CandidateKind, Message};
 
 use effects::Effects;
+use observing::Observing;
 use overlay::Overlay;
 use peer::{Me, Peer};
 use registration::Home;
@@ -85,6 +92,7 @@ pub struct Control {
     remembered: Option<Memory>,
     last_loop_event: Option<Time>,
     handshake_limit: Bucket,
+    observing: Observing,
     /// What is to be done.
     pub fx: Effects,
 }
@@ -98,6 +106,7 @@ impl Control {
             has_aes: settings.has_aes,
             stand_in: settings.handshake == HandshakeKind::StandIn,
             candidates: Vec::new(),
+            nat: None,
             identity: settings.identity,
         };
         let overlays = settings.overlays.iter().map(|overlay| Overlay::new(overlay, &me.identity)).collect::<Vec<_>>();
@@ -125,6 +134,7 @@ impl Control {
             remembered: None,
             last_loop_event: None,
             handshake_limit: Bucket::new(HANDSHAKE_RATE, HANDSHAKE_BURST),
+            observing: Observing::default(),
             fx,
         };
         control.recall();
@@ -178,6 +188,7 @@ impl Control {
         match notice {
             Notice::NeedKeys { port } => self.on_need_keys(port),
             Notice::Handshake { path, packet } => self.on_handshake(path, &packet),
+            Notice::Observed { packet } => self.on_observed(&packet),
             Notice::Session { port, path, message } => self.on_session_message(port, path, &message),
             Notice::Heard { port, path } => self.with(port, |peer, fx| peer.check(fx, path)),
             Notice::Confirmed { port, path } => self.with(port, |peer, fx| peer.on_confirmed(fx, path)),
@@ -263,7 +274,8 @@ impl Control {
         match message {
             Message::Probe { token } => peer.on_probe(fx, token, path),
             Message::Answer { token, .. } => peer.on_answer(fx, token, path),
-            Message::Candidates { wants_answer, list, .. } => {
+            Message::Candidates { wants_answer, list, nat, .. } => {
+                peer.nat = nat.or(peer.nat);
                 peer.on_candidates(fx, &self.me, path, (&list, wants_answer));
             }
             Message::Close => {
@@ -301,6 +313,7 @@ impl Control {
                     peer.on_punch_timer(&mut self.fx, &self.me);
                 }
             }
+            Timer::Observe => self.on_observe_timer(),
             Timer::Alone(overlay) => {
                 let is_up = |peer: &Peer| peer.overlay == overlay && peer.session.is_some();
                 if !self.peers.values().any(is_up) {

@@ -21,6 +21,7 @@ use crate::seam::Event;
 use crate::time::Time;
 use crate::wire::certificate::Certificate;
 use crate::wire::handshake::{Envelope, Payload, Suite};
+use crate::wire::observe::NatClass;
 use crate::wire::session::{Candidate, Message};
 
 /// New keys are made after this time, by the side that initiated (WireGuard's rekey-after-time).
@@ -61,6 +62,8 @@ pub struct Me {
     pub stand_in: bool,
     /// Addresses at which we may be heard.
     pub candidates: Vec<Candidate>,
+    /// How the NAT in front of us behaves.
+    pub nat: Option<NatClass>,
 }
 
 impl Me {
@@ -110,6 +113,8 @@ pub struct Peer {
     pub paths: Paths,
     /// How far the search for a direct path is.
     pub punch: Punch,
+    /// How the NAT in front of it behaves, as it told.
+    pub nat: Option<NatClass>,
     /// The session that stands.
     pub session: Option<Session>,
     /// When anything genuine came from it, as far as was measured.
@@ -135,6 +140,7 @@ impl Peer {
             state: PeerState::Connecting,
             paths: Paths::default(),
             punch: Punch::default(),
+            nat: None,
             session: None,
             heard: now,
             silences: 0,

@@ -99,8 +99,16 @@ impl Peer {
         fx.timers.set(Timer::Punch(self.port), fx.now + patience);
     }
 
+    /// Our NAT is known now, or another: a peer that is not reached directly hears of it and tells of its own.
+    pub fn tell_class(&mut self, fx: &mut Effects, me: &Me) {
+        if let Some(path) = self.paths.current().filter(|path| self.session.is_some() && !path.is_direct()) {
+            self.tell_candidates(fx, me, path, true);
+        }
+    }
+
     fn tell_candidates(&mut self, fx: &mut Effects, me: &Me, path: Path, wants_answer: bool) {
-        let message = Message::Candidates { round: self.punch.round, wants_answer, list: me.candidates.clone() };
+        let (round, list, nat) = (self.punch.round, me.candidates.clone(), me.nat);
+        let message = Message::Candidates { round, wants_answer, list, nat };
         fx.send(self.port, path, &message);
     }
 

@@ -43,6 +43,7 @@ impl Control {
             node_id: self.me.identity.id().to_string(),
             version: env!("CARGO_PKG_VERSION").into(),
             fingerprint: self.serving.as_ref().map(|_| self.me.identity.fingerprint().to_string()),
+            nat: self.observing.class.map(|class| class.status(self.observing.public)),
             overlays,
             serving: self.serving.as_ref().map(|supernode| supernode.report(node_counters)),
         }
@@ -162,6 +163,8 @@ impl Control {
             peer: self.peer_status(now, datapath, peer),
             overlay: self.overlays[peer.overlay.0].name.clone(),
             why,
+            nat: self.observing.class.map(|class| class.status(self.observing.public)),
+            peer_nat: peer.nat.map(|class| class.status(None)),
             candidates: peer.paths.candidates.iter().map(report).collect(),
         }
     }

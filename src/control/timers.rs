@@ -23,6 +23,8 @@ pub enum Timer {
     Keepalive(PortId),
     /// The next step of a round of punching.
     Punch(PortId),
+    /// Ask where we are seen, and judge.
+    Observe,
     /// Say that nobody is there.
     Alone(OverlayIndex),
     /// Write down what should survive.
@@ -40,6 +42,7 @@ impl Timer {
             Self::Liveness(_) => "liveness",
             Self::Keepalive(_) => "keepalive",
             Self::Punch(_) => "punch",
+            Self::Observe => "observe",
             Self::Alone(_) => "alone",
             Self::Remember => "remember",
         }

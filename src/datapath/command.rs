@@ -149,6 +149,11 @@ pub enum Notice {
         /// This way.
         path: Path,
     },
+    /// Somebody says where it sees us.
+    Observed {
+        /// The packet.
+        packet: Vec<u8>,
+    },
     /// The peer has shown that it has the keys we wait with.
     Confirmed {
         /// This port.

@@ -22,7 +22,7 @@ use super::state::{self, State, StateError};
 use super::status::{self, Server, SocketError};
 use super::tap::{PlainTap, Tap, TapError};
 use super::udp::{Listen, UdpError, Underlay};
-use super::{INPUT_QUEUE, Input, addresses, clock};
+use super::{INPUT_QUEUE, Input, addresses, clock, reflect};
 use crate::config::{Attach, INTERFACE_NAME_MAX, Overlay, Settings, SocketChoice};
 use crate::keys::{Fingerprint, Identity};
 use crate::node::{self, HandshakeKind, Memory, Node, OverlaySettings, SupernodeSettings};
@@ -113,6 +113,10 @@ async fn serve(
     let (inbox, received) = inbox();
     let (inputs_in, inputs) = mpsc::channel(INPUT_QUEUE);
     let serves = settings.serve.is_some();
+    if serves {
+        let _on = background.enter();
+        reflect::start(&underlay, settings.observe.as_deref())?;
+    }
     let links = Links::new(background.clone(), Arc::clone(&underlay), received, &identity, serves, inputs_in.clone())?;
 
     let mut taps: Vec<Box<dyn Tap>> = Vec::new();

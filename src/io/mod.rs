@@ -18,6 +18,8 @@ pub mod clock;
 
 pub mod quic;
 
+pub mod reflect;
+
 pub mod addresses;
 pub mod netlink;
 

@@ -8,6 +8,7 @@
 use std::io::{self, IoSliceMut};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use quinn::udp::{RecvMeta, Transmit, UdpSockRef, UdpSocketState};
@@ -16,6 +17,7 @@ use socket2::{Domain, Protocol, SockRef, Socket as RawSocket, Type};
 use thiserror::Error;
 
 use super::quic::Inbox;
+use super::reflect::Questions;
 use super::{Severity, sort};
 use crate::config::DEFAULT_PORT;
 use crate::datapath::buf::{Datagrams, Origin, Target, Transmits};
@@ -83,6 +85,8 @@ pub struct Underlay {
     local: SocketAddr,
     /// The system's own hop limits, IPv4 and IPv6.
     hops: (u32, u32),
+    /// Where OBSERVE goes, on a supernode.
+    questions: OnceLock<Questions>,
     /// What went wrong and passed.
     pub counters: UdpCounters,
 }
@@ -141,7 +145,13 @@ impl Underlay {
         if rustix::net::sockopt::set_socket_send_buffer_size_force(&socket, SOCKET_BUFFER).is_err() {
             raw.set_send_buffer_size(SOCKET_BUFFER)?;
         }
-        Ok(Self { socket, state, local, hops, counters: UdpCounters::default() })
+        let questions = OnceLock::new();
+        Ok(Self { socket, state, local, hops, questions, counters: UdpCounters::default() })
+    }
+
+    /// OBSERVE is put there from now on; before, and if this is never said, it is dropped.
+    pub(in crate::io) fn listen_for_questions(&self, questions: Questions) {
+        let _once = self.questions.set(questions);
     }
 
     /// The port it listens on.
@@ -193,7 +203,21 @@ impl Underlay {
             for datagram in room[..meta.len].chunks(stride) {
                 match Kind::of(datagram[0]) {
                     Some(Kind::Quic) => inbox.push(datagram, &meta),
-                    Some(Kind::Init | Kind::Resp | Kind::Data | Kind::Session | Kind::Relay) | None => ours = true,
+                    Some(Kind::Observe) => {
+                        if let Some(questions) = self.questions.get() {
+                            questions.push(datagram, canonical(meta.addr), &meta);
+                        }
+                    }
+                    Some(
+                        Kind::Init
+                        | Kind::Resp
+                        | Kind::Data
+                        | Kind::Session
+                        | Kind::Relay
+                        | Kind::Observed
+                        | Kind::Opener,
+                    )
+                    | None => ours = true,
                 }
             }
             if ours {

@@ -4,6 +4,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use super::doors::reflector;
 use super::underlay::HostId;
 use super::world::{Happening, Payload, World};
 use crate::datapath::buf::{Datagrams, Deliveries, Frames, Origin, OverlayIndex, Transmits};
@@ -34,6 +35,7 @@ impl World {
         let settings = host.settings(&self.overlays, self.handshake);
         host.node = Some(Node::new(settings, seed, now, wall));
         host.alive = true;
+        host.reflector = host.spec.serve.is_some().then(|| reflector(host.spec.port));
         let (port, addresses) = (host.spec.port, host.addresses.clone());
         self.drain(id);
         self.feed(id, |node, now| node.handle_addresses(now, port, addresses));

@@ -4,6 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use super::traffic::OverlayNo;
 use super::underlay::SiteId;
+use crate::control::reflect::Reflector;
 use crate::keys::{Identity, OverlayKey, OverlaySecrets};
 use crate::node::{HandshakeKind, Memory, Node, OverlaySettings, ServeSettings, Settings, SupernodeSettings};
 use crate::time::Time;
@@ -108,6 +109,8 @@ pub(super) struct Host {
     pub(super) memory: Memory,
     /// The running process; taken out while it is driven.
     pub(super) node: Option<Node>,
+    /// Answers OBSERVE, on a supernode.
+    pub(super) reflector: Option<Reflector>,
     pub(super) alive: bool,
     pub(super) asleep: bool,
     /// How often it was started: what belongs to an earlier process is void.
@@ -133,6 +136,7 @@ impl Host {
             addresses: Vec::new(),
             memory: Memory::default(),
             node: None,
+            reflector: None,
             alive: false,
             asleep: false,
             boot: 0,
@@ -187,8 +191,8 @@ impl Host {
     }
 
     /// The source address of a datagram to `to`, if the host has one of that family.
-    pub(super) fn source(&self, to: IpAddr) -> Option<SocketAddr> {
+    pub(super) fn source(&self, to: IpAddr, port: u16) -> Option<SocketAddr> {
         let ip = self.addresses.iter().find(|own| own.is_ipv6() == to.is_ipv6())?;
-        Some(SocketAddr::new(*ip, self.spec.port))
+        Some(SocketAddr::new(*ip, port))
     }
 }

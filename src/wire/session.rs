@@ -3,9 +3,12 @@
 use std::net::SocketAddr;
 
 use super::codec::{DecodeError, Reader, Writer};
+use super::observe::NatClass;
 
 /// Most candidates in one message.
 pub const CANDIDATES_MAX: usize = 16;
+/// The place of a candidate that holds the sender's NAT class instead: older versions skip it.
+const NAT_CLASS: u8 = 7;
 /// What fills a PROBE to the length of its ANSWER.
 const PROBE_PADDING: usize = 18;
 
@@ -20,6 +23,8 @@ pub enum CandidateKind {
     PeerReflexive,
     /// Written in a config, or remembered from an earlier run.
     Configured,
+    /// What a counting NAT will open next.
+    Predicted,
 }
 
 impl CandidateKind {
@@ -30,6 +35,7 @@ impl CandidateKind {
             Self::Reflexive => "reflexive",
             Self::PeerReflexive => "peer-reflexive",
             Self::Configured => "configured",
+            Self::Predicted => "predicted",
         }
     }
 
@@ -39,6 +45,7 @@ impl CandidateKind {
             Self::Reflexive => 2,
             Self::PeerReflexive => 3,
             Self::Configured => 4,
+            Self::Predicted => 6,
         }
     }
 
@@ -48,6 +55,7 @@ impl CandidateKind {
             2 => Some(Self::Reflexive),
             3 => Some(Self::PeerReflexive),
             4 => Some(Self::Configured),
+            6 => Some(Self::Predicted),
             _ => None,
         }
     }
@@ -96,8 +104,10 @@ pub enum Message {
         round: u32,
         /// The receiver shall send its own.
         wants_answer: bool,
-        /// At most [`CANDIDATES_MAX`].
+        /// At most [`CANDIDATES_MAX`], together with `nat`.
         list: Vec<Candidate>,
+        /// How the sender's NAT behaves, if it knows.
+        nat: Option<NatClass>,
     },
     /// "I leave."
     Close,
@@ -139,11 +149,16 @@ impl Message {
         if flags > 1 || count > CANDIDATES_MAX {
             return Err(DecodeError::Range);
         }
-        let mut list = Vec::with_capacity(count);
+        let (mut list, mut nat) = (Vec::with_capacity(count), None);
         for _ in 0..count {
-            list.extend(Candidate::read(reader)?);
+            if reader.rest().first() == Some(&NAT_CLASS) {
+                reader.u8()?;
+                nat = NatClass::read(reader)?;
+            } else {
+                list.extend(Candidate::read(reader)?);
+            }
         }
-        Ok(Self::Candidates { round, wants_answer: flags == 1, list })
+        Ok(Self::Candidates { round, wants_answer: flags == 1, list, nat })
     }
 
     /// Its bytes.
@@ -158,11 +173,16 @@ impl Message {
                 }
                 .finish()
             }
-            Self::Candidates { round, wants_answer, list } => {
-                let list = &list[..list.len().min(CANDIDATES_MAX)];
-                let count = u8::try_from(list.len()).expect("cut to the limit above");
+            Self::Candidates { round, wants_answer, list, nat } => {
+                let list = &list[..list.len().min(CANDIDATES_MAX - usize::from(nat.is_some()))];
+                let count = u8::try_from(list.len() + usize::from(nat.is_some())).expect("cut to the limit above");
                 let writer = Writer::new().u8(0x03).u32(*round).u8(u8::from(*wants_answer)).u8(count);
-                list.iter().fold(writer, |writer, candidate| candidate.write(writer)).finish()
+                let writer = list.iter().fold(writer, |writer, candidate| candidate.write(writer));
+                match nat {
+                    Some(nat) => nat.write(writer.u8(NAT_CLASS)),
+                    None => writer,
+                }
+                .finish()
             }
             Self::Close => Writer::new().u8(0x04).u8(0).finish(),
             Self::Confirm => Writer::new().u8(0x05).finish(),
@@ -172,6 +192,7 @@ impl Message {
 
 #[cfg(test)]
 mod tests {
+    use super::super::observe::{Filtering, Mapping, Ports};
     use super::*;
     use proptest::prelude::*;
 
@@ -189,6 +210,11 @@ mod tests {
                     Candidate { kind: CandidateKind::Host, addr: v6 },
                     Candidate { kind: CandidateKind::Reflexive, addr: v4 },
                 ],
+                nat: Some(NatClass {
+                    mapping: Mapping::PerPort,
+                    filtering: Some(Filtering::PerPort),
+                    ports: Ports::Counting(-2),
+                }),
             },
             Message::Close,
             Message::Confirm,
