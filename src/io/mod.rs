@@ -18,6 +18,7 @@ pub mod clock;
 
 pub mod quic;
 
+pub mod netcheck;
 pub mod reflect;
 
 pub mod addresses;
