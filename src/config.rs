@@ -49,6 +49,9 @@ pub struct Config {
     pub serve: Option<SocketAddr>,
     /// Where a supernode can be asked too, so that nodes learn how their NAT behaves; the next port if missing.
     pub observe: Option<Vec<SocketAddr>>,
+    /// Whether many ports may be tried at peers whose NAT takes random ones (it looks like a port scan); yes if
+    /// missing.
+    pub birthday: Option<bool>,
     /// The state directory.
     pub state: Option<PathBuf>,
     /// The status socket.
@@ -127,6 +130,8 @@ pub struct Settings {
     pub serve: Option<ServeSettings>,
     /// Where it can be asked too; `None` is the next port.
     pub observe: Option<Vec<SocketAddr>>,
+    /// Whether many ports may be tried at a peer.
+    pub birthday: bool,
     /// The state directory.
     pub state: PathBuf,
     /// The status socket.
@@ -191,7 +196,8 @@ impl Config {
     /// Reads key files, fills defaults in, refuses what cannot be. `env_key` is the text of
     /// `LONGWIRE_KEY`, for an overlay that names no file.
     pub fn check(self, env_key: Option<&str>) -> Result<Settings, ConfigError> {
-        let Self { name, listen, serve, observe, state, socket, log, log_json, supernode, allow, overlay } = self;
+        let Self { name, listen, serve, observe, birthday, state, socket, log, log_json, supernode, allow, overlay } =
+            self;
         if listen.is_some() && serve.is_some() {
             return Err(ConfigError::Together("listen", "serve"));
         }
@@ -219,6 +225,7 @@ impl Config {
             listen: listen.or(serve),
             serve: serve.map(|_| ServeSettings { allow: allow.map(|ids| ids.into_iter().map(|id| id.0).collect()) }),
             observe,
+            birthday: birthday.unwrap_or(true),
             state: state.unwrap_or_else(|| PathBuf::from(DEFAULT_STATE)),
             socket: socket.map_or(SocketChoice::Named(named), SocketChoice::At),
             log: log.unwrap_or_default(),

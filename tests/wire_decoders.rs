@@ -17,7 +17,7 @@ use longwire::wire::handshake::{self, Envelope, Payload, Suite};
 use longwire::wire::message::{self, Directory, Member, Refusal};
 use longwire::wire::relay::{self, LegKey, RelayId};
 use longwire::wire::session::{self, Candidate, CandidateKind};
-use longwire::wire::{DecodeError, Kind};
+use longwire::wire::{DecodeError, Kind, observe};
 
 #[test]
 fn arbitrary_handshakes_end_in_a_value_or_an_error() {
@@ -93,15 +93,35 @@ fn a_bent_relay_header_is_refused_or_not_genuine() {
 }
 
 #[test]
+fn arbitrary_questions_and_answers_of_observe_end_in_a_value_or_an_error() {
+    let question = observe::Observe { token: 5, elsewhere: true };
+    let answer = observe::Observed { token: 5, elsewhere: false, seen: v4(), other: Some(v4()) };
+    feed(share(40), &mut Bytes::new("observe", vec![question.bytes(), answer.bytes()]), |input| {
+        if let Ok(question) = observe::Observe::parse(input) {
+            assert_eq!(question.bytes(), input);
+        }
+        if let Ok(answer) = observe::Observed::parse(input) {
+            assert_eq!(observe::Observed::parse(&answer.bytes()), Ok(answer));
+        }
+    });
+}
+
+#[test]
 fn arbitrary_session_messages_end_in_a_value_or_an_error() {
     let list = candidates(6);
+    let nat = Some(observe::NatClass {
+        mapping: observe::Mapping::PerPort,
+        filtering: Some(observe::Filtering::PerPort),
+        ports: observe::Ports::Counting(1),
+    });
     let messages = [
         session::Message::Probe { token: 5 },
         session::Message::Answer { token: 5, seen: Some(v4()) },
         session::Message::Answer { token: 6, seen: None },
-        session::Message::Candidates { round: 3, wants_answer: true, list, nat: None },
+        session::Message::Candidates { round: 3, wants_answer: true, list, nat },
         session::Message::Close,
         session::Message::Confirm,
+        session::Message::Search { step: session::SearchStep::Go, door: Some(session::Door { at: v4(), step: -2 }) },
     ];
     let genuine = messages.iter().map(session::Message::bytes).collect();
     feed(share(120), &mut Bytes::new("session", genuine), |input| {

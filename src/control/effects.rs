@@ -9,6 +9,7 @@ use std::time::Duration;
 use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
 
+use super::doors::Doors;
 use super::timers::Timers;
 use crate::datapath::fdb::PortId;
 use crate::datapath::stats::DropReason;
@@ -27,6 +28,8 @@ pub struct Effects {
     pub commands: VecDeque<Command>,
     /// For control links.
     pub links: VecDeque<LinkCommand>,
+    /// For doors.
+    pub doors: Doors,
     /// For the user.
     pub events: VecDeque<Event>,
     /// The node's chance.
@@ -50,6 +53,7 @@ impl Effects {
             timers: Timers::default(),
             commands: VecDeque::new(),
             links: VecDeque::new(),
+            doors: Doors::default(),
             events: VecDeque::new(),
             rng: ChaCha20Rng::from_seed(seed),
             indices: BTreeMap::new(),

@@ -161,6 +161,11 @@ impl Control {
         }
         // A supernode that is a member itself registers over loopback: it is where we reach it.
         let seen = if member.seen.ip().is_loopback() { remote } else { member.seen };
+        // One per supernode: a lying one cannot point us at many.
+        let before = peer.seen.insert(place, seen).filter(|before| !peer.seen.values().any(|other| other == before));
+        if let Some(before) = before {
+            peer.paths.candidates.withdraw(CandidateKind::Reflexive, before);
+        }
         peer.paths.candidates.add(CandidateKind::Reflexive, seen);
         peer.paths.add_relay(leg, member.relay);
         peer.choose(&mut self.fx, "the supernode can carry it");

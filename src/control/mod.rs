@@ -31,6 +31,10 @@ pub mod reflect;
 
 pub mod punch;
 
+pub mod doors;
+
+pub mod search;
+
 pub mod path;
 
 pub mod liveness;
@@ -107,6 +111,8 @@ impl Control {
             stand_in: settings.handshake == HandshakeKind::StandIn,
             candidates: Vec::new(),
             nat: None,
+            homes: Vec::new(),
+            birthday: settings.birthday,
             identity: settings.identity,
         };
         let overlays = settings.overlays.iter().map(|overlay| Overlay::new(overlay, &me.identity)).collect::<Vec<_>>();
@@ -188,6 +194,12 @@ impl Control {
         match notice {
             Notice::NeedKeys { port } => self.on_need_keys(port),
             Notice::Handshake { path, packet } => self.on_handshake(path, &packet),
+            Notice::Opener { from } => {
+                let peer = self.fx.doors.searching().and_then(|port| self.peers.get_mut(&port));
+                if !peer.is_some_and(|peer| peer.on_opener(&mut self.fx, from)) {
+                    self.fx.dropped(DropReason::Unasked);
+                }
+            }
             Notice::Observed { packet } => self.on_observed(&packet),
             Notice::Session { port, path, message } => self.on_session_message(port, path, &message),
             Notice::Heard { port, path } => self.with(port, |peer, fx| peer.check(fx, path)),
@@ -278,6 +290,7 @@ impl Control {
                 peer.nat = nat.or(peer.nat);
                 peer.on_candidates(fx, &self.me, path, (&list, wants_answer));
             }
+            Message::Search { step, door } => peer.on_search(fx, &self.me, step, door),
             Message::Close => {
                 peer.on_gone(fx, "it left");
                 self.forget_peer(port);
@@ -311,6 +324,11 @@ impl Control {
             Timer::Punch(port) => {
                 if let Some(peer) = self.peers.get_mut(&port) {
                     peer.on_punch_timer(&mut self.fx, &self.me);
+                }
+            }
+            Timer::Search(port) => {
+                if let Some(peer) = self.peers.get_mut(&port) {
+                    peer.on_search_timer(&mut self.fx, &self.me);
                 }
             }
             Timer::Observe => self.on_observe_timer(),

@@ -13,6 +13,7 @@ use super::Control;
 use super::effects::Effects;
 use super::natcheck::{Observation, Stranger, judge};
 use super::timers::Timer;
+use crate::datapath::stats::DropReason;
 use crate::datapath::{Command, Path};
 use crate::time::Time;
 use crate::wire::observe::{NatClass, Observe, Observed};
@@ -90,6 +91,12 @@ impl Observing {
         class.is_some() && std::mem::replace(&mut self.class, class) != class
     }
 
+    /// Who answered, in the order in which they were asked.
+    fn places(&self) -> Vec<SocketAddr> {
+        let answered = |question: &&Question| !question.elsewhere && question.answer.is_some();
+        self.questions.iter().filter(answered).map(|question| question.asked).collect()
+    }
+
     fn question(&mut self, fx: &mut Effects, asked: SocketAddr, elsewhere: bool) {
         let known = |question: &Question| question.asked == asked && question.elsewhere == elsewhere;
         if !self.questions.iter().any(known) {
@@ -99,6 +106,9 @@ impl Observing {
 
     /// An answer. One that tells of a second port leads to a question there.
     fn on_observed(&mut self, fx: &mut Effects, answer: Observed) {
+        if !self.questions.iter().any(|question| question.token == answer.token) {
+            return fx.dropped(DropReason::Unasked);
+        }
         let awaited = self.questions.iter_mut().find(|question| question.token == answer.token);
         let Some(question) = awaited.filter(|question| question.elsewhere == answer.elsewhere) else { return };
         let asked = question.asked;
@@ -146,7 +156,9 @@ impl Control {
         }
         let (port, addresses) = &self.host;
         let is_own = |seen: SocketAddr| seen.port() == *port && addresses.contains(&seen.ip());
-        if self.observing.on_timer(&mut self.fx, &homes, (*port, is_own)) {
+        let is_news = self.observing.on_timer(&mut self.fx, &homes, (*port, is_own));
+        self.me.homes = self.observing.places();
+        if is_news {
             self.me.nat = self.observing.class;
             for peer in self.peers.values_mut() {
                 peer.tell_class(&mut self.fx, &self.me);
@@ -156,8 +168,14 @@ impl Control {
 
     /// Somebody says where it sees us.
     pub(super) fn on_observed(&mut self, packet: &[u8]) {
-        if let Ok(answer) = Observed::parse(packet) {
-            self.observing.on_observed(&mut self.fx, answer);
+        let Ok(answer) = Observed::parse(packet) else { return self.fx.dropped(DropReason::Malformed) };
+        match self.fx.doors.take_asker(answer.token) {
+            Some(port) => {
+                if let Some(peer) = self.peers.get_mut(&port) {
+                    peer.on_door_seen(&mut self.fx, &self.me, (answer.token, answer.seen));
+                }
+            }
+            None => self.observing.on_observed(&mut self.fx, answer),
         }
     }
 }
@@ -222,6 +240,7 @@ mod tests {
         let mut observing = Observing::default();
         let answer = Observed { token: 0, elsewhere: false, seen: HOME.into(), other: Some(HOME.into()) };
         observing.on_observed(&mut fx, answer);
-        assert!(observing.questions.is_empty() && fx.commands.is_empty());
+        assert!(observing.questions.is_empty());
+        assert!(matches!(fx.commands.pop_front(), Some(Command::CountDrop { reason: DropReason::Unasked })));
     }
 }

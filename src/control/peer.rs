@@ -3,6 +3,7 @@
 //! Keys come from `handshake`, ways from `path`, direct ways from `punch`, and whether they still carry is
 //! `liveness`; the hot half is a port of the corridor. In order: INIT, RESP, session, rekey; or silence.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use super::handshake::{self, Initiator, Local, Responder};
 use super::path::{Change, Paths};
 use super::punch::Punch;
 use super::report::PeerState;
+use super::search::Search;
 use super::timers::Timer;
 use crate::datapath::buf::OverlayIndex;
 use crate::datapath::fdb::PortId;
@@ -64,6 +66,10 @@ pub struct Me {
     pub candidates: Vec<Candidate>,
     /// How the NAT in front of us behaves.
     pub nat: Option<NatClass>,
+    /// Supernodes that can be asked where a socket is seen.
+    pub homes: Vec<SocketAddr>,
+    /// Whether we search with peers whose NAT takes random ports.
+    pub birthday: bool,
 }
 
 impl Me {
@@ -113,6 +119,10 @@ pub struct Peer {
     pub paths: Paths,
     /// How far the search for a direct path is.
     pub punch: Punch,
+    /// The search for one that punching cannot find.
+    pub search: Search,
+    /// Where supernodes see it, by their place in the settings.
+    pub seen: BTreeMap<usize, SocketAddr>,
     /// How the NAT in front of it behaves, as it told.
     pub nat: Option<NatClass>,
     /// The session that stands.
@@ -140,6 +150,8 @@ impl Peer {
             state: PeerState::Connecting,
             paths: Paths::default(),
             punch: Punch::default(),
+            search: Search::default(),
+            seen: BTreeMap::new(),
             nat: None,
             session: None,
             heard: now,
@@ -392,12 +404,18 @@ impl Peer {
     /// Nothing of it shall come up again.
     pub fn cancel_timers(&mut self, fx: &mut Effects) {
         self.drop_attempt(fx);
+        self.search_ended(fx);
         if let Some(answered) = self.answered.take() {
             fx.answered.remove(&answered.mac1);
         }
         for timer in [Timer::Rekey, Timer::Liveness, Timer::Keepalive, Timer::Punch] {
             fx.timers.cancel(timer(self.port));
         }
+    }
+
+    /// Where a supernode sees it over IPv4.
+    pub fn seen_at(&self) -> Option<SocketAddr> {
+        self.seen.values().find(|seen| seen.is_ipv4()).copied()
     }
 
     /// Where it was heard, for the next start.

@@ -40,6 +40,8 @@ const ASK_GAP: Duration = Duration::from_millis(500);
 /// After a round without success. 33 s of silence let a gateway forget a wrong mapping.
 const RESTS: [Duration; 4] =
     [Duration::from_secs(5), Duration::from_secs(33), Duration::from_secs(120), Duration::from_secs(600)];
+/// After so many failures a door that once led to the peer leads nowhere, and is in the way of the main socket.
+const FAILURES_OF_DOORS: usize = 3;
 /// Added to a round trip: the peer's opener is on its way by then.
 const OPENER_LEAD: Duration = Duration::from_millis(50);
 /// A peer heard at a new address is probed there at most this often.
@@ -70,6 +72,7 @@ pub struct Punch {
 impl Peer {
     /// Begins a round now, with a fresh count of failures: something changed.
     pub fn punch_anew(&mut self, fx: &mut Effects) {
+        self.forget_doors(fx);
         if self.session.is_some() {
             self.punch.failures = 0;
             self.punch.phase = Phase::Rest;
@@ -88,6 +91,9 @@ impl Peer {
             Phase::Asked(times) => self.ask(fx, me, times + 1),
             Phase::Opened => self.probe_step(fx, 0),
             Phase::Probing(step) => self.probe_step(fx, step),
+        }
+        if self.punch.phase == Phase::Rest {
+            self.seek(fx, me);
         }
     }
 
@@ -124,6 +130,7 @@ impl Peer {
             Phase::Rest | Phase::Asked(_) => self.open_nat(fx),
             Phase::Opened | Phase::Probing(_) => {}
         }
+        self.seek(fx, me);
     }
 
     fn open_nat(&mut self, fx: &mut Effects) {
@@ -165,6 +172,9 @@ impl Peer {
         self.punch.phase = Phase::Rest;
         let rest = RESTS[self.punch.failures.min(RESTS.len() - 1)];
         self.punch.failures += 1;
+        if self.punch.failures >= FAILURES_OF_DOORS {
+            self.forget_doors(fx);
+        }
         let rest = fx.jittered(rest);
         fx.timers.set(Timer::Punch(self.port), fx.now + rest);
     }
@@ -192,7 +202,7 @@ impl Peer {
     /// The peer was heard by `path`. If that is direct and not proven, it is asked there.
     pub fn check(&mut self, fx: &mut Effects, path: Path) {
         let Path::Direct(addr) = path else { return };
-        self.paths.candidates.add(crate::wire::session::CandidateKind::PeerReflexive, addr);
+        self.paths.candidates.add(self.kind_heard(addr), addr);
         let Some(state) = self.paths.candidates.get(addr) else { return };
         let rested = state.sent.is_none_or(|sent| fx.now.since(sent) >= CHECK_GAP);
         let is_stale = state.answered.is_none_or(|at| fx.now.since(at) >= Duration::from_secs(1));
@@ -207,6 +217,7 @@ impl Peer {
         let was_direct = self.paths.current().is_some_and(Path::is_direct);
         self.choose(fx, if proven.is_direct() { "it answers" } else { "the supernode carries it" });
         if !was_direct && self.paths.current().is_some_and(Path::is_direct) {
+            self.search_found(fx);
             self.punch.failures = 0;
         }
     }

@@ -23,6 +23,8 @@ pub enum Timer {
     Keepalive(PortId),
     /// The next step of a round of punching.
     Punch(PortId),
+    /// The next step of a search.
+    Search(PortId),
     /// Ask where we are seen, and judge.
     Observe,
     /// Say that nobody is there.
@@ -42,6 +44,7 @@ impl Timer {
             Self::Liveness(_) => "liveness",
             Self::Keepalive(_) => "keepalive",
             Self::Punch(_) => "punch",
+            Self::Search(_) => "search",
             Self::Observe => "observe",
             Self::Alone(_) => "alone",
             Self::Remember => "remember",

@@ -149,6 +149,11 @@ pub enum Notice {
         /// This way.
         path: Path,
     },
+    /// A packet that says nothing came through the NAT.
+    Opener {
+        /// From here.
+        from: SocketAddr,
+    },
     /// Somebody says where it sees us.
     Observed {
         /// The packet.

@@ -215,9 +215,10 @@ impl Datapath {
             Some(Kind::Data | Kind::Session) => self.open(now, Path::Direct(from), datagram),
             Some(Kind::Relay) => self.relayed(now, from, datagram),
             Some(Kind::Observed) => self.notices.push_back(Notice::Observed { packet: datagram.to_vec() }),
-            // Questions are for whoever serves, openers for nobody.
-            Some(Kind::Quic | Kind::Observe | Kind::Opener) => {}
-            None => self.node_stats.dropped(DropReason::UnknownKind),
+            Some(Kind::Opener) => self.notices.push_back(Notice::Opener { from }),
+            Some(Kind::Quic) => {}
+            // Questions are for whoever serves, who takes them before.
+            Some(Kind::Observe) | None => self.node_stats.dropped(DropReason::UnknownKind),
         }
     }
 

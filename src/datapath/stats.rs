@@ -68,6 +68,8 @@ drop_reasons! {
     // Datagrams, at the door.
     /// The first byte is no kind that we know.
     UnknownKind = "unknown_kind",
+    /// An address told, or a NAT opened, for nothing that we wait for.
+    Unasked = "unasked",
     /// Lengths do not fit.
     Malformed = "malformed",
     /// A bit, kind or version that has no meaning yet.

@@ -231,6 +231,7 @@ fn node_settings(settings: Settings, identity: Identity, local: SocketAddr, memo
         supernodes,
         serve: settings.serve,
         memory,
+        birthday: settings.birthday,
         handshake: HandshakeKind::Noise,
         has_aes: has_aes(),
     }

@@ -27,6 +27,7 @@ pub mod netlink;
 pub mod state;
 pub mod status;
 
+mod doors;
 mod events;
 
 use std::io;

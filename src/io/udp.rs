@@ -230,8 +230,17 @@ impl Underlay {
     /// Sends the pieces of `batch` from `first` on, each run of equal ones with one call.
     /// What the kernel refuses is counted and lost.
     pub fn send(&self, batch: &Transmits, first: usize) -> Sent {
+        self.send_but(batch, first, |_| false)
+    }
+
+    /// The same, but for what goes to an address that is `left_out`.
+    pub fn send_but(&self, batch: &Transmits, first: usize, left_out: impl Fn(SocketAddr) -> bool) -> Sent {
         let mut next = first;
         while let Some((run, target, size)) = next_run(batch, next, self.state.max_gso_segments()) {
+            if left_out(target.to) {
+                next += run;
+                continue;
+            }
             let bytes = batch.span(next..next + run);
             let sent = match target.hops {
                 None => self.send_run(bytes, size, target.to),

@@ -68,6 +68,7 @@ impl World {
                     self.deliver(id, &batch);
                     node.recycle_deliveries(batch);
                 }
+                Output::Door(command) => self.obey_door(id, command),
                 Output::Link(command) => self.command(id, command),
                 Output::Remember(memory) => self.hosts[id.0].memory = memory,
                 Output::Event(event) => self.note_event(id, event),
@@ -185,7 +186,8 @@ impl World {
             let sending = &mut self.hosts[id.0].sending;
             sending.datagrams += 1;
             sending.bytes += bytes.len() as u64;
-            self.launch(id, target.to, target.hops, Payload::Datagram(bytes.to_vec()));
+            let port = self.hosts[id.0].doors.port_to(target.to).unwrap_or(self.hosts[id.0].spec.port);
+            self.launch_by(id, port, (target.to, target.hops), Payload::Datagram(bytes.to_vec()));
         }
     }
 

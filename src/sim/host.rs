@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use super::doors::Doors;
 use super::traffic::OverlayNo;
 use super::underlay::SiteId;
 use crate::control::reflect::Reflector;
@@ -29,13 +30,24 @@ pub struct HostSpec {
     pub port: u16,
     /// Whether it has IPv6 beside IPv4.
     pub ipv6: bool,
+    /// Whether it tries many ports where that may help.
+    pub birthday: bool,
 }
 
 impl HostSpec {
     /// A host that is nothing yet.
     pub fn new(site: SiteId, name: &str) -> Self {
         let name = name.to_owned();
-        Self { site, name, overlays: Vec::new(), supernodes: Vec::new(), serve: None, port: PORT, ipv6: false }
+        Self {
+            site,
+            name,
+            overlays: Vec::new(),
+            supernodes: Vec::new(),
+            serve: None,
+            port: PORT,
+            ipv6: false,
+            birthday: true,
+        }
     }
 
     /// As a member of `overlay`.
@@ -63,6 +75,13 @@ impl HostSpec {
     #[must_use]
     pub const fn on_port(mut self, port: u16) -> Self {
         self.port = port;
+        self
+    }
+
+    /// Without trying many ports at a peer.
+    #[must_use]
+    pub const fn without_birthday(mut self) -> Self {
+        self.birthday = false;
         self
     }
 
@@ -109,6 +128,8 @@ pub(super) struct Host {
     pub(super) memory: Memory,
     /// The running process; taken out while it is driven.
     pub(super) node: Option<Node>,
+    /// Sockets beside the underlay socket.
+    pub(super) doors: Doors,
     /// Answers OBSERVE, on a supernode.
     pub(super) reflector: Option<Reflector>,
     pub(super) alive: bool,
@@ -136,6 +157,7 @@ impl Host {
             addresses: Vec::new(),
             memory: Memory::default(),
             node: None,
+            doors: Doors::default(),
             reflector: None,
             alive: false,
             asleep: false,
@@ -172,6 +194,7 @@ impl Host {
             supernodes: self.spec.supernodes.clone(),
             serve: self.spec.serve.clone(),
             memory: self.memory.clone(),
+            birthday: self.spec.birthday,
             handshake,
             // Some machines have the instructions and some have not.
             has_aes: self.secret[0] & 1 == 0,
@@ -181,6 +204,7 @@ impl Host {
     /// The process is no more.
     pub(super) fn end(&mut self) {
         self.node = None;
+        self.doors = Doors::default();
         self.alive = false;
         self.asleep = false;
         self.deadline = Time::NEVER;

@@ -83,6 +83,28 @@ impl Candidate {
     }
 }
 
+/// A socket opened for a search, behind a NAT that counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Door {
+    /// Where a supernode sees it.
+    pub at: SocketAddr,
+    /// From there to the port of the next remote.
+    pub step: i8,
+}
+
+/// Where a search by two members stands (protocol.md section 5).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SearchStep {
+    /// "Let us search."
+    Begin,
+    /// "I have begun."
+    Go,
+    /// "Ask again soon: I am busy."
+    Later,
+    /// "Enough."
+    Stop,
+}
+
 /// One message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Message {
@@ -108,6 +130,13 @@ pub enum Message {
         list: Vec<Candidate>,
         /// How the sender's NAT behaves, if it knows.
         nat: Option<NatClass>,
+    },
+    /// A word of a search for a direct path.
+    Search {
+        /// Which word.
+        step: SearchStep,
+        /// The socket that the sender opened for it, if its NAT counts.
+        door: Option<Door>,
     },
     /// "I leave."
     Close,
@@ -136,6 +165,18 @@ impl Message {
                 Self::Close
             }
             0x05 => Self::Confirm,
+            0x0c => {
+                let step = match reader.u8()? {
+                    1 => SearchStep::Begin,
+                    2 => SearchStep::Go,
+                    3 => SearchStep::Later,
+                    4 => SearchStep::Stop,
+                    _ => return Err(DecodeError::Range),
+                };
+                let [stride] = reader.array()?;
+                let door = Door { step: i8::from_be_bytes([stride]), at: reader.addr()? };
+                Self::Search { step, door: Some(door).filter(|door| door.at.port() != 0) }
+            }
             _ => return Err(DecodeError::Range),
         };
         reader.end()?;
@@ -184,6 +225,20 @@ impl Message {
                 }
                 .finish()
             }
+            Self::Search { step, door } => {
+                let step = match step {
+                    SearchStep::Begin => 1,
+                    SearchStep::Go => 2,
+                    SearchStep::Later => 3,
+                    SearchStep::Stop => 4,
+                };
+                let writer = Writer::new().u8(0x0c).u8(step);
+                match door {
+                    Some(door) => writer.bytes(&door.step.to_be_bytes()).addr(door.at),
+                    None => writer.reserved(19),
+                }
+                .finish()
+            }
             Self::Close => Writer::new().u8(0x04).u8(0).finish(),
             Self::Confirm => Writer::new().u8(0x05).finish(),
         }
@@ -218,6 +273,8 @@ mod tests {
             },
             Message::Close,
             Message::Confirm,
+            Message::Search { step: SearchStep::Begin, door: Some(Door { at: v4, step: -1 }) },
+            Message::Search { step: SearchStep::Later, door: None },
         ]
     }
 

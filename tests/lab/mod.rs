@@ -48,7 +48,7 @@ pub use daemon::{Daemon, Join, Supernode, longwire, new_key, program};
 pub use emulator::Impairment;
 pub use frame::Mac;
 pub use measure::{Capture, Iperf, Ping, PingReport, Reply};
-pub use nat::{Nat, can_be_direct};
+pub use nat::{Meeting, Nat, can_punch, meeting};
 pub use packet::PacketSocket;
 pub use process::{Process, poll_for, wait_for};
 pub use space::Space;
