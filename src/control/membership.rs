@@ -243,3 +243,6 @@ impl Control {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

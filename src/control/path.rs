@@ -69,6 +69,8 @@ pub struct Paths {
     why: &'static str,
     outstanding: BTreeMap<u64, (Path, Time)>,
     suspect: Option<(Time, u32)>,
+    /// The suspicion is the peer's, not our own.
+    is_hint: bool,
 }
 
 impl Paths {
@@ -188,11 +190,31 @@ impl Paths {
         match silence {
             Some(silence) if silence >= patience => {
                 self.suspect = Some((now + gap, 1));
+                self.is_hint = false;
                 Health::Probe(gap)
             }
             Some(silence) => Health::Good(patience - silence),
             None => Health::Good(patience),
         }
+    }
+
+    /// Something speaks against the path in use. How long to wait for the probe that shall speak for it; `None` if
+    /// it is suspect already, or has answered just now.
+    pub fn suspect(&mut self, now: Time) -> Option<Duration> {
+        let Some(Path::Direct(addr)) = self.current else { return None };
+        let answered = self.candidates.get(addr).and_then(|state| state.answered);
+        if self.suspect.is_some() || answered.is_some_and(|at| now.since(at) < SUSPECT_GAP / 2) {
+            return None;
+        }
+        let gap = SUSPECT_GAP.max(self.current_rtt().unwrap_or_default() / 2);
+        self.suspect = Some((now + gap, 1));
+        self.is_hint = true;
+        Some(gap)
+    }
+
+    /// Whether the path in use is suspect only because the peer said so: it need not be told in turn.
+    pub const fn is_hint(&self) -> bool {
+        self.is_hint
     }
 
     /// The path in use carries nothing any more; another takes its place.

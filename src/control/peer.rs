@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use super::consent::Consent;
 use super::effects::Effects;
 use super::handshake::{self, Initiator, Local, Responder};
 use super::path::{Change, Paths};
@@ -131,6 +132,10 @@ pub struct Peer {
     pub heard: Time,
     /// Attempts that failed since it was gone.
     silences: u32,
+    /// What it may make us send.
+    pub(super) consent: Consent,
+    /// The direct path that died last, and when.
+    pub(super) lost: Option<(SocketAddr, Time)>,
     pub(super) liveness_due: bool,
     pub(super) probed: Time,
     has_aes: bool,
@@ -156,6 +161,8 @@ impl Peer {
             session: None,
             heard: now,
             silences: 0,
+            consent: Consent::default(),
+            lost: None,
             liveness_due: false,
             probed: Time::START,
             has_aes: true,
@@ -217,8 +224,10 @@ impl Peer {
             _ => ways.extend(self.paths.relays()),
         }
         if ways.is_empty() || attempt.tries >= 2 {
-            ways.extend(self.paths.candidates.to_probe(INIT_FAN_OUT).into_iter().map(Path::Direct));
+            let direct = self.paths.candidates.to_probe(INIT_FAN_OUT);
+            ways.extend(direct.into_iter().filter(|addr| self.may_try(fx, *addr)).map(Path::Direct));
         }
+        let Some(attempt) = self.attempt.as_mut() else { return };
         for path in ways {
             fx.commands.push_back(Command::SendPlain { path, packet: attempt.packet.clone() });
         }
@@ -408,7 +417,7 @@ impl Peer {
         if let Some(answered) = self.answered.take() {
             fx.answered.remove(&answered.mac1);
         }
-        for timer in [Timer::Rekey, Timer::Liveness, Timer::Keepalive, Timer::Punch] {
+        for timer in [Timer::Rekey, Timer::Liveness, Timer::Keepalive, Timer::Punch, Timer::Return] {
             fx.timers.cancel(timer(self.port));
         }
     }

@@ -12,6 +12,7 @@ use super::candidate::is_global;
 use super::effects::Effects;
 use super::peer::{Me, Peer};
 use super::timers::Timer;
+use crate::datapath::stats::DropReason;
 use crate::datapath::{Command, Path};
 use crate::time::Time;
 use crate::wire::session::{Candidate, Message};
@@ -41,7 +42,7 @@ const ASK_GAP: Duration = Duration::from_millis(500);
 const RESTS: [Duration; 4] =
     [Duration::from_secs(5), Duration::from_secs(33), Duration::from_secs(120), Duration::from_secs(600)];
 /// After so many failures a door that once led to the peer leads nowhere, and is in the way of the main socket.
-const FAILURES_OF_DOORS: usize = 3;
+const FAILURES_OF_DOORS: usize = 4;
 /// Added to a round trip: the peer's opener is on its way by then.
 const OPENER_LEAD: Duration = Duration::from_millis(50);
 /// A peer heard at a new address is probed there at most this often.
@@ -120,6 +121,9 @@ impl Peer {
 
     /// The peer told its addresses.
     pub fn on_candidates(&mut self, fx: &mut Effects, me: &Me, path: Path, (list, asks): (&[Candidate], bool)) {
+        if !self.consent.may_tell(fx.now) {
+            return fx.dropped(DropReason::CandidateLimit);
+        }
         for candidate in list {
             self.paths.candidates.add(candidate.kind, candidate.addr);
         }
@@ -135,7 +139,9 @@ impl Peer {
 
     fn open_nat(&mut self, fx: &mut Effects) {
         for addr in self.paths.candidates.to_probe(FAN_OUT) {
-            if addr.is_ipv4() && is_global(addr.ip()) && self.paths.current() != Some(Path::Direct(addr)) {
+            let needs_opener =
+                addr.is_ipv4() && is_global(addr.ip()) && self.paths.current() != Some(Path::Direct(addr));
+            if needs_opener && self.may_try(fx, addr) {
                 let message = Message::Probe { token: fx.rng.next_u64() }.bytes();
                 let (port, path) = (self.port, Path::Direct(addr));
                 fx.commands.push_back(Command::SendSession { port, path, message, hops: Some(OPENER_HOPS) });
@@ -153,7 +159,7 @@ impl Peer {
             return if is_direct { self.punch_done(fx) } else { self.punch_failed(fx) };
         }
         for addr in self.paths.candidates.to_probe(FAN_OUT) {
-            if self.paths.current() != Some(Path::Direct(addr)) {
+            if self.paths.current() != Some(Path::Direct(addr)) && self.may_try(fx, addr) {
                 self.probe(fx, Path::Direct(addr));
             }
         }
@@ -201,12 +207,13 @@ impl Peer {
 
     /// The peer was heard by `path`. If that is direct and not proven, it is asked there.
     pub fn check(&mut self, fx: &mut Effects, path: Path) {
-        let Path::Direct(addr) = path else { return };
+        let Path::Direct(addr) = path else { return self.on_heard_relayed(fx) };
         self.paths.candidates.add(self.kind_heard(addr), addr);
         let Some(state) = self.paths.candidates.get(addr) else { return };
         let rested = state.sent.is_none_or(|sent| fx.now.since(sent) >= CHECK_GAP);
         let is_stale = state.answered.is_none_or(|at| fx.now.since(at) >= Duration::from_secs(1));
-        if rested && (!state.proven || is_stale) && self.paths.current() != Some(path) {
+        let wanted = rested && (!state.proven || is_stale) && self.paths.current() != Some(path);
+        if wanted && self.may_try(fx, addr) {
             self.probe(fx, path);
         }
     }

@@ -23,6 +23,8 @@ pub enum Timer {
     Keepalive(PortId),
     /// The next step of a round of punching.
     Punch(PortId),
+    /// Try the direct path that died.
+    Return(PortId),
     /// The next step of a search.
     Search(PortId),
     /// Ask where we are seen, and judge.
@@ -44,6 +46,7 @@ impl Timer {
             Self::Liveness(_) => "liveness",
             Self::Keepalive(_) => "keepalive",
             Self::Punch(_) => "punch",
+            Self::Return(_) => "return",
             Self::Search(_) => "search",
             Self::Observe => "observe",
             Self::Alone(_) => "alone",

@@ -110,6 +110,10 @@ drop_reasons! {
     HandshakeLimit = "handshake_limit",
     /// An answer to nothing that we asked.
     HandshakeUnexpected = "handshake_unexpected",
+    /// A probe that was not sent: too many went to addresses that never answered.
+    ProbeLimit = "probe_limit",
+    /// A member told its addresses too often.
+    CandidateLimit = "candidate_limit",
     /// The certificate is not of this overlay.
     NotAMember = "not_a_member",
 }

@@ -1,5 +1,7 @@
 //! What goes wrong: processes die, machines sleep, addresses change, translators reboot, ways are cut.
 
+use std::net::IpAddr;
+
 use super::pipe::Conditions;
 use super::underlay::{HostId, SiteId};
 use super::world::World;
@@ -52,6 +54,11 @@ impl World {
     /// The kernel tells of the host's addresses, as they are now.
     fn tell_addresses(&mut self, id: HostId) {
         let (port, addresses) = (self.hosts[id.0].spec.port, self.hosts[id.0].addresses.clone());
+        self.feed(id, |node, now| node.handle_addresses(now, port, addresses));
+    }
+
+    /// A member lies: it names these addresses and this port as its own, while it stays where it is.
+    pub fn claim(&mut self, id: HostId, port: u16, addresses: Vec<IpAddr>) {
         self.feed(id, |node, now| node.handle_addresses(now, port, addresses));
     }
 
