@@ -59,6 +59,11 @@ pub struct Config {
     pub listen: Option<SocketAddr>,
     /// Where to listen as a supernode.
     pub serve: Option<SocketAddr>,
+    /// Where a supernode can be asked too, so that nodes learn how their NAT behaves; the next port if missing.
+    pub observe: Option<Vec<SocketAddr>>,
+    /// Whether many ports may be tried at peers whose NAT takes random ones (it looks like a port scan); yes if
+    /// missing.
+    pub birthday: Option<bool>,
     /// The state directory.
     pub state: Option<PathBuf>,
     /// The status socket.
@@ -169,6 +174,10 @@ pub struct Settings {
     pub listen: Option<SocketAddr>,
     /// Set if it is a supernode.
     pub serve: Option<ServeSettings>,
+    /// Where it can be asked too; `None` is the next port.
+    pub observe: Option<Vec<SocketAddr>>,
+    /// Whether many ports may be tried at a peer.
+    pub birthday: bool,
     /// The state directory.
     pub state: PathBuf,
     /// The status socket.
@@ -254,6 +263,8 @@ impl Config {
             cipher,
             supernode,
             allow,
+            observe,
+            birthday,
             peers,
             overlay,
             ..
@@ -272,6 +283,9 @@ impl Config {
             return Err(ConfigError::PeerWithoutKey(peer.address.clone()));
         }
         limit("peers", peers.len(), PEERS_MAX)?;
+        if observe.is_some() && serve.is_none() {
+            return Err(ConfigError::Without("observe", "serve"));
+        }
         if overlay.is_empty() && serve.is_none() {
             return Err(ConfigError::NoOverlay);
         }
@@ -292,6 +306,8 @@ impl Config {
             listen: listen.or(serve),
             serve: serve
                 .map(|_| ServeSettings { allow: allow.map(|ids| ids.into_iter().map(|id| id.0).collect()), peers }),
+            observe,
+            birthday: birthday.unwrap_or(true),
             state: state.unwrap_or_else(|| PathBuf::from(DEFAULT_STATE)),
             socket: socket.map_or(SocketChoice::Named(named), SocketChoice::At),
             log: log.unwrap_or_default(),

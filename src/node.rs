@@ -12,8 +12,8 @@
 //! [`Command`](crate::datapath::Command) and [`Notice`](crate::datapath::Notice).
 
 pub use crate::seam::{
-    Announce, Deadline, Event, HandshakeKind, LinkCommand, LinkEvent, LinkId, Memory, NetworkRoute, Output,
-    OverlaySettings, RememberedPeer, ServeSettings, Settings, SupernodeSettings,
+    Announce, Deadline, DoorCommand, DoorId, Event, HandshakeKind, LinkCommand, LinkEvent, LinkId, Memory,
+    NetworkRoute, Output, OverlaySettings, RememberedPeer, ServeSettings, Settings, SupernodeSettings,
 };
 
 use std::collections::VecDeque;
@@ -139,6 +139,7 @@ impl Node {
                 break;
             }
         }
+        self.outputs.extend(self.control.fx.doors.commands.drain(..).map(Output::Door));
         if self.datapath.has_batches() {
             let spare =
                 (self.spare_transmits.pop().unwrap_or_default(), self.spare_deliveries.pop().unwrap_or_default());

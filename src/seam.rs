@@ -27,6 +27,8 @@ pub struct Settings {
     pub serve: Option<ServeSettings>,
     /// What an earlier run of this node wanted to know again.
     pub memory: Memory,
+    /// Whether many ports may be tried at a peer whose NAT takes random ones.
+    pub birthday: bool,
     /// How keys are agreed on.
     pub handshake: HandshakeKind,
     /// Whether members on the same link look for each other.
@@ -170,6 +172,39 @@ pub enum LinkCommand {
     },
 }
 
+/// A socket beside the underlay socket, opened for one peer behind a difficult NAT.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct DoorId(pub u32);
+
+/// What to do with doors. What comes in by one is handed in as any datagram.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DoorCommand {
+    /// Send this by a door; open it if it is not open.
+    Send {
+        /// Which.
+        door: DoorId,
+        /// Where to.
+        to: SocketAddr,
+        /// As it is.
+        packet: Vec<u8>,
+    },
+    /// What the node sends to this address leaves by this door from now on, or by the first one by which
+    /// something comes from there.
+    Route {
+        /// Which; opened if it is not open.
+        door: DoorId,
+        /// The address.
+        to: SocketAddr,
+    },
+    /// Close these, but for the one that leads to `keep`.
+    Close {
+        /// Which.
+        doors: std::ops::Range<DoorId>,
+        /// The address.
+        keep: Option<SocketAddr>,
+    },
+}
+
 /// What [`Node::poll_output`](crate::node::Node::poll_output) says.
 #[derive(Debug)]
 pub enum Output {
@@ -179,6 +214,8 @@ pub enum Output {
     Deliver(Deliveries),
     /// Do this with a control link.
     Link(LinkCommand),
+    /// Do this with a door; before any [`Output::Transmit`] of the same call.
+    Door(DoorCommand),
     /// Keep this for the next start (small; rarely; the newest counts).
     Remember(Memory),
     /// Something a user may want to read.

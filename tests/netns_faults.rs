@@ -125,6 +125,47 @@ fn a_crashed_node_is_back_within_two_seconds() {
     }
 }
 
+/// From the cut of a direct path to the next answered ping.
+const LEAVE_PATH_MAX: Duration = Duration::from_millis(1500);
+
+/// From its healing to its use.
+const RETURN_MAX: Duration = Duration::from_secs(35);
+
+/// What site `from` sends to site `to` vanishes at its router; `false`: no more.
+fn cut(world: &World, from: usize, to: usize, is_cut: bool) {
+    let (router, outside) = (&world.nodes[from].site.router, world.nodes[to].site.outside);
+    let rules = "table ip cut\ndelete table ip cut";
+    let chain =
+        format!("table ip cut {{ chain c {{ type filter hook forward priority -10; ip daddr {outside} drop\n }}\n }}");
+    router.nft(&if is_cut { format!("{rules}\n{chain}") } else { rules.to_owned() });
+}
+
+#[test]
+fn a_direct_path_that_is_cut_in_one_or_both_directions_is_left_and_taken_again() {
+    let world = World::new(&[Nat::PortRestricted; 2]);
+    world.wait_paths("direct", MEETING);
+    for cuts in [&[(0, 1), (1, 0)][..], &[(0, 1)], &[(1, 0)]] {
+        let ping =
+            Ping::start(&world.nodes[0].guest.space, world.nodes[1].guest.address, Duration::from_millis(20), &[]);
+        wait_for("answers", MEETING, || (ping.so_far().replies.len() > 20).then_some(()));
+        cuts.iter().for_each(|(from, to)| cut(&world, *from, *to, true));
+        world.wait_paths("relayed", MEETING);
+        std::thread::sleep(Duration::from_secs(2));
+        let report = ping.finish();
+        let times: Vec<SystemTime> = report.replies.iter().map(|reply| reply.at).collect();
+        let gap = times.windows(2).map(|pair| pair[1].duration_since(pair[0]).unwrap_or_default()).max().unwrap();
+        cuts.iter().for_each(|(from, to)| cut(&world, *from, *to, false));
+        let healed = Instant::now();
+        world.wait_paths("direct", RETURN_MAX);
+        eprintln!(
+            "{} directions cut: {gap:?} without an answer, direct {:?} after it healed",
+            cuts.len(),
+            healed.elapsed()
+        );
+        assert!(gap <= LEAVE_PATH_MAX, "{cuts:?}: {gap:?} without an answer");
+    }
+}
+
 #[test]
 fn a_clean_end_leaves_nothing_and_tells_the_others() {
     let mut world = World::new(&[Nat::Open; 2]);

@@ -142,7 +142,7 @@ fn rows(text: &str) -> Vec<Vec<&str>> {
 
 #[test]
 fn explain_shows_each_address_that_was_tried_what_came_back_and_why() {
-    let world = World::new(&[Nat::PortRestricted, Nat::PortRestricted, Nat::Symmetric]);
+    let world = World::new(&[Nat::Symmetric, Nat::Restricted, Nat::Symmetric]);
     let [one, other, behind] = [0, 1, 2].map(|place: usize| &world.nodes[place]);
     assert!(one.daemon.wait_path("n2", "direct", DIRECT_MAX).is_some());
     assert!(one.daemon.wait_path("n3", "relayed", DIRECT_MAX).is_some());
@@ -165,6 +165,7 @@ fn explain_shows_each_address_that_was_tried_what_came_back_and_why() {
 
     let shown = one.daemon.show(&["explain", "n3"]);
     let relay = &world.supernode.address;
+    assert!(shown.contains("NAT here: seen as ") && shown.contains("NAT there: mapping "), "{shown}");
     assert!(shown.starts_with(&format!("n3 in lan: up, relayed by {relay}\nrelayed, because ")), "{shown}");
     assert!(shown.contains("a direct path is sought "), "{shown}");
     let tried = rows(&shown);

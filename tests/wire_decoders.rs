@@ -19,7 +19,7 @@ use longwire::wire::message::{self, Directory, Member, OtherSupernode, Refusal};
 use longwire::wire::relay::{self, LegKey, RelayId};
 use longwire::wire::session::{self, Candidate, CandidateKind};
 use longwire::wire::version::Version;
-use longwire::wire::{DecodeError, Kind};
+use longwire::wire::{DecodeError, Kind, observe};
 
 #[test]
 fn arbitrary_handshakes_end_in_a_value_or_an_error() {
@@ -95,7 +95,7 @@ fn arbitrary_packets_end_in_a_value_or_an_error() {
         if let Ok((fragment, rest)) = Fragment::parse(rest) {
             assert_eq!([&fragment.bytes(), rest].concat(), input[1..]);
         }
-        assert_eq!(Kind::of(*first).is_some(), matches!(*first, 1 | 2 | 4 | 5 | 8) || first & 0x40 != 0);
+        assert_eq!(Kind::of(*first).is_some(), matches!(*first, 1 | 2 | 4 | 5 | 8 | 10 | 11 | 12) || first & 0x40 != 0);
     });
 }
 
@@ -114,17 +114,37 @@ fn a_bent_relay_header_is_refused_or_not_genuine() {
 }
 
 #[test]
+fn arbitrary_questions_and_answers_of_observe_end_in_a_value_or_an_error() {
+    let question = observe::Observe { token: 5, elsewhere: true };
+    let answer = observe::Observed { token: 5, elsewhere: false, seen: v4(), other: Some(v4()) };
+    feed(share(40), &mut Bytes::new("observe", vec![question.bytes(), answer.bytes()]), |input| {
+        if let Ok(question) = observe::Observe::parse(input) {
+            assert_eq!(question.bytes(), input);
+        }
+        if let Ok(answer) = observe::Observed::parse(input) {
+            assert_eq!(observe::Observed::parse(&answer.bytes()), Ok(answer));
+        }
+    });
+}
+
+#[test]
 fn arbitrary_session_messages_end_in_a_value_or_an_error() {
     let list = candidates(6);
+    let nat = Some(observe::NatClass {
+        mapping: observe::Mapping::PerPort,
+        filtering: Some(observe::Filtering::PerPort),
+        ports: observe::Ports::Counting(1),
+    });
     let messages = [
         session::Message::Probe { token: 5 },
         session::Message::Answer { token: 5, seen: Some(v4()) },
         session::Message::Answer { token: 6, seen: None },
-        session::Message::Candidates { round: 3, wants_answer: true, list },
+        session::Message::Candidates { round: 3, wants_answer: true, list, nat },
         session::Message::Close,
         session::Message::Confirm,
         session::Message::MtuProbe { token: 5 },
         session::Message::MtuAnswer { token: 5, size: 1472 },
+        session::Message::Search { step: session::SearchStep::Go, door: Some(session::Door { at: v4(), step: -2 }) },
     ];
     let mut genuine: Vec<_> = messages.iter().map(session::Message::bytes).collect();
     genuine.push([messages[6].bytes(), vec![0; 200]].concat());

@@ -33,6 +33,8 @@ pub(crate) enum Command {
     Peers(AskArgs),
     /// Show where MAC addresses were heard.
     Fdb(AskArgs),
+    /// Say how this host's network looks from outside and what can be reached directly; needs no daemon.
+    Netcheck(NetcheckArgs),
     /// Show every address tried for a peer, and why the present path was chosen.
     Explain {
         /// Its name or id, or the start of that; OVERLAY/PEER where it is met in several overlays.
@@ -132,6 +134,15 @@ pub(crate) struct SupernodeArgs {
     name: Option<String>,
     #[command(flatten)]
     run: RunArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct NetcheckArgs {
+    /// Supernode to ask; repeatable [default: those of the daemon that runs here].
+    #[arg(long, value_name = "HOST[:PORT][#FINGERPRINT]")]
+    pub(crate) supernode: Vec<SupernodeText>,
+    #[command(flatten)]
+    pub(crate) ask: AskArgs,
 }
 
 /// Whom to ask and how to show it.

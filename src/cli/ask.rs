@@ -2,7 +2,8 @@
 
 use anyhow::anyhow;
 use longwire::control::report::{
-    LinkState, MtuState, OverlayStatus, PathKind, PathStatus, PeerState, PeerStatus, Request, Response, Status,
+    LinkState, MtuState, NatStatus, OverlayStatus, PathKind, PathStatus, PeerState, PeerStatus, Request, Response,
+    Status,
 };
 use longwire::io::status;
 use serde::Serialize;
@@ -23,6 +24,7 @@ pub(super) fn status(args: &AskArgs) -> Result<(), Failure> {
     if let Some(mapped) = status.mapped {
         text += &format!("the router lets others in at {mapped}\n");
     }
+    text += &nat_line("NAT", status.nat.as_ref());
     for overlay in &status.overlays {
         text += &overlay_text(overlay);
     }
@@ -96,6 +98,8 @@ pub(super) fn explain(peer: String, args: &AskArgs) -> Result<(), Failure> {
     if !explanation.mtu.is_empty() {
         text += &format!("{}\n", explanation.mtu);
     }
+    text += &nat_line("NAT here", explanation.nat.as_ref());
+    text += &nat_line("NAT there", explanation.peer_nat.as_ref());
     let mut table = Table::new(&["CANDIDATE", "KIND", "PROBES", "ANSWERS", "RTT", "RESULT"]);
     for tried in explanation.candidates {
         table.row([
@@ -151,6 +155,14 @@ fn overlay_text(overlay: &OverlayStatus) -> String {
     text
 }
 
+/// A NAT in one line; nothing if it is not known.
+pub(super) fn nat_line(title: &str, nat: Option<&NatStatus>) -> String {
+    let Some(nat) = nat else { return String::new() };
+    let seen = nat.public.map(|public| format!("seen as {public}, ")).unwrap_or_default();
+    let NatStatus { mapping, filtering, ports, .. } = nat;
+    format!("{title}: {seen}mapping {mapping}, filtering {filtering}, ports {ports}\n")
+}
+
 fn peer_cells(peer: &PeerStatus) -> Vec<String> {
     vec![
         name(peer),
@@ -195,7 +207,7 @@ fn path(path: &PathStatus) -> String {
     }
 }
 
-fn status_of(args: &AskArgs) -> Result<Status, Failure> {
+pub(super) fn status_of(args: &AskArgs) -> Result<Status, Failure> {
     let Response::Status(status) = ask(args, &Request::Status)? else {
         return Err(strange());
     };
@@ -215,7 +227,7 @@ fn strange() -> Failure {
     Failure::Ran(anyhow!("the daemon answers another question: is it of another version?"))
 }
 
-fn print_json(value: &impl Serialize) -> Result<(), Failure> {
+pub(super) fn print_json(value: &impl Serialize) -> Result<(), Failure> {
     let text = serde_json::to_string_pretty(value).map_err(|error| Failure::Ran(error.into()))?;
     print(&format!("{text}\n"))
 }

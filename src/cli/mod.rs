@@ -2,6 +2,7 @@
 
 mod args;
 mod ask;
+mod netcheck;
 mod table;
 
 pub(crate) use args::Cli;
@@ -36,6 +37,7 @@ pub(crate) fn run(cli: Cli) -> Result<(), Failure> {
         Command::Status(args) => ask::status(&args),
         Command::Peers(args) => ask::peers(&args),
         Command::Fdb(args) => ask::fdb(&args),
+        Command::Netcheck(args) => netcheck::run(args),
         Command::Explain { peer, ask } => ask::explain(peer, &ask),
     }
 }

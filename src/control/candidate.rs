@@ -73,6 +73,13 @@ impl Candidates {
         self.table.retain(|addr, _| !inward.leads_to(addr.ip()));
     }
 
+    /// Whoever told of `addr` says something else now: it is forgotten, unless the peer ever answered there.
+    pub fn withdraw(&mut self, kind: CandidateKind, addr: SocketAddr) {
+        if self.table.get(&addr).is_some_and(|state| state.kind == kind && state.answers == 0) {
+            self.table.remove(&addr);
+        }
+    }
+
     /// What is known of an address.
     pub fn get(&self, addr: SocketAddr) -> Option<&CandidateState> {
         self.table.get(&addr)

@@ -4,18 +4,28 @@
 //! present time and the node's only source of chance, so that no part has its own.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::net::IpAddr;
 use std::time::Duration;
 
 use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
 
+use super::doors::Doors;
 use super::timers::Timers;
 use crate::datapath::fdb::PortId;
+use crate::datapath::limit::Bucket;
 use crate::datapath::stats::DropReason;
 use crate::datapath::{Command, LegId, Path};
 use crate::seam::{Announce, Event, LinkCommand, LinkId};
 use crate::time::{Time, WallTime};
 use crate::wire::{message, session};
+
+/// Packets per second to one address that never answered, for all peers that name it...
+const TARGET_RATE: u32 = 20;
+/// ...and at once: sixty peers behind one NAT.
+const TARGET_BURST: u32 = 600;
+/// Addresses remembered for that; beyond it all are forgotten, and each peer's own limit holds alone.
+const TARGETS_MAX: usize = 4096;
 
 /// Everything that goes out of the control room.
 pub struct Effects {
@@ -29,10 +39,14 @@ pub struct Effects {
     pub links: VecDeque<LinkCommand>,
     /// For the host's own links.
     pub announces: VecDeque<Announce>,
+    /// For doors.
+    pub doors: Doors,
     /// For the user.
     pub events: VecDeque<Event>,
     /// The node's chance.
     pub rng: ChaCha20Rng,
+    /// Packets to addresses that never answered, by address.
+    targets: BTreeMap<IpAddr, Bucket>,
     /// Receiver indices in use, and whose they are.
     pub indices: BTreeMap<u32, PortId>,
     /// Outer MACs of the INITs answered last, and whose they are: a retransmission costs no Diffie-Hellman.
@@ -55,8 +69,10 @@ impl Effects {
             commands: VecDeque::new(),
             links: VecDeque::new(),
             announces: VecDeque::new(),
+            doors: Doors::default(),
             events: VecDeque::new(),
             rng: ChaCha20Rng::from_seed(seed),
+            targets: BTreeMap::new(),
             indices: BTreeMap::new(),
             answered: BTreeMap::new(),
             is_uneasy: false,
@@ -126,6 +142,15 @@ impl Effects {
         let now = self.start.1 + self.now.since(self.start.0);
         self.last_timestamp = now.max(self.last_timestamp + Duration::from_nanos(1));
         self.last_timestamp.tai64n()
+    }
+
+    /// Whether one more packet may go to an address that never answered, whoever named it.
+    pub fn may_try(&mut self, target: IpAddr) -> bool {
+        if self.targets.len() >= TARGETS_MAX && !self.targets.contains_key(&target) {
+            self.targets.clear();
+        }
+        let limit = self.targets.entry(target).or_insert_with(|| Bucket::new(TARGET_RATE, TARGET_BURST));
+        limit.take(self.now)
     }
 
     /// `base` and up to a quarter more.

@@ -3,6 +3,10 @@
 //! While frames flow, the path is probed once a second and becomes suspect after half a second of
 //! silence (three round trips if that is longer); three more probes, and it is dead. Without traffic a
 //! keepalive each [`KEEPALIVE`] is all; a peer not heard on any path for [`GONE_AFTER`] is gone.
+//!
+//! A path may be dead in one direction, where frames still come in by it. So whoever suspects a direct path says so
+//! by the relay, and whoever hears its peer by another path doubts the one in use: both leave it together. The
+//! address that carried is tried each [`RETURN_EVERY`] from then on, so that the path is back soon after it heals.
 
 use std::time::Duration;
 
@@ -11,6 +15,7 @@ use super::path::Health;
 use super::peer::{KEEPALIVE, Peer};
 use super::timers::Timer;
 use crate::datapath::{Activity, Command, Path};
+use crate::wire::session::CandidateKind;
 
 /// A peer not heard for this long is gone: three keepalives and their answers' patience.
 const GONE_AFTER: Duration = Duration::from_secs(65);
@@ -22,6 +27,10 @@ const ACTIVE_FOR: Duration = Duration::from_secs(2);
 const MEASURE_BUSY: Duration = Duration::from_secs(5);
 /// ...and without frames.
 const MEASURE_IDLE: Duration = Duration::from_secs(60);
+/// A direct path that died is tried again this often...
+const RETURN_EVERY: Duration = Duration::from_secs(10);
+/// ...for this long: a cut that lasted longer is found by punching.
+const RETURN_FOR: Duration = Duration::from_secs(900);
 /// The shortest wait between two looks.
 const LOOK_MIN: Duration = Duration::from_millis(10);
 
@@ -111,7 +120,8 @@ impl Peer {
             }
             Health::Probe(wait) => {
                 fx.is_uneasy = true;
-                if let Some(path) = self.paths.current() {
+                let relay = self.paths.relays().next().filter(|_| self.is_direct());
+                for path in self.paths.current().into_iter().chain(relay) {
                     self.probe(fx, path);
                 }
                 wait
@@ -137,8 +147,29 @@ impl Peer {
             Some(path) => self.probe(fx, path),
             None => fx.timers.set_earlier(Timer::Handshake(self.port), fx.now),
         }
-        if was_direct {
+        if let (true, Some(Path::Direct(lost))) = (was_direct, before) {
             self.on_direct_lost(fx);
+            self.lost = Some((lost, fx.now));
+            let wait = fx.jittered(RETURN_EVERY);
+            fx.timers.set(Timer::Return(self.port), fx.now + wait);
         }
+    }
+
+    /// [`Timer::Return`]: the direct path that died may carry again.
+    pub fn on_return_timer(&mut self, fx: &mut Effects) {
+        let Some((lost, since)) = self.lost else { return };
+        if self.session.is_none() || self.is_direct() || fx.now.since(since) >= RETURN_FOR {
+            self.lost = None;
+            return;
+        }
+        self.paths.candidates.add(CandidateKind::PeerReflexive, lost);
+        self.probe(fx, Path::Direct(lost));
+        let wait = fx.jittered(RETURN_EVERY);
+        fx.timers.set(Timer::Return(self.port), fx.now + wait);
+    }
+
+    /// Whether frames go straight to the peer.
+    pub(super) fn is_direct(&self) -> bool {
+        self.paths.current().is_some_and(Path::is_direct)
     }
 }

@@ -63,6 +63,7 @@ impl Control {
                     self.fx.events.push_back(Event::Registered { overlay, supernode, seen_as: seen });
                     self.on_seen(place, seen);
                     self.review_homes();
+                    self.observing.want(&mut self.fx);
                 }
             }
             Some(Message::Refused { overlay, reason, .. }) => self.on_refused(place, overlay, reason.text()),
@@ -133,6 +134,7 @@ impl Control {
         let own = |list: &[Candidate]| list.iter().filter(|c| c.kind.is_own()).copied().collect::<Vec<_>>();
         let own_changed = own(&list) != own(&self.me.candidates);
         self.me.candidates = list;
+        self.observing.want(&mut self.fx);
         for peer in self.peers.values_mut() {
             peer.punch_anew(&mut self.fx);
         }
@@ -174,6 +176,11 @@ impl Control {
         // A supernode that is a member itself registers over loopback: it is where we reach it.
         let seen = if member.seen.ip().is_loopback() { remote } else { member.seen };
         let has_moved = peer.session.is_some() && peer.paths.candidates.get(seen).is_none();
+        // One per supernode: a lying one cannot point us at many.
+        let before = peer.seen.insert(place, seen).filter(|before| !peer.seen.values().any(|other| other == before));
+        if let Some(before) = before {
+            peer.paths.candidates.withdraw(CandidateKind::Reflexive, before);
+        }
         peer.paths.candidates.add(CandidateKind::Reflexive, seen);
         let is_new = !peer.paths.relays().any(|path| path == Path::Relayed(leg, member.relay));
         peer.paths.add_relay(leg, member.relay);
@@ -259,3 +266,6 @@ impl Control {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -33,7 +33,19 @@ mod freshness;
 
 pub mod candidate;
 
+pub mod natcheck;
+
+pub mod observing;
+
+pub mod reflect;
+
 pub mod punch;
+
+pub mod consent;
+
+pub mod doors;
+
+pub mod search;
 
 pub mod path;
 
@@ -68,6 +80,7 @@ use crate::wire::session::{CandidateKind, Message};
 use discovery::Discovery;
 use effects::Effects;
 use inward::Inward;
+use observing::Observing;
 use overlay::Overlay;
 use peer::{Me, Peer};
 use registration::{Home, LinkEnd};
@@ -106,6 +119,7 @@ pub struct Control {
     last_loop_event: Option<Time>,
     handshake_limit: Bucket,
     certificates: certificates::Certificates,
+    observing: Observing,
     /// What is to be done.
     pub fx: Effects,
 }
@@ -119,6 +133,9 @@ impl Control {
             has_aes: settings.has_aes,
             stand_in: settings.handshake == HandshakeKind::StandIn,
             candidates: Vec::new(),
+            nat: None,
+            homes: Vec::new(),
+            birthday: settings.birthday,
             identity: settings.identity,
         };
         let overlays = settings.overlays.iter().map(|overlay| Overlay::new(overlay, &me.identity)).collect::<Vec<_>>();
@@ -142,6 +159,7 @@ impl Control {
             last_loop_event: None,
             handshake_limit: Bucket::new(HANDSHAKE_RATE, HANDSHAKE_BURST),
             certificates: certificates::Certificates::default(),
+            observing: Observing::default(),
             fx,
         };
         control.review_homes();
@@ -198,6 +216,13 @@ impl Control {
         match notice {
             Notice::NeedKeys { port } => self.on_need_keys(port),
             Notice::Handshake { path, packet } => self.on_handshake(path, &packet),
+            Notice::Opener { from } => {
+                let peer = self.fx.doors.searching().and_then(|port| self.peers.get_mut(&port));
+                if !peer.is_some_and(|peer| peer.on_opener(&mut self.fx, from)) {
+                    self.fx.dropped(DropReason::Unasked);
+                }
+            }
+            Notice::Observed { packet } => self.on_observed(&packet),
             Notice::Session { port, path, message } => self.on_session_message(port, path, &message),
             Notice::Heard { port, path } => self.with(port, |peer, fx| peer.on_heard(fx, path)),
             Notice::Confirmed { port, path } => self.with(port, |peer, fx| peer.on_confirmed(fx, path)),
@@ -287,9 +312,11 @@ impl Control {
         match message {
             Message::Probe { token } => peer.on_probe(fx, token, path),
             Message::Answer { token, .. } => peer.on_answer(fx, token, path),
-            Message::Candidates { wants_answer, list, .. } => {
+            Message::Candidates { wants_answer, list, nat, .. } => {
+                peer.nat = nat.or(peer.nat);
                 peer.on_candidates(fx, &self.me, path, (&list, wants_answer));
             }
+            Message::Search { step, door } => peer.on_search(fx, &self.me, step, door),
             Message::Close => {
                 peer.on_gone(fx, "it left");
                 self.forget_peer(port);
@@ -323,12 +350,19 @@ impl Control {
             Timer::Rekey(port) => self.on_handshake_timer(port, Peer::begin_handshake),
             Timer::Liveness(port) => self.with(port, Peer::on_liveness_timer),
             Timer::Keepalive(port) => self.with(port, Peer::on_keepalive_timer),
+            Timer::Return(port) => self.with(port, Peer::on_return_timer),
             Timer::Punch(port) => {
                 if let Some(peer) = self.peers.get_mut(&port) {
                     peer.on_punch_timer(&mut self.fx, &self.me);
                 }
             }
             Timer::Mtu(port) => self.with(port, Peer::on_mtu_timer),
+            Timer::Search(port) => {
+                if let Some(peer) = self.peers.get_mut(&port) {
+                    peer.on_search_timer(&mut self.fx, &self.me);
+                }
+            }
+            Timer::Observe => self.on_observe_timer(),
             Timer::Alone(overlay) => {
                 let is_up = |peer: &Peer| peer.overlay == overlay && peer.session.is_some();
                 if !self.peers.values().any(is_up) {

@@ -3,10 +3,12 @@
 //! Keys come from `handshake`, ways from `path`, direct ways from `punch`, and whether they still carry is
 //! `liveness`; the hot half is a port of the corridor. In order: INIT, RESP, session, rekey; or silence.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::certificates::Certificates;
+use super::consent::Consent;
 use super::effects::Effects;
 use super::freshness::Freshness;
 use super::handshake::{self, Initiator, Local, Responder};
@@ -14,6 +16,7 @@ use super::mtu::Mtu;
 use super::path::{Change, Paths};
 use super::punch::Punch;
 use super::report::PeerState;
+use super::search::Search;
 use super::timers::Timer;
 use crate::datapath::buf::OverlayIndex;
 use crate::datapath::fdb::PortId;
@@ -25,6 +28,7 @@ use crate::seam::Event;
 use crate::time::Time;
 use crate::wire::certificate::Certificate;
 use crate::wire::handshake::{Envelope, Payload, Suite};
+use crate::wire::observe::NatClass;
 use crate::wire::session::{Candidate, Message};
 
 /// New keys are made after this time, by the side that initiated (WireGuard's rekey-after-time).
@@ -68,6 +72,12 @@ pub struct Me {
     pub stand_in: bool,
     /// Addresses at which we may be heard.
     pub candidates: Vec<Candidate>,
+    /// How the NAT in front of us behaves.
+    pub nat: Option<NatClass>,
+    /// Supernodes that can be asked where a socket is seen.
+    pub homes: Vec<SocketAddr>,
+    /// Whether we search with peers whose NAT takes random ports.
+    pub birthday: bool,
 }
 
 impl Me {
@@ -119,6 +129,12 @@ pub struct Peer {
     pub punch: Punch,
     /// How large packets on the path in use may be.
     pub mtu: Mtu,
+    /// The search for one that punching cannot find.
+    pub search: Search,
+    /// Where supernodes see it, by their place in the settings.
+    pub seen: BTreeMap<usize, SocketAddr>,
+    /// How the NAT in front of it behaves, as it told.
+    pub nat: Option<NatClass>,
     /// The session that stands.
     pub session: Option<Session>,
     /// When anything genuine came from it, as far as was measured.
@@ -127,6 +143,10 @@ pub struct Peer {
     pub(super) announced: [u8; 12],
     /// Attempts that failed since it was gone.
     silences: u32,
+    /// What it may make us send.
+    pub(super) consent: Consent,
+    /// The direct path that died last, and when.
+    pub(super) lost: Option<(SocketAddr, Time)>,
     pub(super) liveness_due: bool,
     pub(super) probed: Time,
     pub(super) mtu_answers: Bucket,
@@ -150,10 +170,15 @@ impl Peer {
             paths: Paths::default(),
             punch: Punch::default(),
             mtu: Mtu::new(mtu),
+            search: Search::default(),
+            seen: BTreeMap::new(),
+            nat: None,
             session: None,
             heard: now,
             announced: [0; 12],
             silences: 0,
+            consent: Consent::default(),
+            lost: None,
             liveness_due: false,
             probed: Time::START,
             mtu_answers: Bucket::new(MTU_ANSWERS, MTU_ANSWERS),
@@ -217,8 +242,10 @@ impl Peer {
             _ => ways.extend(self.paths.relays()),
         }
         if ways.is_empty() || attempt.tries >= 2 {
-            ways.extend(self.paths.candidates.to_probe(INIT_FAN_OUT).into_iter().map(Path::Direct));
+            let direct = self.paths.candidates.to_probe(INIT_FAN_OUT);
+            ways.extend(direct.into_iter().filter(|addr| self.may_try(fx, *addr)).map(Path::Direct));
         }
+        let Some(attempt) = self.attempt.as_mut() else { return };
         for path in ways {
             fx.commands.push_back(Command::SendPlain { path, packet: attempt.packet.clone() });
         }
@@ -443,12 +470,18 @@ impl Peer {
     /// Nothing of it shall come up again.
     pub fn cancel_timers(&mut self, fx: &mut Effects) {
         self.drop_attempt(fx);
+        self.search_ended(fx);
         if let Some(answered) = self.answered.take() {
             fx.answered.remove(&answered.mac1);
         }
-        for timer in [Timer::Rekey, Timer::Liveness, Timer::Keepalive, Timer::Punch, Timer::Mtu] {
+        for timer in [Timer::Rekey, Timer::Liveness, Timer::Keepalive, Timer::Punch, Timer::Mtu, Timer::Return] {
             fx.timers.cancel(timer(self.port));
         }
+    }
+
+    /// Where a supernode sees it over IPv4.
+    pub fn seen_at(&self) -> Option<SocketAddr> {
+        self.seen.values().find(|seen| seen.is_ipv4()).copied()
     }
 
     /// Where it was heard, for the next start.

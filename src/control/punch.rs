@@ -12,6 +12,7 @@ use super::candidate::is_global;
 use super::effects::Effects;
 use super::peer::{Me, Peer};
 use super::timers::Timer;
+use crate::datapath::stats::DropReason;
 use crate::datapath::{Command, Path};
 use crate::time::Time;
 use crate::wire::session::{Candidate, Message};
@@ -40,6 +41,8 @@ const ASK_GAP: Duration = Duration::from_millis(500);
 /// After a round without success. 33 s of silence let a gateway forget a wrong mapping.
 const RESTS: [Duration; 4] =
     [Duration::from_secs(5), Duration::from_secs(33), Duration::from_secs(120), Duration::from_secs(600)];
+/// After so many failures a door that once led to the peer leads nowhere, and is in the way of the main socket.
+const FAILURES_OF_DOORS: usize = 4;
 /// Added to a round trip: the peer's opener is on its way by then.
 const OPENER_LEAD: Duration = Duration::from_millis(50);
 /// A peer heard at a new address is probed there at most this often.
@@ -70,6 +73,7 @@ pub struct Punch {
 impl Peer {
     /// Begins a round now, with a fresh count of failures: something changed.
     pub fn punch_anew(&mut self, fx: &mut Effects) {
+        self.forget_doors(fx);
         if self.session.is_some() {
             self.punch.failures = 0;
             self.punch.phase = Phase::Rest;
@@ -89,6 +93,9 @@ impl Peer {
             Phase::Opened => self.probe_step(fx, 0),
             Phase::Probing(step) => self.probe_step(fx, step),
         }
+        if self.punch.phase == Phase::Rest {
+            self.seek(fx, me);
+        }
     }
 
     fn ask(&mut self, fx: &mut Effects, me: &Me, times: u32) {
@@ -99,13 +106,24 @@ impl Peer {
         fx.timers.set(Timer::Punch(self.port), fx.now + patience);
     }
 
+    /// Our NAT is known now, or another: a peer that is not reached directly hears of it and tells of its own.
+    pub fn tell_class(&mut self, fx: &mut Effects, me: &Me) {
+        if let Some(path) = self.paths.current().filter(|path| self.session.is_some() && !path.is_direct()) {
+            self.tell_candidates(fx, me, path, true);
+        }
+    }
+
     fn tell_candidates(&mut self, fx: &mut Effects, me: &Me, path: Path, wants_answer: bool) {
-        let message = Message::Candidates { round: self.punch.round, wants_answer, list: me.candidates.clone() };
+        let (round, list, nat) = (self.punch.round, me.candidates.clone(), me.nat);
+        let message = Message::Candidates { round, wants_answer, list, nat };
         fx.send(self.port, path, &message);
     }
 
     /// The peer told its addresses.
     pub fn on_candidates(&mut self, fx: &mut Effects, me: &Me, path: Path, (list, asks): (&[Candidate], bool)) {
+        if !self.consent.may_tell(fx.now) {
+            return fx.dropped(DropReason::CandidateLimit);
+        }
         for candidate in list {
             self.paths.candidates.add(candidate.kind, candidate.addr);
         }
@@ -116,11 +134,14 @@ impl Peer {
             Phase::Rest | Phase::Asked(_) => self.open_nat(fx),
             Phase::Opened | Phase::Probing(_) => {}
         }
+        self.seek(fx, me);
     }
 
     fn open_nat(&mut self, fx: &mut Effects) {
         for addr in self.paths.candidates.to_probe(FAN_OUT) {
-            if addr.is_ipv4() && is_global(addr.ip()) && self.paths.current() != Some(Path::Direct(addr)) {
+            let needs_opener =
+                addr.is_ipv4() && is_global(addr.ip()) && self.paths.current() != Some(Path::Direct(addr));
+            if needs_opener && self.may_try(fx, addr) {
                 let message = Message::Probe { token: fx.rng.next_u64() }.bytes();
                 let (port, path) = (self.port, Path::Direct(addr));
                 fx.commands.push_back(Command::SendSession { port, path, message, hops: Some(OPENER_HOPS) });
@@ -138,7 +159,7 @@ impl Peer {
             return if is_direct { self.punch_done(fx) } else { self.punch_failed(fx) };
         }
         for addr in self.paths.candidates.to_probe(FAN_OUT) {
-            if self.paths.current() != Some(Path::Direct(addr)) {
+            if self.paths.current() != Some(Path::Direct(addr)) && self.may_try(fx, addr) {
                 self.probe(fx, Path::Direct(addr));
             }
         }
@@ -157,6 +178,9 @@ impl Peer {
         self.punch.phase = Phase::Rest;
         let rest = RESTS[self.punch.failures.min(RESTS.len() - 1)];
         self.punch.failures += 1;
+        if self.punch.failures >= FAILURES_OF_DOORS {
+            self.forget_doors(fx);
+        }
         let rest = fx.jittered(rest);
         fx.timers.set(Timer::Punch(self.port), fx.now + rest);
     }
@@ -184,11 +208,12 @@ impl Peer {
     /// The peer was heard by `path`. If that is direct and not proven, it is asked there.
     pub fn check(&mut self, fx: &mut Effects, path: Path) {
         let Path::Direct(addr) = path else { return };
-        self.paths.candidates.add(crate::wire::session::CandidateKind::PeerReflexive, addr);
+        self.paths.candidates.add(self.kind_heard(addr), addr);
         let Some(state) = self.paths.candidates.get(addr) else { return };
         let rested = state.sent.is_none_or(|sent| fx.now.since(sent) >= CHECK_GAP);
         let is_stale = state.answered.is_none_or(|at| fx.now.since(at) >= Duration::from_secs(1));
-        if rested && (!state.proven || is_stale) && self.paths.current() != Some(path) {
+        let wanted = rested && (!state.proven || is_stale) && self.paths.current() != Some(path);
+        if wanted && self.may_try(fx, addr) {
             self.probe(fx, path);
         }
     }
@@ -199,6 +224,7 @@ impl Peer {
         let was_direct = self.paths.current().is_some_and(Path::is_direct);
         self.choose(fx, if proven.is_direct() { "it answers" } else { "the supernode carries it" });
         if !was_direct && self.paths.current().is_some_and(Path::is_direct) {
+            self.search_found(fx);
             self.punch.failures = 0;
         }
     }

@@ -51,10 +51,30 @@ pub struct Status {
     pub fingerprint: Option<String>,
     /// Where its router lets others in, if it was asked and agreed.
     pub mapped: Option<SocketAddr>,
+    /// How the NAT in front of it behaves; `null` until known.
+    #[serde(default)]
+    pub nat: Option<NatStatus>,
     /// Its overlays, in the order of the settings.
     pub overlays: Vec<OverlayStatus>,
     /// What it does as a supernode, if it is one.
     pub serving: Option<Serving>,
+}
+
+/// How a NAT or firewall behaves, in the words of RFC 4787.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NatStatus {
+    /// The node as the world sees it, if it is our own.
+    pub public: Option<SocketAddr>,
+    /// What the outside address depends on: `none` (there is no translator), `endpoint-independent`,
+    /// `address-dependent`, `address-and-port-dependent`.
+    pub mapping: String,
+    /// Who is let in: `endpoint-independent`, `address-dependent` (or laxer, where only one address was asked),
+    /// `address-and-port-dependent`, `unknown`.
+    pub filtering: String,
+    /// How outside ports are chosen: `kept`, `changed`, `counting`, `random`.
+    pub ports: String,
+    /// What that means for direct paths, in a sentence.
+    pub meaning: String,
 }
 
 /// One overlay.
@@ -207,6 +227,12 @@ pub struct Explanation {
     pub why: String,
     /// Why packets are as large as they are, in words.
     pub mtu: String,
+    /// The NAT in front of us, if known.
+    #[serde(default)]
+    pub nat: Option<NatStatus>,
+    /// The NAT in front of the peer, if it told.
+    #[serde(default)]
+    pub peer_nat: Option<NatStatus>,
     /// Every address that was tried.
     pub candidates: Vec<CandidateReport>,
 }

@@ -44,6 +44,7 @@ impl Control {
             version: env!("CARGO_PKG_VERSION").into(),
             fingerprint: self.serving.as_ref().map(|_| self.me.identity.fingerprint().to_string()),
             mapped: self.mapped,
+            nat: self.observing.class.map(|class| class.status(self.observing.public)),
             overlays,
             serving: self.serving.as_ref().map(|supernode| supernode.report(node_counters)),
         }
@@ -168,6 +169,8 @@ impl Control {
             overlay: self.overlays[peer.overlay.0].name.clone(),
             why,
             mtu: current.map_or_else(String::new, |_| peer.mtu.why(now)),
+            nat: self.observing.class.map(|class| class.status(self.observing.public)),
+            peer_nat: peer.nat.map(|class| class.status(None)),
             candidates: peer.paths.candidates.iter().map(report).collect(),
         }
     }

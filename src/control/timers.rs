@@ -27,6 +27,12 @@ pub enum Timer {
     Mtu(PortId),
     /// Tell those on the same links that we are there.
     Announce,
+    /// Try the direct path that died.
+    Return(PortId),
+    /// The next step of a search.
+    Search(PortId),
+    /// Ask where we are seen, and judge.
+    Observe,
     /// Say that nobody is there.
     Alone(OverlayIndex),
     /// Tell members of each other (as a supernode).
@@ -50,6 +56,9 @@ impl Timer {
             Self::Punch(_) => "punch",
             Self::Mtu(_) => "mtu",
             Self::Announce => "announce",
+            Self::Return(_) => "return",
+            Self::Search(_) => "search",
+            Self::Observe => "observe",
             Self::Alone(_) => "alone",
             Self::Push => "roster push",
             Self::Newcomers => "newcomers",

@@ -169,6 +169,16 @@ pub enum Notice {
         /// This way.
         path: Path,
     },
+    /// A packet that says nothing came through the NAT.
+    Opener {
+        /// From here.
+        from: SocketAddr,
+    },
+    /// Somebody says where it sees us.
+    Observed {
+        /// The packet.
+        packet: Vec<u8>,
+    },
     /// The peer has shown that it has the keys we wait with.
     Confirmed {
         /// This port.

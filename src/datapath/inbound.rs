@@ -33,8 +33,11 @@ impl Datapath {
             Some(Kind::Init | Kind::Resp) => self.handshake(Path::Direct(from), datagram),
             Some(Kind::Data | Kind::Session) => self.open(now, Path::Direct(from), datagram),
             Some(Kind::Relay) => self.relayed(now, from, datagram),
+            Some(Kind::Observed) => self.notices.push_back(Notice::Observed { packet: datagram.to_vec() }),
+            Some(Kind::Opener) => self.notices.push_back(Notice::Opener { from }),
             Some(Kind::Quic) => {}
-            None => self.node_stats.dropped(DropReason::UnknownKind),
+            // Questions are for whoever serves, who takes them before.
+            Some(Kind::Observe) | None => self.node_stats.dropped(DropReason::UnknownKind),
         }
     }
 
@@ -55,7 +58,9 @@ impl Datapath {
                 match inner.first().copied().and_then(Kind::of) {
                     Some(Kind::Init | Kind::Resp) => self.handshake(path, inner),
                     Some(Kind::Data | Kind::Session) => self.open(now, path, inner),
-                    Some(Kind::Relay | Kind::Quic) | None => self.node_stats.dropped(DropReason::UnknownKind),
+                    Some(Kind::Relay | Kind::Quic | Kind::Observe | Kind::Observed | Kind::Opener) | None => {
+                        self.node_stats.dropped(DropReason::UnknownKind);
+                    }
                 }
             }
             Err(reason) => self.node_stats.dropped(reason),

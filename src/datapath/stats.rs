@@ -72,6 +72,8 @@ drop_reasons! {
     // Datagrams, at the door.
     /// The first byte is no kind that we know.
     UnknownKind = "unknown_kind",
+    /// An address told, or a NAT opened, for nothing that we wait for.
+    Unasked = "unasked",
     /// Lengths do not fit.
     Malformed = "malformed",
     /// A bit, kind or version that has no meaning yet.
@@ -112,6 +114,10 @@ drop_reasons! {
     HandshakeLimit = "handshake_limit",
     /// An answer to nothing that we asked.
     HandshakeUnexpected = "handshake_unexpected",
+    /// A probe that was not sent: too many went to addresses that never answered.
+    ProbeLimit = "probe_limit",
+    /// A member told its addresses too often.
+    CandidateLimit = "candidate_limit",
     /// The certificate is not of this overlay.
     NotAMember = "not_a_member",
 }

@@ -27,7 +27,7 @@ use super::state::{self, State, StateError};
 use super::status::{self, Server, SocketError};
 use super::tap::{self, Tap, TapError};
 use super::udp::{Listen, UdpError, Underlay};
-use super::{INPUT_QUEUE, Input, addresses, clock, discovery, egress};
+use super::{INPUT_QUEUE, Input, addresses, clock, discovery, egress, reflect};
 use crate::config::{Attach, Cipher, INTERFACE_NAME_MAX, Overlay, Settings, SocketChoice};
 use crate::keys::{Fingerprint, Identity};
 use crate::node::{self, HandshakeKind, Memory, Node, OverlaySettings, SupernodeSettings};
@@ -123,6 +123,10 @@ async fn serve(
     let (inbox, received) = inbox();
     let (inputs_in, inputs) = mpsc::channel(INPUT_QUEUE);
     let serves = settings.serve.is_some();
+    if serves {
+        let _on = background.enter();
+        reflect::start(&underlay, settings.observe.as_deref())?;
+    }
     let links = Links::new(background.clone(), Arc::clone(&underlay), received, &identity, serves, inputs_in.clone())?;
 
     let mut taps: Vec<Box<dyn Tap>> = Vec::new();
@@ -255,6 +259,7 @@ fn node_settings(settings: Settings, identity: Identity, local: SocketAddr, memo
         supernodes,
         serve: settings.serve,
         memory,
+        birthday: settings.birthday,
         handshake: HandshakeKind::Noise,
         discovery: settings.underlay.lan_discovery,
         has_aes: proposes_aes(settings.cipher),

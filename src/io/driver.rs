@@ -22,6 +22,7 @@ use tracing::{info, trace, warn};
 
 use super::addresses::Surroundings;
 use super::clock::{self, JumpWatch, Timer};
+use super::doors::Doors;
 use super::events::EventLog;
 use super::quic::{Inbox, Links};
 use super::state::random;
@@ -84,6 +85,7 @@ pub struct Parts {
 pub struct Driver {
     node: Node,
     underlay: AsyncFd<Arc<Underlay>>,
+    doors: Doors,
     inbox: Inbox,
     taps: Vec<Box<dyn Tap>>,
     links: Links,
@@ -104,6 +106,7 @@ pub struct Driver {
 struct Ready {
     stop: bool,
     underlay: bool,
+    doors: bool,
     /// One bit for each TAP; the config allows no more than there are bits.
     taps: u64,
     input: Option<Input>,
@@ -112,7 +115,7 @@ struct Ready {
 
 impl Ready {
     fn any(&self) -> bool {
-        self.stop || self.underlay || self.taps != 0 || self.input.is_some() || self.timer.is_some()
+        self.stop || self.underlay || self.doors || self.taps != 0 || self.input.is_some() || self.timer.is_some()
     }
 }
 
@@ -125,6 +128,7 @@ impl Driver {
         Ok(Self {
             node,
             underlay: watch(underlay, Interest::READABLE)?,
+            doors: Doors::default(),
             inbox,
             taps,
             links,
@@ -188,6 +192,7 @@ impl Driver {
         let mut ready = Ready {
             stop: self.signals.iter_mut().any(|signal| signal.poll_recv(cx).is_ready()),
             underlay: self.underlay.poll_read_ready(cx).is_ready(),
+            doors: self.doors.poll_ready(cx),
             ..Ready::default()
         };
         for (place, tap) in self.taps.iter().enumerate() {
@@ -207,6 +212,12 @@ impl Driver {
         let now = clock::now();
         if ready.underlay {
             self.receive(now).await?;
+        }
+        if ready.doors {
+            self.datagrams.clear();
+            self.doors.receive(&mut self.datagrams);
+            self.node.handle_datagrams(now, &mut self.datagrams);
+            self.drain(now).await?;
         }
         for place in 0..self.taps.len() {
             if ready.taps & 1 << place != 0 {
@@ -322,6 +333,7 @@ impl Driver {
                     self.deliver(&batch)?;
                     self.node.recycle_deliveries(batch);
                 }
+                Output::Door(command) => self.doors.obey(command, self.underlay.get_ref()),
                 Output::Link(command) => owed.extend(self.links.obey(command)),
                 Output::Remember(memory) => {
                     self.memory.send_replace(memory);
@@ -344,7 +356,11 @@ impl Driver {
     /// Sends a batch; waits a short while for a full socket, then gives the rest up.
     async fn transmit(&mut self, batch: &Transmits) {
         let underlay = self.underlay.get_ref();
-        let Sent::UpTo(mut next) = underlay.send(batch, 0) else {
+        if self.doors.has_routes() {
+            self.doors.send(batch);
+        }
+        let by_door = |to| self.doors.leads(to);
+        let Sent::UpTo(mut next) = underlay.send_but(batch, 0, by_door) else {
             return;
         };
         let rest = async {
@@ -356,7 +372,7 @@ impl Driver {
                 let Ok(mut writable) = full.writable().await else {
                     return;
                 };
-                match underlay.send(batch, next) {
+                match underlay.send_but(batch, next, by_door) {
                     Sent::All => {
                         next = batch.len();
                         return;

@@ -21,6 +21,9 @@ pub mod clock;
 
 pub mod quic;
 
+pub mod netcheck;
+pub mod reflect;
+
 pub mod addresses;
 pub mod interfaces;
 pub mod netlink;
@@ -32,6 +35,7 @@ pub mod mapping;
 pub mod state;
 pub mod status;
 
+mod doors;
 mod events;
 
 use std::io;

@@ -13,6 +13,7 @@ mod kernel;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use quinn::udp::{Transmit, UdpSockRef, UdpSocketState};
@@ -20,6 +21,7 @@ use rustix::io::Errno;
 use socket2::{Domain, Protocol, SockRef, Socket as RawSocket, Type};
 use thiserror::Error;
 
+use super::reflect::Questions;
 use crate::config::DEFAULT_PORT;
 pub use send::Sent;
 use send::Singly;
@@ -72,6 +74,8 @@ pub struct Underlay {
     /// Most pieces of a run; 1 if this kernel has no GSO.
     run_pieces: usize,
     singly: Singly,
+    /// Where OBSERVE goes, on a supernode.
+    questions: OnceLock<Questions>,
     /// What went wrong and passed.
     pub counters: UdpCounters,
 }
@@ -130,7 +134,13 @@ impl Underlay {
         }
         // Asked once: quinn-udp gives GSO up for good after any EINVAL of QUIC's.
         let run_pieces = state.max_gso_segments();
-        Ok(Self { socket, state, local, run_pieces, singly: Singly::default(), counters: UdpCounters::default() })
+        let (singly, questions, counters) = (Singly::default(), OnceLock::new(), UdpCounters::default());
+        Ok(Self { socket, state, local, run_pieces, singly, questions, counters })
+    }
+
+    /// OBSERVE is put there from now on; before, and if this is never said, it is dropped.
+    pub(in crate::io) fn listen_for_questions(&self, questions: Questions) {
+        let _once = self.questions.set(questions);
     }
 
     /// The port it listens on.

@@ -39,6 +39,7 @@ fn settings(number: u8, key: u8) -> Settings {
         supernodes: if is_supernode { Vec::new() } else { vec![supernode] },
         serve: is_supernode.then(ServeSettings::default),
         memory: Memory::default(),
+        birthday: true,
         handshake: HandshakeKind::Noise,
         discovery: false,
         has_aes: true,
@@ -125,7 +126,7 @@ impl Wire {
                 }
                 Output::Link(command) => self.link(number, command, todo),
                 Output::Event(event) => self.events.push((number, event)),
-                Output::Remember(_) | Output::Announce(_) => {}
+                Output::Remember(_) | Output::Announce(_) | Output::Door(_) => {}
                 Output::Wait(deadline) => break self.deadlines[number] = deadline.at,
             }
         }

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::chance::MILLION;
+use super::doors::reflector;
 use super::kernel;
 use super::underlay::HostId;
 use super::world::{Happening, Payload, World};
@@ -35,6 +36,7 @@ impl World {
         let settings = host.settings(&self.overlays, self.handshake);
         host.node = Some(Node::new(settings, seed, now, wall));
         host.alive = true;
+        host.reflector = host.spec.serve.is_some().then(|| reflector(host.spec.port));
         let (port, addresses) = (host.spec.port, host.addresses.clone());
         self.drain(id);
         self.feed(id, |node, now| node.handle_addresses(now, port, addresses));
@@ -67,6 +69,7 @@ impl World {
                     self.deliver(id, &batch);
                     node.recycle_deliveries(batch);
                 }
+                Output::Door(command) => self.obey_door(id, command),
                 Output::Link(command) => self.command(id, command),
                 Output::Remember(memory) => self.hosts[id.0].memory = memory,
                 // No host here has a link that it shares with another one.
@@ -199,7 +202,8 @@ impl World {
             let sending = &mut self.hosts[id.0].sending;
             sending.datagrams += 1;
             sending.bytes += bytes.len() as u64;
-            self.launch(id, target.to, target.hops, Payload::Datagram(bytes.to_vec()));
+            let port = self.hosts[id.0].doors.port_to(target.to).unwrap_or(self.hosts[id.0].spec.port);
+            self.launch_by(id, port, (target.to, target.hops), Payload::Datagram(bytes.to_vec()));
         }
     }
 

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use std::net::IpAddr;
+
 use super::pipe::Conditions;
 use super::underlay::{HostId, SiteId};
 use super::world::World;
@@ -67,6 +69,11 @@ impl World {
         let wall = self.wall_at(id);
         let seed = self.dice.bytes();
         self.feed(id, |node, now| node.handle_resumed(now, wall, seed));
+    }
+
+    /// A member lies: it names these addresses and this port as its own, while it stays where it is.
+    pub fn claim(&mut self, id: HostId, port: u16, addresses: Vec<IpAddr>) {
+        self.feed(id, |node, now| node.handle_addresses(now, port, addresses));
     }
 
     /// Takes `host` to `site`: new addresses, and the old ones are nobody's.

@@ -2,8 +2,10 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use super::doors::Doors;
 use super::traffic::OverlayNo;
 use super::underlay::SiteId;
+use crate::control::reflect::Reflector;
 use crate::datapath::SwitchSettings;
 use crate::datapath::offload::{TapOffload, Virtio};
 use crate::keys::{Identity, OverlayKey, OverlaySecrets};
@@ -30,13 +32,24 @@ pub struct HostSpec {
     pub port: u16,
     /// Whether it has IPv6 beside IPv4.
     pub ipv6: bool,
+    /// Whether it tries many ports where that may help.
+    pub birthday: bool,
 }
 
 impl HostSpec {
     /// A host that is nothing yet.
     pub fn new(site: SiteId, name: &str) -> Self {
         let name = name.to_owned();
-        Self { site, name, overlays: Vec::new(), supernodes: Vec::new(), serve: None, port: PORT, ipv6: false }
+        Self {
+            site,
+            name,
+            overlays: Vec::new(),
+            supernodes: Vec::new(),
+            serve: None,
+            port: PORT,
+            ipv6: false,
+            birthday: true,
+        }
     }
 
     /// As a member of `overlay`.
@@ -71,6 +84,13 @@ impl HostSpec {
     #[must_use]
     pub const fn on_port(mut self, port: u16) -> Self {
         self.port = port;
+        self
+    }
+
+    /// Without trying many ports at a peer.
+    #[must_use]
+    pub const fn without_birthday(mut self) -> Self {
+        self.birthday = false;
         self
     }
 
@@ -117,6 +137,10 @@ pub(super) struct Host {
     pub(super) memory: Memory,
     /// The running process; taken out while it is driven.
     pub(super) node: Option<Node>,
+    /// Sockets beside the underlay socket.
+    pub(super) doors: Doors,
+    /// Answers OBSERVE, on a supernode.
+    pub(super) reflector: Option<Reflector>,
     pub(super) alive: bool,
     pub(super) asleep: bool,
     /// How far its calendar is behind.
@@ -144,6 +168,8 @@ impl Host {
             addresses: Vec::new(),
             memory: Memory::default(),
             node: None,
+            doors: Doors::default(),
+            reflector: None,
             alive: false,
             asleep: false,
             clock_behind: std::time::Duration::ZERO,
@@ -180,6 +206,7 @@ impl Host {
             supernodes: self.spec.supernodes.clone(),
             serve: self.spec.serve.clone(),
             memory: self.memory.clone(),
+            birthday: self.spec.birthday,
             handshake,
             discovery: false,
             // Some machines have the instructions and some have not.
@@ -199,6 +226,7 @@ impl Host {
     /// The process is no more.
     pub(super) fn end(&mut self) {
         self.node = None;
+        self.doors = Doors::default();
         self.alive = false;
         self.asleep = false;
         self.deadline = Time::NEVER;
@@ -209,8 +237,8 @@ impl Host {
     }
 
     /// The source address of a datagram to `to`, if the host has one of that family.
-    pub(super) fn source(&self, to: IpAddr) -> Option<SocketAddr> {
+    pub(super) fn source(&self, to: IpAddr, port: u16) -> Option<SocketAddr> {
         let ip = self.addresses.iter().find(|own| own.is_ipv6() == to.is_ipv6())?;
-        Some(SocketAddr::new(*ip, self.spec.port))
+        Some(SocketAddr::new(*ip, port))
     }
 }

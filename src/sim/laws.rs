@@ -93,7 +93,10 @@ impl Laws {
         match packet.first().copied().and_then(Kind::of) {
             Some(Kind::Init | Kind::Resp) if relay.is_none() => return self.on_drawn(host, number(packet, 4)),
             Some(Kind::Data | Kind::Session) => {}
-            Some(Kind::Init | Kind::Resp | Kind::Relay | Kind::Quic) | None => return,
+            Some(
+                Kind::Init | Kind::Resp | Kind::Relay | Kind::Quic | Kind::Observe | Kind::Observed | Kind::Opener,
+            )
+            | None => return,
         }
         let (Some(index), Some(high), Some(low)) = (number(packet, 4), number(packet, 8), number(packet, 12)) else {
             return self.broken(now, &format!("{host:?} sends a packet without a header"));

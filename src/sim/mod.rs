@@ -11,6 +11,7 @@
 
 pub mod world;
 
+mod doors;
 mod drive;
 mod faults;
 mod links;

@@ -41,6 +41,8 @@ pub struct Behaviour {
     pub filtering: Depends,
     /// Whether the inside port is kept where it is free.
     pub keeps_port: bool,
+    /// Whether new ports are counted up, not drawn.
+    pub counts: bool,
     /// Whether two inside hosts reach each other by their outside sockets.
     pub hairpin: bool,
     /// Whether a refused packet makes a flow of the box itself that occupies the pair of sockets for
@@ -60,6 +62,7 @@ impl Behaviour {
             mapping,
             filtering,
             keeps_port: matches!(mapping, Depends::Nothing),
+            counts: false,
             hairpin: false,
             strays_occupy: false,
             unanswered: UNANSWERED,
@@ -75,6 +78,11 @@ impl Behaviour {
     /// Another random port for every remote socket.
     pub const fn symmetric() -> Self {
         Self::nat(Depends::Port, Depends::Port)
+    }
+
+    /// The next port for every remote socket.
+    pub const fn counting() -> Self {
+        Self { counts: true, ..Self::symmetric() }
     }
 
     /// Linux masquerading whose INPUT chain lets strays in.
@@ -142,11 +150,15 @@ pub struct Nat {
     /// Pairs held by flows of the box itself.
     occupied: BTreeMap<(SocketAddr, SocketAddr), Time>,
     dice: Dice,
+    /// The last port that was counted.
+    counted: u16,
 }
 
 impl Nat {
     /// An empty one, with `outside` as its address to the world.
-    pub fn new(behaviour: Behaviour, outside: IpAddr, dice: Dice) -> Self {
+    pub fn new(behaviour: Behaviour, outside: IpAddr, mut dice: Dice) -> Self {
+        let drawn = if behaviour.counts { dice.below(60_000) } else { 0 };
+        let counted = FIRST_PORT + u16::try_from(drawn).expect("below a port number");
         Self {
             behaviour,
             outside,
@@ -155,6 +167,7 @@ impl Nat {
             flows: BTreeMap::new(),
             occupied: BTreeMap::new(),
             dice,
+            counted,
         }
     }
 
@@ -244,7 +257,9 @@ impl Nat {
         }
         loop {
             let range = u64::from(u16::MAX - FIRST_PORT);
-            let port = FIRST_PORT + u16::try_from(self.dice.below(range)).expect("below a port number");
+            let drawn = FIRST_PORT + u16::try_from(self.dice.below(range)).expect("below a port number");
+            self.counted = self.counted.checked_add(1).unwrap_or(FIRST_PORT);
+            let port = if self.behaviour.counts { self.counted } else { drawn };
             let outside = SocketAddr::new(self.outside, port);
             if self.is_free(now, outside, remote) {
                 return outside;

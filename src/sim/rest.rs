@@ -109,7 +109,7 @@ impl World {
         let fits = |path: PathKind| match way {
             Way::Direct => path == PathKind::Direct,
             Way::Relayed => path == PathKind::Relayed,
-            Way::Either => path != PathKind::None,
+            Way::Searched | Way::Either => path != PathKind::None,
         };
         let excused = way != Way::Direct && !self.have_relay(a, b);
         let settled = paths.into_iter().all(fits) || excused;

@@ -244,11 +244,16 @@ impl World {
 
     /// `host` sends a packet from its underlay socket.
     pub(super) fn launch(&mut self, id: HostId, to: SocketAddr, hops: Option<u8>, payload: Payload) {
+        self.launch_by(id, self.hosts[id.0].spec.port, (to, hops), payload);
+    }
+
+    /// `host` sends a packet from the socket on `port`.
+    pub(super) fn launch_by(&mut self, id: HostId, port: u16, (to, hops): (SocketAddr, Option<u8>), payload: Payload) {
         let host = &self.hosts[id.0];
         let origin = host.spec.site;
         let len = payload.len();
         let own = to.ip().is_loopback() || host.addresses.contains(&to.ip());
-        let from = if own { Some(SocketAddr::new(to.ip(), host.spec.port)) } else { host.source(to.ip()) };
+        let from = if own { Some(SocketAddr::new(to.ip(), port)) } else { host.source(to.ip(), port) };
         let nowhere = SocketAddr::from(([0, 0, 0, 0], 0));
         let hops = hops.unwrap_or(HOPS);
         let packet = Packet { from: from.unwrap_or(nowhere), to, hops, origin, len, copy: false, payload };
@@ -278,7 +283,11 @@ impl World {
         let host = &self.hosts[id.0];
         let own = packet.to.ip().is_loopback() || host.addresses.contains(&packet.to.ip());
         let stalled = matches!(packet.payload, Payload::Segment(_)) && self.links.stalled.contains(&id);
-        if !own || stalled || !host.is_awake() || packet.to.port() != host.spec.port {
+        if !own || stalled || !host.is_awake() {
+            return self.lost(Loss::Dead, packet);
+        }
+        let Some(packet) = self.at_door(id, packet) else { return };
+        if packet.to.port() != self.hosts[id.0].spec.port {
             return self.lost(Loss::Dead, packet);
         }
         match packet.payload {

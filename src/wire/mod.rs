@@ -11,6 +11,8 @@ pub mod session;
 
 pub mod relay;
 
+pub mod observe;
+
 pub mod certificate;
 
 pub mod message;
@@ -45,6 +47,12 @@ pub enum Kind {
     Session,
     /// A packet through a supernode.
     Relay,
+    /// "Where do you see me?"
+    Observe,
+    /// The answer to that.
+    Observed,
+    /// Opens a NAT; nobody reads it.
+    Opener,
     /// The control link.
     Quic,
 }
@@ -58,6 +66,9 @@ impl Kind {
             0x04 => Some(Self::Data),
             0x05 => Some(Self::Session),
             0x08 => Some(Self::Relay),
+            observe::OBSERVE => Some(Self::Observe),
+            observe::OBSERVED => Some(Self::Observed),
+            observe::OPENER => Some(Self::Opener),
             byte if byte & 0x40 != 0 => Some(Self::Quic),
             _ => None,
         }

@@ -3,9 +3,12 @@
 use std::net::SocketAddr;
 
 use super::codec::{DecodeError, Reader, Writer};
+use super::observe::NatClass;
 
 /// Most candidates in one message.
 pub const CANDIDATES_MAX: usize = 16;
+/// The place of a candidate that holds the sender's NAT class instead: older versions skip it.
+const NAT_CLASS: u8 = 7;
 /// What fills a PROBE to the length of its ANSWER.
 const PROBE_PADDING: usize = 18;
 /// The least that follows the token of an MTU_PROBE: its answer is not longer.
@@ -24,6 +27,8 @@ pub enum CandidateKind {
     Configured,
     /// Where its router lets strangers in to it: PCP, NAT-PMP, UPnP.
     Mapped,
+    /// What a counting NAT will open next.
+    Predicted,
 }
 
 impl CandidateKind {
@@ -35,6 +40,7 @@ impl CandidateKind {
             Self::PeerReflexive => "peer-reflexive",
             Self::Configured => "configured",
             Self::Mapped => "mapped",
+            Self::Predicted => "predicted",
         }
     }
 
@@ -50,6 +56,7 @@ impl CandidateKind {
             Self::PeerReflexive => 3,
             Self::Configured => 4,
             Self::Mapped => 5,
+            Self::Predicted => 6,
         }
     }
 
@@ -60,6 +67,7 @@ impl CandidateKind {
             3 => Some(Self::PeerReflexive),
             4 => Some(Self::Configured),
             5 => Some(Self::Mapped),
+            6 => Some(Self::Predicted),
             _ => None,
         }
     }
@@ -87,6 +95,28 @@ impl Candidate {
     }
 }
 
+/// A socket opened for a search, behind a NAT that counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Door {
+    /// Where a supernode sees it.
+    pub at: SocketAddr,
+    /// From there to the port of the next remote.
+    pub step: i8,
+}
+
+/// Where a search by two members stands (protocol.md section 5).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SearchStep {
+    /// "Let us search."
+    Begin,
+    /// "I have begun."
+    Go,
+    /// "Ask again soon: I am busy."
+    Later,
+    /// "Enough."
+    Stop,
+}
+
 /// One message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Message {
@@ -108,8 +138,17 @@ pub enum Message {
         round: u32,
         /// The receiver shall send its own.
         wants_answer: bool,
-        /// At most [`CANDIDATES_MAX`].
+        /// At most [`CANDIDATES_MAX`], together with `nat`.
         list: Vec<Candidate>,
+        /// How the sender's NAT behaves, if it knows.
+        nat: Option<NatClass>,
+    },
+    /// A word of a search for a direct path.
+    Search {
+        /// Which word.
+        step: SearchStep,
+        /// The socket that the sender opened for it, if its NAT counts.
+        door: Option<Door>,
     },
     /// "I leave."
     Close,
@@ -156,6 +195,18 @@ impl Message {
                 Self::MtuProbe { token }
             }
             0x07 => Self::MtuAnswer { token: reader.u64()?, size: reader.u16()? },
+            0x0c => {
+                let step = match reader.u8()? {
+                    1 => SearchStep::Begin,
+                    2 => SearchStep::Go,
+                    3 => SearchStep::Later,
+                    4 => SearchStep::Stop,
+                    _ => return Err(DecodeError::Range),
+                };
+                let [stride] = reader.array()?;
+                let door = Door { step: i8::from_be_bytes([stride]), at: reader.addr()? };
+                Self::Search { step, door: Some(door).filter(|door| door.at.port() != 0) }
+            }
             _ => return Err(DecodeError::Range),
         };
         reader.end()?;
@@ -169,11 +220,16 @@ impl Message {
         if flags > 1 || count > CANDIDATES_MAX {
             return Err(DecodeError::Range);
         }
-        let mut list = Vec::with_capacity(count);
+        let (mut list, mut nat) = (Vec::with_capacity(count), None);
         for _ in 0..count {
-            list.extend(Candidate::read(reader)?);
+            if reader.rest().first() == Some(&NAT_CLASS) {
+                reader.u8()?;
+                nat = NatClass::read(reader)?;
+            } else {
+                list.extend(Candidate::read(reader)?);
+            }
         }
-        Ok(Self::Candidates { round, wants_answer: flags == 1, list })
+        Ok(Self::Candidates { round, wants_answer: flags == 1, list, nat })
     }
 
     /// Its bytes; an MTU_PROBE is as short as can be, zeros behind it make it longer.
@@ -188,11 +244,30 @@ impl Message {
                 }
                 .finish()
             }
-            Self::Candidates { round, wants_answer, list } => {
-                let list = &list[..list.len().min(CANDIDATES_MAX)];
-                let count = u8::try_from(list.len()).expect("cut to the limit above");
+            Self::Candidates { round, wants_answer, list, nat } => {
+                let list = &list[..list.len().min(CANDIDATES_MAX - usize::from(nat.is_some()))];
+                let count = u8::try_from(list.len() + usize::from(nat.is_some())).expect("cut to the limit above");
                 let writer = Writer::new().u8(0x03).u32(*round).u8(u8::from(*wants_answer)).u8(count);
-                list.iter().fold(writer, |writer, candidate| candidate.write(writer)).finish()
+                let writer = list.iter().fold(writer, |writer, candidate| candidate.write(writer));
+                match nat {
+                    Some(nat) => nat.write(writer.u8(NAT_CLASS)),
+                    None => writer,
+                }
+                .finish()
+            }
+            Self::Search { step, door } => {
+                let step = match step {
+                    SearchStep::Begin => 1,
+                    SearchStep::Go => 2,
+                    SearchStep::Later => 3,
+                    SearchStep::Stop => 4,
+                };
+                let writer = Writer::new().u8(0x0c).u8(step);
+                match door {
+                    Some(door) => writer.bytes(&door.step.to_be_bytes()).addr(door.at),
+                    None => writer.reserved(19),
+                }
+                .finish()
             }
             Self::Close => Writer::new().u8(0x04).u8(0).finish(),
             Self::Confirm => Writer::new().u8(0x05).finish(),
@@ -204,6 +279,7 @@ impl Message {
 
 #[cfg(test)]
 mod tests {
+    use super::super::observe::{Filtering, Mapping, Ports};
     use super::*;
     use proptest::prelude::*;
 
@@ -222,11 +298,18 @@ mod tests {
                     Candidate { kind: CandidateKind::Reflexive, addr: v4 },
                     Candidate { kind: CandidateKind::Mapped, addr: v4 },
                 ],
+                nat: Some(NatClass {
+                    mapping: Mapping::PerPort,
+                    filtering: Some(Filtering::PerPort),
+                    ports: Ports::Counting(-2),
+                }),
             },
             Message::Close,
             Message::Confirm,
             Message::MtuAnswer { token: 6, size: 1472 },
             Message::MtuProbe { token: 6 },
+            Message::Search { step: SearchStep::Begin, door: Some(Door { at: v4, step: -1 }) },
+            Message::Search { step: SearchStep::Later, door: None },
         ]
     }
 

@@ -57,7 +57,7 @@ pub use emulator::Impairment;
 pub use frame::Mac;
 pub use kernel::{cut_datagrams, refuse_ioctl};
 pub use measure::{Capture, Iperf, Ping, PingReport, Reply};
-pub use nat::{Nat, can_be_direct};
+pub use nat::{Meeting, Nat, can_punch, meeting};
 pub use packet::{PacketSocket, send_segmented};
 pub use privilege::find as find_tool;
 pub use process::{Process, poll_for, wait_for};

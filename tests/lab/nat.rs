@@ -24,6 +24,8 @@ pub enum Nat {
     PortRestricted,
     /// A port of its own for each destination, filters by address and port.
     Symmetric,
+    /// The same, but ports count up from destination to destination.
+    Counting,
     /// A Linux gateway with a masquerade rule and nothing else; see the head of the file.
     BareMasquerade,
     /// Public addresses behind a stateful firewall.
@@ -32,12 +34,13 @@ pub enum Nat {
 
 impl Nat {
     /// All kinds.
-    pub const ALL: [Nat; 7] = [
+    pub const ALL: [Nat; 8] = [
         Nat::Open,
         Nat::FullCone,
         Nat::Restricted,
         Nat::PortRestricted,
         Nat::Symmetric,
+        Nat::Counting,
         Nat::BareMasquerade,
         Nat::Firewall,
     ];
@@ -55,6 +58,7 @@ impl Nat {
             Nat::Restricted => "rest",
             Nat::PortRestricted => "port",
             Nat::Symmetric => "symm",
+            Nat::Counting => "coun",
             Nat::BareMasquerade => "bare",
             Nat::Firewall => "fire",
         }
@@ -62,7 +66,7 @@ impl Nat {
 
     /// Lets in only who was written to, address and port.
     fn filters_by_port(self) -> bool {
-        matches!(self, Nat::PortRestricted | Nat::Symmetric | Nat::Firewall)
+        matches!(self, Nat::PortRestricted | Nat::Symmetric | Nat::Counting | Nat::Firewall)
     }
 
     /// The rules for the router with `wan0` outside at `wan`, in front of `lan` (a prefix).
@@ -75,9 +79,12 @@ impl Nat {
         match self {
             Nat::Open => String::new(),
             Nat::Firewall => firewall(),
-            Nat::FullCone | Nat::Restricted | Nat::PortRestricted | Nat::Symmetric | Nat::BareMasquerade => {
-                self.translation(wan, lan, ports)
-            }
+            Nat::FullCone
+            | Nat::Restricted
+            | Nat::PortRestricted
+            | Nat::Symmetric
+            | Nat::Counting
+            | Nat::BareMasquerade => self.translation(wan, lan, ports),
         }
     }
 
@@ -85,6 +92,7 @@ impl Nat {
         let source = match self {
             Nat::BareMasquerade => "masquerade".to_owned(),
             Nat::Symmetric => format!("snat to {wan} fully-random"),
+            Nat::Counting => format!("{}\n        oifname \"wan0\" ip saddr {lan} snat to {wan}", counted(wan)),
             Nat::Open | Nat::FullCone | Nat::Restricted | Nat::PortRestricted | Nat::Firewall => {
                 // Only what has ports can be given others.
                 let of_udp = if ports.is_empty() { "" } else { "meta l4proto udp " };
@@ -94,13 +102,19 @@ impl Nat {
         let admitted = match self {
             Nat::FullCone => "dnat to udp dport map @behind".to_owned(),
             Nat::Restricted => "udp dport . ip saddr @written_to dnat to udp dport map @behind".to_owned(),
-            Nat::Open | Nat::PortRestricted | Nat::Symmetric | Nat::BareMasquerade | Nat::Firewall => {
+            Nat::Open | Nat::PortRestricted | Nat::Symmetric | Nat::Counting | Nat::BareMasquerade | Nat::Firewall => {
                 "return".to_owned()
             }
         };
         let unasked = if self == Nat::BareMasquerade { "accept" } else { "drop" };
         gateway(wan, lan, &source, &admitted, unasked)
     }
+}
+
+/// The next of 4,096 ports for each flow. A bare number would come out with its bytes swapped.
+fn counted(wan: &str) -> String {
+    let ports: Vec<String> = (0..4096).map(|n| format!("{n} : {}", 16384 + n)).collect();
+    format!("meta l4proto udp snat to {wan} : numgen inc mod 4096 map {{ {} }}", ports.join(", "))
 }
 
 /// A translating gateway: how flows get their source, which strangers are let in to whom, and
@@ -171,9 +185,32 @@ table ip site {
     .to_owned()
 }
 
-/// Which pairs can meet without a relay: all, unless one side takes a new port for each
+/// Which pairs meet by plain punching: all, unless one side takes a new port for each
 /// destination and the other lets in only the port that it wrote to.
-pub fn can_be_direct(one: Nat, other: Nat) -> bool {
-    let stuck = |a: Nat, b: Nat| a == Nat::Symmetric && b.filters_by_port();
+pub fn can_punch(one: Nat, other: Nat) -> bool {
+    let is_hard = |nat: Nat| matches!(nat, Nat::Symmetric | Nat::Counting);
+    let stuck = |a: Nat, b: Nat| is_hard(a) && b.filters_by_port();
     !stuck(one, other) && !stuck(other, one)
+}
+
+/// How a pair of nodes is reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Meeting {
+    /// Directly, at once, or by predicting the ports of a NAT that counts.
+    Direct,
+    /// Directly after a search of many ports, nearly always.
+    Searched,
+    /// By a relay for ever.
+    Relayed,
+}
+
+/// What longwire makes of a pair.
+pub fn meeting(one: Nat, other: Nat) -> Meeting {
+    let is_random = |nat: Nat| nat == Nat::Symmetric;
+    match (can_punch(one, other), is_random(one), is_random(other)) {
+        (true, ..) | (false, false, false) => Meeting::Direct,
+        (false, true, true) => Meeting::Relayed,
+        (false, ..) if one == Nat::Counting || other == Nat::Counting => Meeting::Relayed,
+        (false, ..) => Meeting::Searched,
+    }
 }

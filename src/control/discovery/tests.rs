@@ -17,6 +17,7 @@ fn member(number: u8, key: u8, discovery: bool) -> Control {
         supernodes: Vec::new(),
         serve: None,
         memory: Memory::default(),
+        birthday: false,
         handshake: HandshakeKind::Noise,
         discovery,
         has_aes: true,

@@ -1,7 +1,7 @@
 //! The way in: whole GRO buffers, many with one call.
 //!
 //! The kernel joins datagrams of one sender and one size, QUIC's and ours alike. QUIC's are copied to their
-//! queue here, segment by segment; the buffer as it is goes to the node if anything in it is for the node.
+//! queue here, segment by segment, and so are questions to a supernode; the buffer as it is goes to the node if anything in it is for the node.
 
 use std::io;
 use std::net::SocketAddr;
@@ -34,7 +34,7 @@ impl Underlay {
             match kernel::receive(self.socket.as_fd(), room, &mut received) {
                 Ok(count) => {
                     let received = &received[..count];
-                    take(received, into, inbox);
+                    self.hand_out(received, into, inbox);
                     if count < RECEIVE_MESSAGES {
                         return Ok(false);
                     }
@@ -53,30 +53,48 @@ impl Underlay {
         }
         Ok(true)
     }
-}
 
-/// Hands out the buffers that lie in the room behind the last piece of `into`.
-fn take(received: &[Received], into: &mut Datagrams, inbox: &Inbox) {
-    for (place, buffer) in received.iter().enumerate() {
-        let start = place * RECEIVE_ROOM;
-        let bytes = &into.reserve(start + buffer.len)[start..start + buffer.len];
-        // Empty datagrams carry nothing, and what is not of the internet cannot be answered.
-        let (false, Some(from)) = (bytes.is_empty(), buffer.from.decode()) else {
-            continue;
-        };
-        let stride = buffer.stride();
-        let (mut ours, mut meta) = (false, None);
-        for datagram in bytes.chunks(stride) {
-            match Kind::of(datagram[0]) {
-                Some(Kind::Quic) => inbox.push(datagram, meta.get_or_insert_with(|| quic_meta(buffer, from))),
-                Some(Kind::Init | Kind::Resp | Kind::Data | Kind::Session | Kind::Relay) | None => ours = true,
+    /// Hands out the buffers that lie in the room behind the last piece of `into`.
+    fn hand_out(&self, received: &[Received], into: &mut Datagrams, inbox: &Inbox) {
+        for (place, buffer) in received.iter().enumerate() {
+            let start = place * RECEIVE_ROOM;
+            let bytes = &into.reserve(start + buffer.len)[start..start + buffer.len];
+            // Empty datagrams carry nothing, and what is not of the internet cannot be answered.
+            let (false, Some(from)) = (bytes.is_empty(), buffer.from.decode()) else {
+                continue;
+            };
+            let stride = buffer.stride();
+            let (mut ours, mut meta) = (false, None);
+            for datagram in bytes.chunks(stride) {
+                match Kind::of(datagram[0]) {
+                    Some(Kind::Quic) => inbox.push(datagram, meta.get_or_insert_with(|| quic_meta(buffer, from))),
+                    Some(Kind::Observe) => {
+                        if let Some(questions) = self.questions.get() {
+                            questions.push(
+                                datagram,
+                                canonical(from),
+                                meta.get_or_insert_with(|| quic_meta(buffer, from)),
+                            );
+                        }
+                    }
+                    Some(
+                        Kind::Init
+                        | Kind::Resp
+                        | Kind::Data
+                        | Kind::Session
+                        | Kind::Relay
+                        | Kind::Observed
+                        | Kind::Opener,
+                    )
+                    | None => ours = true,
+                }
+            }
+            if ours {
+                into.place(start, buffer.len, Origin { from: canonical(from), stride });
             }
         }
-        if ours {
-            into.place(start, buffer.len, Origin { from: canonical(from), stride });
-        }
+        into.close();
     }
-    into.close();
 }
 
 /// What quinn wants to know of a buffer; addresses in the kernel's form.

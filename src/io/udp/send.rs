@@ -4,6 +4,8 @@
 //! shorter. What the kernel refuses is counted and lost; a full socket ends the batch where it stands.
 
 use std::io;
+use std::net::SocketAddr;
+use std::ops::Range;
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -63,10 +65,25 @@ pub(super) enum Ask {
 }
 
 impl Underlay {
-    /// Sends the pieces of `batch` from `first` on. What the kernel refuses is counted and lost.
-    pub fn send(&self, batch: &Transmits, first: usize) -> Sent {
-        self.send_by(batch, first, |ask| match ask {
-            Ask::Runs(first) => self.send_runs(batch, first),
+    /// Sends the pieces of `batch` from `first` on, but for those to an address that is `left_out`.
+    pub fn send_but(&self, batch: &Transmits, first: usize, left_out: impl Fn(SocketAddr) -> bool) -> Sent {
+        let leaves = |piece: usize| batch.get(piece).is_some_and(|(_, target)| !left_out(target.to));
+        let mut next = first;
+        while let Some(start) = (next..batch.len()).find(|piece| leaves(*piece)) {
+            let end = (start..batch.len()).find(|piece| !leaves(*piece)).unwrap_or(batch.len());
+            if let Sent::UpTo(piece) = self.send(batch, start..end) {
+                return Sent::UpTo(piece);
+            }
+            next = end;
+        }
+        Sent::All
+    }
+
+    /// Sends these `pieces` of `batch`. What the kernel refuses is counted and lost.
+    pub fn send(&self, batch: &Transmits, pieces: Range<usize>) -> Sent {
+        let end = pieces.end;
+        self.send_by(batch, pieces, |ask| match ask {
+            Ask::Runs(first) => self.send_runs(batch, first..end),
             Ask::One(piece) => {
                 let alone = next_run(batch, piece, 1).map(|run| self.outgoing(batch, &run));
                 kernel::send(self.socket.as_fd(), alone)
@@ -78,12 +95,12 @@ impl Underlay {
     pub(super) fn send_by(
         &self,
         batch: &Transmits,
-        first: usize,
+        pieces: Range<usize>,
         mut ask: impl FnMut(Ask) -> io::Result<usize>,
     ) -> Sent {
         self.singly.count_batch();
-        let mut next = first;
-        while next < batch.len() {
+        let mut next = pieces.start;
+        while next < pieces.end {
             let end = ask(Ask::Runs(next)).or_else(|error| self.pass_over(batch, next, error, &mut ask));
             match end {
                 Ok(end) => next = end,
@@ -124,11 +141,11 @@ impl Underlay {
     }
 
     /// One system call.
-    fn send_runs(&self, batch: &Transmits, first: usize) -> io::Result<usize> {
-        let mut ends = [first; kernel::SEND_MESSAGES];
-        let mut next = first;
+    fn send_runs(&self, batch: &Transmits, pieces: Range<usize>) -> io::Result<usize> {
+        let mut ends = [pieces.start; kernel::SEND_MESSAGES];
+        let mut next = pieces.start;
         let runs = ends.iter_mut().map_while(|end| {
-            let run = self.next_run(batch, next)?;
+            let run = self.next_run(batch, next).filter(|run| run.first < pieces.end)?;
             next += run.pieces;
             *end = next;
             Some(self.outgoing(batch, &run))

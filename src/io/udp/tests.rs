@@ -61,7 +61,7 @@ fn runs_arrive_whole_and_quic_is_taken_out() {
         batch.push(&[first; 300], at(&receiver));
     }
     batch.push(&[0x44; 120], at(&receiver));
-    assert_eq!(sender.send(&batch, 0), Sent::All);
+    assert_eq!(sender.send(&batch, 0..batch.len()), Sent::All);
 
     let got = receive_until(&receiver, &inbox, 3);
     assert_eq!(got.iter().map(|(bytes, _)| bytes[0]).collect::<Vec<_>>(), [0x04, 0x04, 0x05]);
@@ -83,7 +83,7 @@ fn a_gro_buffer_has_its_stride() {
     for len in [300, 300, 300, 120, 77] {
         batch.push(&vec![0x04; len], at(&receiver));
     }
-    assert_eq!(sender.send(&batch, 0), Sent::All);
+    assert_eq!(sender.send(&batch, 0..batch.len()), Sent::All);
     let (mut datagrams, mut got) = (Datagrams::default(), Vec::new());
     let end = clock::now() + Duration::from_secs(5);
     while got.len() < 2 && clock::now() < end {
@@ -110,7 +110,7 @@ fn a_mixed_batch_arrives_whole_and_in_order() {
         meant[place].push(numbered(number, len));
     }
     let reached = |sender: &Underlay, places: std::ops::Range<usize>| {
-        assert_eq!(sender.send(&batch, 0), Sent::All);
+        assert_eq!(sender.send(&batch, 0..batch.len()), Sent::All);
         for place in places {
             let got = receive_until(&receivers[place], &inbox, meant[place].len());
             assert_eq!(got.into_iter().map(|(bytes, _)| bytes).collect::<Vec<_>>(), meant[place]);
@@ -129,7 +129,7 @@ fn many_more_pieces_than_one_call_takes_arrive_in_order() {
     // First a long run, then every piece a message of its own.
     let meant: Vec<_> = (0..=255).map(|n| numbered(n, if n < 150 { 40 } else { 50 + usize::from(n) })).collect();
     meant.iter().for_each(|bytes| batch.push(bytes, at(&receiver)));
-    assert_eq!(sender.send(&batch, 0), Sent::All);
+    assert_eq!(sender.send(&batch, 0..batch.len()), Sent::All);
     let got = receive_until(&receiver, &inbox, meant.len());
     assert_eq!(got.into_iter().map(|(bytes, _)| bytes).collect::<Vec<_>>(), meant);
 }
@@ -150,7 +150,7 @@ fn each_datagram_may_have_a_hop_limit_of_its_own() {
         for hops in [None, Some(5), Some(5), None, Some(255), Some(1)] {
             batch.push(&[0x04; 30], Target { to, hops });
         }
-        assert_eq!(sender.send(&batch, 0), Sent::All);
+        assert_eq!(sender.send(&batch, 0..batch.len()), Sent::All);
         let of_socket = SockRef::from(&sender.socket);
         let own = if ip.is_ipv4() { of_socket.ttl_v4() } else { of_socket.unicast_hops_v6() };
         let own = i32::try_from(own.expect("the socket's own")).expect("a byte");
@@ -214,7 +214,7 @@ fn a_full_socket_ends_the_batch_and_nothing_is_lost_or_repeated() {
     for room in 1..4 {
         let (went, mut taken) = (RefCell::new(Vec::new()), 0);
         let mut next = 0;
-        while let Sent::UpTo(place) = underlay.send_by(&batch, next, |ask| {
+        while let Sent::UpTo(place) = underlay.send_by(&batch, next..batch.len(), |ask| {
             let Ask::Runs(first) = ask else { panic!("nothing was refused") };
             if taken == room {
                 taken = 0;
@@ -242,7 +242,7 @@ fn a_run_that_is_too_long_is_counted_and_the_rest_goes() {
     }
     // The way to the second target takes 40 bytes; older kernels say EINVAL of a run, all say EMSGSIZE of one.
     let mut asked = Vec::new();
-    let sent = underlay.send_by(&batch, 0, |ask| {
+    let sent = underlay.send_by(&batch, 0..batch.len(), |ask| {
         asked.push(ask);
         match ask {
             Ask::Runs(10) => Err(Errno::INVAL.into()),
@@ -266,7 +266,7 @@ fn where_there_is_no_gso_datagrams_go_singly_and_it_is_tried_again() {
     let meant: Vec<_> = (0..30).map(|number| numbered(number, 90)).collect();
     meant.iter().for_each(|bytes| batch.push(bytes, at(&receiver)));
     for _ in 0..2 {
-        assert_eq!(sender.send(&batch, 0), Sent::All);
+        assert_eq!(sender.send(&batch, 0..batch.len()), Sent::All);
         let got = receive_until(&receiver, &inbox, meant.len());
         assert_eq!(got.into_iter().map(|(bytes, _)| bytes).collect::<Vec<_>>(), meant);
     }
@@ -278,7 +278,7 @@ fn where_there_is_no_gso_datagrams_go_singly_and_it_is_tried_again() {
     let mut other = Transmits::default();
     (0..2).for_each(|_| other.push(&[0; 90], v6));
     assert_eq!(sender.next_run(&other, 0).expect("a run").pieces, 2, "of the other family nothing is known");
-    (0..2000).for_each(|_| assert_eq!(sender.send(&Transmits::default(), 0), Sent::All));
+    (0..2000).for_each(|_| assert_eq!(sender.send(&Transmits::default(), 0..0), Sent::All));
     assert!(asked_for_runs(&sender), "routes change");
 }
 
@@ -291,7 +291,7 @@ fn a_datagram_that_cannot_go_is_counted_and_the_rest_goes() {
     batch.push(&[0x04; 65_508], at(&receiver));
     batch.push(&[0x04; 10], to(0));
     batch.push(&[0x05; 10], at(&receiver));
-    assert_eq!(sender.send(&batch, 0), Sent::All);
+    assert_eq!(sender.send(&batch, 0..batch.len()), Sent::All);
     assert_eq!(receive_until(&receiver, &inbox, 1)[0].0, [0x05; 10]);
     assert_eq!(sender.counters.too_big.load(Ordering::Relaxed), 1);
     assert_eq!(sender.counters.refused.load(Ordering::Relaxed), 1);

@@ -1,0 +1,86 @@
+use super::*;
+use crate::keys::{Identity, OverlayKey, OverlaySecrets};
+use crate::seam::{HandshakeKind, LinkEvent, LinkId, Memory, OverlaySettings, Settings, SupernodeSettings};
+use crate::time::{Time, WallTime};
+use crate::wire::certificate::Certificate;
+use crate::wire::relay::LegKey;
+
+fn secrets() -> OverlaySecrets {
+    OverlaySecrets::derive("lab", &OverlayKey::from_bytes([1; 32]))
+}
+
+/// A node that is registered at two supernodes.
+fn registered() -> Control {
+    let supernode = |n: u8| SupernodeSettings { address: format!("192.0.2.{n}:7777"), pin: None };
+    let switch = crate::datapath::SwitchSettings::default();
+    let settings = Settings {
+        identity: Identity::from_secret(&[1; 32]),
+        name: "attic".into(),
+        overlays: vec![OverlaySettings { name: "lab".into(), secrets: secrets(), switch }],
+        supernodes: vec![supernode(1), supernode(2)],
+        serve: None,
+        memory: Memory::default(),
+        birthday: true,
+        discovery: false,
+        handshake: HandshakeKind::StandIn,
+        has_aes: false,
+    };
+    let mut control = Control::new(settings, [3; 32], Time::START, WallTime::default());
+    for place in 0..2 {
+        let remote = control.homes[place].address.parse().expect("address");
+        let link = LinkId::Dialled(place);
+        let up = LinkEvent::Up { link, remote, exporter: [9; 32], fingerprint: None };
+        control.handle_link(Time::START, up);
+        let (overlay, relay, key) = (secrets().id(), RelayId(1), LegKey([2; 16]));
+        say(&mut control, place, &Message::Welcome { overlay, relay, key, seen: at(7, 7777), version: Version::OURS });
+    }
+    control
+}
+
+fn at(host: u8, port: u16) -> SocketAddr {
+    SocketAddr::from(([198, 51, 100, host], port))
+}
+
+fn say(control: &mut Control, place: usize, message: &Message) {
+    let remote = control.homes[place].remote.expect("it stands");
+    let event = LinkEvent::Message { link: LinkId::Dialled(place), remote, message: message.bytes() };
+    control.handle_link(Time::START, event);
+}
+
+/// Supernode `place` says that it sees the other member there.
+fn tell(control: &mut Control, place: usize, seen: SocketAddr) {
+    let other = Identity::from_secret(&[2; 32]);
+    let certificate = Certificate::issue(&secrets(), &other).bytes().to_vec();
+    let member = Member { relay: RelayId(5), seen, certificate, directory: Vec::new(), version: Version::OURS };
+    say(control, place, &Message::Roster { overlay: secrets().id(), reset: false, members: vec![member] });
+}
+
+fn known(control: &Control) -> Vec<SocketAddr> {
+    control.peers.values().flat_map(|peer| peer.paths.candidates.iter().map(|(addr, _)| addr)).collect()
+}
+
+#[test]
+fn a_lying_supernode_has_one_address_of_each_peer_and_no_more() {
+    let mut control = registered();
+    for port in 1..500 {
+        tell(&mut control, 0, at(66, port));
+        tell(&mut control, 0, at(67, port));
+    }
+    assert_eq!(known(&control), [at(67, 499)]);
+    tell(&mut control, 1, at(8, 7777));
+    assert_eq!(known(&control), [at(8, 7777), at(67, 499)]);
+    tell(&mut control, 0, at(8, 7777));
+    tell(&mut control, 0, at(9, 7777));
+    assert_eq!(known(&control), [at(8, 7777), at(9, 7777)], "what the other supernode says stays");
+}
+
+#[test]
+fn an_address_that_answered_stays_whatever_a_supernode_says_later() {
+    let mut control = registered();
+    tell(&mut control, 0, at(8, 7777));
+    for peer in control.peers.values_mut() {
+        peer.paths.prove(Time::START, Path::Direct(at(8, 7777)), std::time::Duration::ZERO);
+    }
+    tell(&mut control, 0, at(66, 1));
+    assert_eq!(known(&control), [at(8, 7777), at(66, 1)]);
+}
