@@ -195,7 +195,8 @@ proptest::proptest! {
     #[test]
     fn a_supernode_that_is_taken_can_be_resolved(word in "[\\[\\]:#a-z0-9./%-]{0,40}") {
         if let Ok(SupernodeText(supernode)) = word.parse::<SupernodeText>() {
-            let (host, port) = supernode.address.rsplit_once(':').expect("host and port");
+            let udp = supernode.address.split('/').next().expect("the place by UDP");
+            let (host, port) = udp.rsplit_once(':').expect("host and port");
             proptest::prop_assert!(!host.is_empty() && port.parse::<u16>().is_ok_and(|port| port != 0));
         }
     }

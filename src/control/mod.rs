@@ -478,16 +478,16 @@ impl Control {
     pub fn handle_link(&mut self, now: Time, event: LinkEvent) {
         self.fx.now = now;
         match event {
-            LinkEvent::Up { link: LinkId::Dialled(place), remote, exporter, fingerprint } => {
+            LinkEvent::Up { link: LinkId::Dialled(place), remote, exporter, fingerprint, .. } => {
                 self.on_home_up(place, (remote, exporter), fingerprint);
             }
             LinkEvent::Message { link: LinkId::Dialled(place), message, .. } => self.on_home_message(place, &message),
             LinkEvent::Down { link: LinkId::Dialled(place), reason } => {
                 self.on_home_down(place, reason, LinkEnd::Theirs);
             }
-            LinkEvent::Up { link: LinkId::Accepted(link), remote, exporter, .. } => {
+            LinkEvent::Up { link: LinkId::Accepted(link), remote, origin, exporter, .. } => {
                 if let Some(supernode) = &mut self.serving {
-                    supernode.on_up(&mut self.fx, link, remote, exporter);
+                    supernode.on_up(&mut self.fx, link, (remote, origin), exporter);
                 }
             }
             LinkEvent::Message { link: LinkId::Accepted(link), remote, message } => {

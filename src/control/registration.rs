@@ -15,10 +15,11 @@ use crate::datapath::buf::OverlayIndex;
 use crate::datapath::fdb::PortId;
 use crate::datapath::{Command, LegId};
 use crate::keys::Fingerprint;
+use crate::seam::stream::is_stream;
 use crate::seam::{Event, LinkCommand, LinkId, SupernodeSettings};
 use crate::time::Time;
 use crate::wire::message::Message;
-use crate::wire::relay::RelayId;
+use crate::wire::relay::{LegKey, RelayId};
 
 /// Waits between dials; the last one repeats.
 const REDIAL: [Duration; 5] = [
@@ -65,8 +66,20 @@ pub enum Standing {
     Asked,
     /// We have this leg.
     Registered(LegId),
+    /// We have this leg by the transport before, and have asked to go on with it by another one.
+    Moving(LegId),
     /// It said no, then.
     Refused(Time),
+}
+
+impl Standing {
+    /// The leg, if there is one.
+    pub const fn leg(self) -> Option<LegId> {
+        match self {
+            Self::Registered(leg) | Self::Moving(leg) => Some(leg),
+            Self::Asked | Self::Refused(_) => None,
+        }
+    }
 }
 
 /// One overlay at one supernode.
@@ -74,6 +87,8 @@ pub enum Standing {
 pub struct Registration {
     /// Where it stands.
     pub standing: Standing,
+    /// As what the supernode knows our leg.
+    pub own: Option<(RelayId, LegKey)>,
     /// Members it told us of, by their legs.
     pub members: BTreeMap<RelayId, PortId>,
 }
@@ -116,6 +131,12 @@ struct Ping {
     sent: Time,
     /// Without an answer by then, the link is dead.
     until: Time,
+}
+
+impl Registration {
+    const fn new(standing: Standing) -> Self {
+        Self { standing, own: None, members: BTreeMap::new() }
+    }
 }
 
 impl Home {
@@ -196,7 +217,7 @@ impl Home {
     /// The link stands. Gives the exporter that registrations sign.
     pub fn on_up(&mut self, fx: &mut Effects, remote: SocketAddr, exporter: [u8; 32], shown: Option<Fingerprint>) {
         self.remote = Some(remote);
-        if self.reached.replace(remote) != Some(remote) {
+        if !is_stream(remote) && self.reached.replace(remote) != Some(remote) {
             fx.timers.set_earlier(Timer::Remember, fx.now + Duration::from_secs(2));
         }
         self.exporter = exporter;
@@ -216,24 +237,45 @@ impl Home {
         &self.exporter
     }
 
+    /// The leg of `overlay` that a REGISTER goes on with.
+    pub fn continued(&self, overlay: OverlayIndex) -> Option<RelayId> {
+        let registration =
+            self.registrations.get(&overlay).filter(|registration| registration.standing.leg().is_some());
+        registration?.own.map(|(relay, _)| relay)
+    }
+
     /// REGISTER for `overlay` goes out.
     pub fn register(&mut self, fx: &mut Effects, overlay: OverlayIndex, message: &Message) {
-        self.registrations.insert(overlay, Registration { standing: Standing::Asked, members: BTreeMap::new() });
+        let registration = self.registrations.entry(overlay).or_insert_with(|| Registration::new(Standing::Asked));
+        match registration.standing.leg() {
+            Some(leg) => registration.standing = Standing::Moving(leg),
+            None => *registration = Registration::new(Standing::Asked),
+        }
         fx.tell(self.link(), message);
     }
 
-    /// WELCOME: we have a leg.
-    pub fn on_welcome(
-        &mut self,
-        fx: &mut Effects,
-        overlay: OverlayIndex,
-        key: crate::wire::relay::LegKey,
-    ) -> Option<LegId> {
+    /// WELCOME: we have a leg. One that went on by another transport is the same leg.
+    pub fn on_welcome(&mut self, fx: &mut Effects, overlay: OverlayIndex, own: (RelayId, LegKey)) -> Option<LegId> {
         let supernode = self.remote?;
-        let registration = self.registrations.get_mut(&overlay).filter(|r| r.standing == Standing::Asked)?;
-        let leg = fx.new_leg(&self.address);
+        let registration = self.registrations.get_mut(&overlay)?;
+        let leg = match registration.standing {
+            Standing::Moving(leg) if registration.own == Some(own) => {
+                fx.commands.push_back(Command::MoveLeg { leg, supernode });
+                leg
+            }
+            Standing::Asked | Standing::Moving(_) => {
+                if let Some(before) = registration.standing.leg() {
+                    fx.drop_leg(before);
+                }
+                let leg = fx.new_leg(&self.address);
+                fx.commands.push_back(Command::SetLeg { leg, supernode, key: own.1 });
+                *registration = Registration::new(Standing::Asked);
+                leg
+            }
+            Standing::Registered(_) | Standing::Refused(_) => return None,
+        };
+        registration.own = Some(own);
         registration.standing = Standing::Registered(leg);
-        fx.commands.push_back(Command::SetLeg { leg, supernode, key });
         self.state = LinkState::Up;
         self.trouble = None;
         self.failures = 0;
@@ -242,10 +284,12 @@ impl Home {
 
     /// The leg of `overlay`, if there is one.
     pub fn leg(&self, overlay: OverlayIndex) -> Option<LegId> {
-        match self.registrations.get(&overlay)?.standing {
-            Standing::Registered(leg) => Some(leg),
-            Standing::Asked | Standing::Refused(_) => None,
-        }
+        self.registrations.get(&overlay)?.standing.leg()
+    }
+
+    /// Whether it is reached by TCP.
+    pub fn is_on_stream(&self) -> bool {
+        self.remote.is_some_and(is_stream)
     }
 
     /// All legs at this supernode.
@@ -318,7 +362,9 @@ impl Home {
         let rested = self.hurried.is_none_or(|at| fx.now.since(at) >= HURRY_GAP);
         if self.state == LinkState::Up && rested {
             self.hurried = Some(fx.now);
-            let patience = HURRY.max(self.rtt.unwrap_or_default() * 3).min(PING_PATIENCE);
+            // TCP repeats what was lost, in its own time.
+            let soon = if self.is_on_stream() { PING_PATIENCE } else { HURRY };
+            let patience = soon.max(self.rtt.unwrap_or_default() * 3).min(PING_PATIENCE);
             let until = self.send_ping(fx, patience);
             fx.timers.set_earlier(Timer::Ping(self.place), until);
         }

@@ -108,6 +108,13 @@ pub enum Command {
         /// Shared with it.
         key: LegKey,
     },
+    /// A leg goes on by another transport: same key, same counters.
+    MoveLeg {
+        /// Which.
+        leg: LegId,
+        /// The supernode by the other transport.
+        supernode: SocketAddr,
+    },
     /// A leg of ours is closed.
     DropLeg {
         /// Which.

@@ -15,6 +15,8 @@ use crate::wire::relay::{HEADER_LEN, Header, LegKey, RelayId, is_genuine};
 /// Our leg at a supernode.
 struct Leg {
     supernode: SocketAddr,
+    /// Where it was before it moved: what was sent then may still arrive.
+    before: Option<SocketAddr>,
     key: LegKey,
     counter: u64,
     window: Window,
@@ -27,7 +29,14 @@ pub(super) struct Legs(BTreeMap<LegId, Leg>);
 impl Legs {
     /// A new leg, or the same leg with a new key.
     pub(super) fn set(&mut self, id: LegId, supernode: SocketAddr, key: LegKey) {
-        self.0.insert(id, Leg { supernode, key, counter: 0, window: Window::default() });
+        self.0.insert(id, Leg { supernode, before: None, key, counter: 0, window: Window::default() });
+    }
+
+    /// The leg goes on by another transport of its supernode's.
+    pub(super) fn rebind(&mut self, id: LegId, supernode: SocketAddr) {
+        if let Some(leg) = self.0.get_mut(&id) {
+            leg.before = Some(std::mem::replace(&mut leg.supernode, supernode));
+        }
     }
 
     /// The leg is closed.
@@ -55,7 +64,8 @@ impl Legs {
     /// Which path a RELAY packet from a supernode came by.
     pub(super) fn unwrap(&mut self, from: SocketAddr, header: Header, packet: &[u8]) -> Result<Path, DropReason> {
         let mut reason = DropReason::RelayUnknownSender;
-        for (id, leg) in self.0.iter_mut().filter(|(_, leg)| leg.supernode == from) {
+        let is_from = |leg: &Leg| leg.supernode == from || leg.before == Some(from);
+        for (id, leg) in self.0.iter_mut().filter(|(_, leg)| is_from(leg)) {
             if !is_genuine(leg.key, packet) {
                 reason = DropReason::RelayBadTag;
                 continue;
@@ -73,6 +83,8 @@ impl Legs {
 pub(super) struct Channel {
     overlay: OverlayId,
     addr: SocketAddr,
+    /// Where it was before it moved: what was sent then may still arrive.
+    before: Option<SocketAddr>,
     key: LegKey,
     counter: u64,
     window: Window,
@@ -94,22 +106,26 @@ impl Channels {
     pub(super) fn set(&mut self, id: RelayId, overlay: OverlayId, addr: SocketAddr, key: LegKey) {
         self.drop(id);
         self.by_addr.insert((addr, overlay), id);
-        self.by_id.insert(id, Channel { overlay, addr, key, counter: 0, window: Window::default() });
+        self.by_id.insert(id, Channel { overlay, addr, before: None, key, counter: 0, window: Window::default() });
     }
 
-    /// QUIC validated another address of a member.
+    /// Another address of a member was validated. What it has sent from the one before still counts.
     pub(super) fn rebind(&mut self, id: RelayId, addr: SocketAddr) {
-        let Some(channel) = self.by_id.get_mut(&id) else { return };
-        let old = std::mem::replace(&mut channel.addr, addr);
+        let Some(channel) = self.by_id.get_mut(&id).filter(|channel| channel.addr != addr) else { return };
         let overlay = channel.overlay;
-        self.forget_addr((old, overlay), id);
+        let last = std::mem::replace(&mut channel.addr, addr);
+        if let Some(oldest) = channel.before.replace(last).filter(|oldest| *oldest != addr) {
+            self.forget_addr((oldest, overlay), id);
+        }
         self.by_addr.insert((addr, overlay), id);
     }
 
     /// A member is gone.
     pub(super) fn drop(&mut self, id: RelayId) {
         if let Some(channel) = self.by_id.remove(&id) {
-            self.forget_addr((channel.addr, channel.overlay), id);
+            for addr in [Some(channel.addr), channel.before].into_iter().flatten() {
+                self.forget_addr((addr, channel.overlay), id);
+            }
         }
     }
 

@@ -136,7 +136,7 @@ impl World {
         let (name, remote, exporter, host) = (dialler.id, dialler.remote, *exporter, dialler.host);
         let body = Body::Item { number: dialler.number(), item: Item::Confirm };
         self.send_segment(Segment { link, from: Side::Dialler, body });
-        let up = LinkEvent::Up { link: name, remote, exporter, fingerprint: Some(fingerprint) };
+        let up = LinkEvent::Up { link: name, remote, origin: remote, exporter, fingerprint: Some(fingerprint) };
         self.feed(host, |node, now| node.handle_link(now, up));
     }
 
@@ -150,7 +150,7 @@ impl World {
             let event = match item {
                 Item::Confirm => {
                     end.phase = Phase::Up;
-                    LinkEvent::Up { link: name, remote, exporter, fingerprint: None }
+                    LinkEvent::Up { link: name, remote, origin: remote, exporter, fingerprint: None }
                 }
                 Item::Message(message) => LinkEvent::Message { link: name, remote, message },
                 Item::Close => return self.down(link, side, "closed by the other end"),

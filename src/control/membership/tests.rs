@@ -29,7 +29,7 @@ fn registered() -> Control {
     for place in 0..2 {
         let remote = control.homes[place].address.parse().expect("address");
         let link = LinkId::Dialled(place);
-        let up = LinkEvent::Up { link, remote, exporter: [9; 32], fingerprint: None };
+        let up = LinkEvent::Up { link, remote, origin: remote, exporter: [9; 32], fingerprint: None };
         control.handle_link(Time::START, up);
         let (overlay, relay, key) = (secrets().id(), RelayId(1), LegKey([2; 16]));
         say(&mut control, place, &Message::Welcome { overlay, relay, key, seen: at(7, 7777), version: Version::OURS });
