@@ -81,6 +81,10 @@ fn flows(world: &World) {
     assert_eq!(report.replies.len(), 10, "{:?}", report.missing());
 }
 
+fn needs(tool: &str, package: &str) {
+    assert!(lab::find_tool(tool).is_some(), "the test needs {tool}: apt-get install {package}");
+}
+
 #[test]
 fn a_site_without_udp_joins_by_tcp_and_takes_udp_when_it_passes() {
     let world = world(&[Nat::PortRestricted; 2], &[0]);
@@ -98,9 +102,7 @@ fn a_site_without_udp_joins_by_tcp_and_takes_udp_when_it_passes() {
     let stream = Stream::start(&ends.0.space, (&ends.1.space, ends.1.address), 100);
     unblock(&world.nodes[0].site);
     let start = Instant::now();
-    wait_for("UDP is used", BACK_MAX, || {
-        (transport(&world.nodes[0].daemon).as_deref() == Some("udp")).then_some(())
-    });
+    wait_for("UDP is used", BACK_MAX, || (transport(&world.nodes[0].daemon).as_deref() == Some("udp")).then_some(()));
     let back = start.elapsed();
     assert!(world.nodes[0].daemon.wait_path("n2", "direct", BACK_MAX.saturating_sub(back)).is_some());
     eprintln!("back on UDP after {back:?}, direct after {:?}", start.elapsed());
@@ -129,16 +131,11 @@ fn a_link_whose_udp_is_cut_goes_on_by_tcp() {
     let world = world(&[Nat::Symmetric; 2], &[]);
     first_answer(&world);
     assert_eq!(transport(&world.nodes[0].daemon).as_deref(), Some("udp"));
-    let stream = Stream::start(
-        &world.nodes[0].guest.space,
-        (&world.nodes[1].guest.space, world.nodes[1].guest.address),
-        100,
-    );
+    let stream =
+        Stream::start(&world.nodes[0].guest.space, (&world.nodes[1].guest.space, world.nodes[1].guest.address), 100);
     std::thread::sleep(Duration::from_secs(1));
     block(&world.nodes[0].site, 443);
-    wait_for("TCP is used", PATIENCE, || {
-        (transport(&world.nodes[0].daemon).as_deref() == Some("tcp")).then_some(())
-    });
+    wait_for("TCP is used", PATIENCE, || (transport(&world.nodes[0].daemon).as_deref() == Some("tcp")).then_some(()));
     std::thread::sleep(Duration::from_secs(3));
     let report = stream.finish();
     let hole = report.longest_hole();
@@ -167,8 +164,10 @@ fn a_proxy_is_the_way_out_where_nothing_else_is() {
         proxy.address
     ));
     let config = lab.dir().join("tinyproxy.conf");
-    let text = format!("Port 3128\nListen {}\nTimeout 60\nMaxClients 10\nConnectPort 443\nLogLevel Info\n", proxy.address);
+    let text =
+        format!("Port 3128\nListen {}\nTimeout 60\nMaxClients 10\nConnectPort 443\nLogLevel Info\n", proxy.address);
     std::fs::write(&config, text).unwrap();
+    needs("tinyproxy", "tinyproxy-bin");
     let words = ["tinyproxy", "-d", "-c", config.to_str().unwrap()].map(str::to_owned);
     let _proxy = proxy.space.spawn("tinyproxy", &words);
     wait_for("the proxy listens", PATIENCE, || proxy.space.open_ports("tcp").contains(&3128).then_some(()));
@@ -237,14 +236,25 @@ fn whoever_opens_tls_on_the_way_is_refused_by_the_pinned_key() {
 fn a_web_server_at_443_is_refused_and_other_ports_are_named() {
     let mut lab = Lab::new();
     let server = lab.supernode_host("sn");
+    needs("openssl", "openssl");
     let certificate = lab.dir().join("web.pem");
     let path = certificate.to_str().unwrap();
     let made = server.space.run(&[
-        "openssl", "req", "-x509", "-newkey", "ed25519", "-nodes", "-subj", "/CN=sn.example", "-keyout", path, "-out",
+        "openssl",
+        "req",
+        "-x509",
+        "-newkey",
+        "ed25519",
+        "-nodes",
+        "-subj",
+        "/CN=sn.example",
+        "-keyout",
+        path,
+        "-out",
         &format!("{path}.crt"),
     ]);
     assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-    let words = ["openssl", "s_server", "-accept", "443", "-quiet", "-key", path, "-cert", &format!("{path}.crt")];
+    let words = ["openssl", "s_server", "-4", "-www", "-accept", "443", "-key", path, "-cert", &format!("{path}.crt")];
     let _web = server.space.spawn("openssl", &words.map(str::to_owned));
     wait_for("the web server listens", PATIENCE, || server.space.open_ports("tcp").contains(&443).then_some(()));
     let supernode = Supernode::start(&lab, &server, &[]);
@@ -256,7 +266,11 @@ fn a_web_server_at_443_is_refused_and_other_ports_are_named() {
     let join = Join::new(OVERLAY, &new_key(), "n1").supernode(&supernode.address).bridge("br0");
     let daemon = Daemon::start(&lab, &host, &join);
     wait_for("the refusal is said", PATIENCE, || {
-        daemon.process().stderr().contains("TCP 443: refused: what answers there shows no supernode's key").then_some(())
+        daemon
+            .process()
+            .stderr()
+            .contains("TCP 443: refused: what answers there shows no supernode's key")
+            .then_some(())
     });
     drop(daemon);
 
@@ -268,7 +282,5 @@ fn a_web_server_at_443_is_refused_and_other_ports_are_named() {
     let at = format!("{}/8443#{}", supernode.address, supernode.fingerprint());
     let join = Join::new(OVERLAY, &new_key(), "n2").supernode(&at).bridge("br0");
     let daemon = Daemon::start(&lab, &host, &join);
-    wait_for("it is registered over TCP", PATIENCE, || {
-        (transport(&daemon).as_deref() == Some("tcp")).then_some(())
-    });
+    wait_for("it is registered over TCP", PATIENCE, || (transport(&daemon).as_deref() == Some("tcp")).then_some(()));
 }
