@@ -169,6 +169,11 @@ pub enum LinkCommand {
         /// Type and body.
         message: Vec<u8>,
     },
+    /// Find another way than UDP for a dialled link that stands. If there is one, [`LinkEvent::Up`] comes again.
+    Detour {
+        /// Always [`LinkId::Dialled`].
+        link: LinkId,
+    },
     /// Close after what was sent; no [`LinkEvent::Down`] follows.
     Close {
         /// Which.
@@ -297,6 +302,11 @@ pub enum Event {
         supernode: String,
         /// The reason in words.
         reason: &'static str,
+    },
+    /// UDP to a supernode loses much and carries little; TCP is tried.
+    Throttled {
+        /// `host:port`.
+        supernode: String,
     },
     /// The link to a supernode broke or could not be made.
     SupernodeLost {

@@ -284,3 +284,27 @@ fn a_web_server_at_443_is_refused_and_other_ports_are_named() {
     let daemon = Daemon::start(&lab, &host, &join);
     wait_for("it is registered over TCP", PATIENCE, || (transport(&daemon).as_deref() == Some("tcp")).then_some(()));
 }
+
+#[test]
+fn where_udp_is_throttled_tcp_is_taken() {
+    let world = world(&[Nat::Symmetric; 2], &[]);
+    first_answer(&world);
+    assert_eq!(transport(&world.nodes[0].daemon).as_deref(), Some("udp"));
+    world.nodes[0].site.router.nft(
+        r#"table ip throttle {
+            chain through {
+                type filter hook forward priority -10
+                meta l4proto udp limit rate over 40 kbytes/second burst 8 kbytes drop
+            }
+        }"#,
+    );
+    let throttled = Iperf::tcp(&world.nodes[1].guest, &world.nodes[0].guest, 8);
+    wait_for("TCP is used", PATIENCE, || {
+        (transport(&world.nodes[0].daemon).as_deref() == Some("tcp")).then_some(())
+    });
+    assert!(world.nodes[0].daemon.process().stderr().contains("UDP loses much and carries little"));
+    let round = Iperf::tcp(&world.nodes[1].guest, &world.nodes[0].guest, 3);
+    let mbit = |iperf: &Iperf| iperf.bits_per_second / 1e6;
+    eprintln!("{:.1} Mbit/s while UDP was throttled, {:.0} Mbit/s over TCP", mbit(&throttled), mbit(&round));
+    assert!(round.bits_per_second > throttled.bits_per_second);
+}

@@ -312,7 +312,7 @@ impl World {
                 let remote = self.addrs[number];
                 self.todo.push_back(Todo::Link(to, LinkEvent::Message { link, remote, message }));
             }
-            LinkCommand::Close { .. } => {}
+            LinkCommand::Close { .. } | LinkCommand::Detour { .. } => {}
         }
     }
 

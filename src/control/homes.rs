@@ -4,7 +4,8 @@
 //! The first [`ACTIVE_MAX`] that answer are registered at; the ones in front of them that do not answer are
 //! dialled on, the ones behind are spared. So all members with the same list meet at the same supernodes.
 
-use super::registration::{Home, Registration};
+use super::registration::Home;
+use super::standing::Registration;
 use super::timers::Timer;
 use super::{Control, now_soon};
 use crate::keys::Fingerprint;

@@ -2,13 +2,14 @@
 
 use std::net::SocketAddr;
 
-use super::registration::{LinkEnd, Registration};
+use super::registration::LinkEnd;
+use super::standing::Registration;
 use super::timers::Timer;
 use super::{Control, Peer, now_soon};
 use crate::datapath::buf::OverlayIndex;
 use crate::datapath::fdb::PortId;
 use crate::datapath::stats::DropReason;
-use crate::datapath::{LegId, Path};
+use crate::datapath::{LegId, LegTally, Path};
 use crate::keys::{Fingerprint, OverlayId};
 use crate::seam::Event;
 use crate::wire::message::{DIRECTORY_CANDIDATES_MAX, Directory, Member, Message, registration};
@@ -105,6 +106,13 @@ impl Control {
         self.on_seen(place, seen);
         self.review_homes();
         self.observing.want(&mut self.fx);
+    }
+
+    /// What came by a leg and what did not: where UDP is throttled, TCP may carry more.
+    pub(super) fn on_leg_measured(&mut self, leg: LegId, tally: LegTally) {
+        for home in &mut self.homes {
+            home.on_tally(&mut self.fx, leg, tally);
+        }
     }
 
     /// REFUSED. One for no overlay that we know answers all that were asked for.

@@ -17,6 +17,10 @@ pub mod supernode;
 
 pub mod registration;
 
+mod standing;
+
+mod throttle;
+
 mod homes;
 
 mod membership;
@@ -236,6 +240,7 @@ impl Control {
                 self.with(port, |peer, fx| peer.on_measured(fx, &activity));
                 self.calm_down();
             }
+            Notice::LegMeasured { leg, tally } => self.on_leg_measured(leg, tally),
             Notice::Retired { index } => {
                 self.fx.indices.remove(&index);
             }

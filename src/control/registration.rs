@@ -10,10 +10,10 @@ use rand_chacha::rand_core::RngCore;
 
 use super::effects::Effects;
 use super::report::LinkState;
+use super::standing::{Registration, Standing};
 use super::timers::Timer;
 use crate::datapath::buf::OverlayIndex;
-use crate::datapath::fdb::PortId;
-use crate::datapath::{Command, LegId};
+use crate::datapath::{Command, LegId, LegTally};
 use crate::keys::Fingerprint;
 use crate::seam::stream::is_stream;
 use crate::seam::{Event, LinkCommand, LinkId, SupernodeSettings};
@@ -45,6 +45,8 @@ const PING_PATIENCE: Duration = Duration::from_secs(3);
 const HURRY: Duration = Duration::from_millis(500);
 /// Not again before this.
 const HURRY_GAP: Duration = Duration::from_secs(2);
+/// TCP is not asked for again before this.
+const DETOUR_REST: Duration = Duration::from_secs(60);
 /// Routes follow addresses after a moment.
 const NEW_ADDRESS_REST: Duration = Duration::from_millis(50);
 /// A refused registration is tried again after this time.
@@ -57,40 +59,6 @@ pub enum LinkEnd {
     Theirs,
     /// We, who heard nothing.
     Ours,
-}
-
-/// Where an overlay stands at a supernode.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Standing {
-    /// REGISTER is on its way.
-    Asked,
-    /// We have this leg.
-    Registered(LegId),
-    /// We have this leg by the transport before, and have asked to go on with it by another one.
-    Moving(LegId),
-    /// It said no, then.
-    Refused(Time),
-}
-
-impl Standing {
-    /// The leg, if there is one.
-    pub const fn leg(self) -> Option<LegId> {
-        match self {
-            Self::Registered(leg) | Self::Moving(leg) => Some(leg),
-            Self::Asked | Self::Refused(_) => None,
-        }
-    }
-}
-
-/// One overlay at one supernode.
-#[derive(Debug)]
-pub struct Registration {
-    /// Where it stands.
-    pub standing: Standing,
-    /// As what the supernode knows our leg.
-    pub own: Option<(RelayId, LegKey)>,
-    /// Members it told us of, by their legs.
-    pub members: BTreeMap<RelayId, PortId>,
 }
 
 /// One supernode of ours.
@@ -122,6 +90,8 @@ pub struct Home {
     failures: usize,
     ping: Option<Ping>,
     hurried: Option<Time>,
+    /// When TCP was asked for last.
+    detoured: Option<Time>,
 }
 
 /// A PING on its way.
@@ -131,12 +101,6 @@ struct Ping {
     sent: Time,
     /// Without an answer by then, the link is dead.
     until: Time,
-}
-
-impl Registration {
-    const fn new(standing: Standing) -> Self {
-        Self { standing, own: None, members: BTreeMap::new() }
-    }
 }
 
 impl Home {
@@ -158,6 +122,7 @@ impl Home {
             failures: 0,
             ping: None,
             hurried: None,
+            detoured: None,
         }
     }
 
@@ -345,9 +310,25 @@ impl Home {
             Some(ping) => ping.until,
             None => self.send_ping(fx, PING_PATIENCE),
         };
+        if is_busy && !self.is_on_stream() {
+            fx.commands.extend(self.legs().into_iter().map(|(_, leg)| Command::MeasureLeg { leg }));
+        }
         let wait = if is_busy || self.rtt.is_none() { PING_BUSY } else { PING_IDLE };
         fx.timers.set(Timer::Ping(self.place), until.min(fx.now + wait));
         false
+    }
+
+    /// What came by a leg, if it is one of ours. Where UDP is throttled, the link is to take TCP.
+    pub fn on_tally(&mut self, fx: &mut Effects, leg: LegId, tally: LegTally) {
+        let registration =
+            self.registrations.values_mut().find(|registration| registration.standing.leg() == Some(leg));
+        let Some(registration) = registration else { return };
+        let rested = self.detoured.is_none_or(|at| fx.now.since(at) >= DETOUR_REST);
+        if registration.throttle.look(fx.now, tally) && rested && !self.is_on_stream() {
+            self.detoured = Some(fx.now);
+            fx.events.push_back(Event::Throttled { supernode: self.address.clone() });
+            fx.links.push_back(LinkCommand::Detour { link: self.link() });
+        }
     }
 
     fn send_ping(&mut self, fx: &mut Effects, patience: Duration) -> Time {

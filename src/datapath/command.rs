@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use super::buf::OverlayIndex;
 use super::fdb::PortId;
 use super::port::{Activity, LegId, Path};
+use super::relay::LegTally;
 use super::seal::SessionKeys;
 use super::stats::DropReason;
 use crate::keys::OverlayId;
@@ -115,6 +116,11 @@ pub enum Command {
         /// The supernode by the other transport.
         supernode: SocketAddr,
     },
+    /// Tell what came by a leg ([`Notice::LegMeasured`]).
+    MeasureLeg {
+        /// Which.
+        leg: LegId,
+    },
     /// A leg of ours is closed.
     DropLeg {
         /// Which.
@@ -204,6 +210,13 @@ pub enum Notice {
         port: PortId,
         /// What happened on it.
         activity: Activity,
+    },
+    /// What came by a leg ([`Command::MeasureLeg`]).
+    LegMeasured {
+        /// Which.
+        leg: LegId,
+        /// Since it is there.
+        tally: LegTally,
     },
     /// A receiver index is free again.
     Retired {

@@ -20,6 +20,18 @@ struct Leg {
     key: LegKey,
     counter: u64,
     window: Window,
+    tally: LegTally,
+}
+
+/// What came by a leg of ours since it is there.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LegTally {
+    /// Packets that the supernode sent, by their numbers.
+    pub sent: u64,
+    /// Those that came.
+    pub received: u64,
+    /// Their bytes.
+    pub bytes: u64,
 }
 
 /// Our legs at all supernodes; a few.
@@ -29,7 +41,10 @@ pub(super) struct Legs(BTreeMap<LegId, Leg>);
 impl Legs {
     /// A new leg, or the same leg with a new key.
     pub(super) fn set(&mut self, id: LegId, supernode: SocketAddr, key: LegKey) {
-        self.0.insert(id, Leg { supernode, before: None, key, counter: 0, window: Window::default() });
+        self.0.insert(
+            id,
+            Leg { supernode, before: None, key, counter: 0, window: Window::default(), tally: LegTally::default() },
+        );
     }
 
     /// The leg goes on by another transport of its supernode's.
@@ -42,6 +57,11 @@ impl Legs {
     /// The leg is closed.
     pub(super) fn drop(&mut self, id: LegId) {
         self.0.remove(&id);
+    }
+
+    /// What came by a leg.
+    pub(super) fn tally(&self, id: LegId) -> Option<LegTally> {
+        self.0.get(&id).map(|leg| leg.tally)
     }
 
     /// Where packets on `path` are sent to; `None` if its leg is closed.
@@ -70,10 +90,11 @@ impl Legs {
                 reason = DropReason::RelayBadTag;
                 continue;
             }
-            return match leg.window.accept(header.counter) {
-                Ok(()) => Ok(Path::Relayed(*id, header.relay)),
-                Err(_) => Err(DropReason::RelayReplayed),
-            };
+            leg.window.accept(header.counter).map_err(|_| DropReason::RelayReplayed)?;
+            let LegTally { sent, received, bytes } = leg.tally;
+            let sent = sent.max(header.counter.saturating_add(1));
+            leg.tally = LegTally { sent, received: received + 1, bytes: bytes + packet.len() as u64 };
+            return Ok(Path::Relayed(*id, header.relay));
         }
         Err(reason)
     }

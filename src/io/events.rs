@@ -47,6 +47,9 @@ impl EventLog {
             Event::Refused { overlay, supernode, reason } => {
                 warn!(overlay = self.name(*overlay), supernode, reason, "the supernode refuses this overlay");
             }
+            Event::Throttled { supernode } => {
+                warn!(supernode, "UDP loses much and carries little: TCP is tried");
+            }
             Event::SupernodeLost { supernode, reason } => warn!(supernode, reason, "supernode lost"),
             Event::SupernodeLearned { supernode, from } => info!(supernode, from, "heard of another supernode"),
             Event::SupernodeTrusted { supernode, fingerprint } => {

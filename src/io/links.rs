@@ -82,6 +82,8 @@ impl Report {
 struct Entry {
     generation: Generation,
     outgoing: Outgoing,
+    /// Where a dialled one leads.
+    target: Option<Arc<dial::Target>>,
 }
 
 /// What links are made on.
@@ -135,10 +137,16 @@ impl Links {
                 self.dials += 1;
                 let generation = Generation { dial: self.dials, moves: 0 };
                 let (outgoing, messages) = self.backlog.queue();
-                self.insert(link, Entry { generation, outgoing });
+                let target = Arc::new(dial::Target { address, pin, known });
+                self.insert(link, Entry { generation, outgoing, target: Some(Arc::clone(&target)) });
                 let report = Report { inputs: self.inputs.clone(), link, generation };
-                let target = dial::Target { address, pin, known };
                 self.background.spawn(dial::dial(self.ways.clone(), target, messages, report));
+                None
+            }
+            LinkCommand::Detour { link } => {
+                let Entry { generation, target, .. } = self.table.get(&link)?;
+                let report = Report { inputs: self.inputs.clone(), link, generation: *generation };
+                self.background.spawn(dial::detour(self.ways.clone(), Arc::clone(target.as_ref()?), report));
                 None
             }
             LinkCommand::Send { link, message } => {
@@ -160,14 +168,15 @@ impl Links {
         let LinkInput { event, generation, outgoing } = input;
         let (LinkEvent::Up { link, .. } | LinkEvent::Message { link, .. } | LinkEvent::Down { link, .. }) = event;
         if let Some(outgoing) = outgoing {
-            let is_welcome = match link {
-                LinkId::Accepted(_) => self.accepted < ACCEPTED_MAX,
-                LinkId::Dialled(_) => self.table.get(&link)?.generation.dial == generation.dial,
+            let target = match link {
+                LinkId::Accepted(_) if self.accepted >= ACCEPTED_MAX => return None,
+                LinkId::Accepted(_) => None,
+                LinkId::Dialled(_) => {
+                    let before = self.table.get(&link).filter(|before| before.generation.dial == generation.dial)?;
+                    before.target.clone()
+                }
             };
-            if !is_welcome {
-                return None;
-            }
-            self.insert(link, Entry { generation, outgoing });
+            self.insert(link, Entry { generation, outgoing, target });
         }
         let now = self.table.get(&link)?.generation;
         let is_before = now.dial == generation.dial && now.moves > generation.moves;

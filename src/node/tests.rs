@@ -151,7 +151,7 @@ impl Wire {
                 let to = self.accepted[usize::try_from(id).expect("small")];
                 todo.push_back(Todo::Link(to, LinkEvent::Message { link: LinkId::Dialled(0), remote: sn, message }));
             }
-            LinkCommand::Close { .. } => {}
+            LinkCommand::Close { .. } | LinkCommand::Detour { .. } => {}
         }
     }
 

@@ -18,6 +18,8 @@ impl World {
                 self.hosts[id.0].sending.messages += 1;
                 self.put(id, link, Item::Message(message));
             }
+            // There is no TCP in this world.
+            LinkCommand::Detour { .. } => {}
             LinkCommand::Close { link } => {
                 self.put(id, link, Item::Close);
                 if let Some((number, side)) = self.links.by_id.get(&(id, link)).copied() {

@@ -5,6 +5,7 @@
 
 use std::net::SocketAddr;
 use std::pin::pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::{Either, select};
@@ -14,7 +15,7 @@ use tokio::time::{sleep, timeout};
 use tracing::debug;
 
 use super::Report;
-use super::limits::{Backlog, Messages};
+use super::limits::{Backlog, Messages, Outgoing};
 use crate::io::{quic, tcp};
 use crate::keys::Fingerprint;
 
@@ -24,6 +25,8 @@ pub(in crate::io) const HANDSHAKE: Duration = Duration::from_secs(5);
 const HEAD_START: Duration = Duration::from_millis(1500);
 /// A link on TCP tries QUIC again after these times; the last one repeats.
 const BACK: [Duration; 3] = [Duration::from_secs(5), Duration::from_secs(10), Duration::from_secs(20)];
+/// One whose UDP was throttled, after this: it would be throttled again.
+const BACK_FROM_DETOUR: [Duration; 1] = [Duration::from_secs(600)];
 /// A name is waited for this long if it is known where it was before.
 const RESOLVE: Duration = Duration::from_secs(1);
 /// Addresses of one name that are tried.
@@ -78,7 +81,7 @@ pub(in crate::io) struct Ways {
 }
 
 /// Dials `target` and serves the link until it ends.
-pub(super) async fn dial(ways: Ways, target: Target, mut messages: Messages, report: Report) {
+pub(super) async fn dial(ways: Ways, target: Arc<Target>, mut messages: Messages, report: Report) {
     let tried = tokio::select! {
         tried = ways.race(&target) => tried,
         // Given up by the node: nothing is sent before the link stands.
@@ -86,8 +89,20 @@ pub(super) async fn dial(ways: Ways, target: Target, mut messages: Messages, rep
     };
     match tried {
         Ok(Established::Quic(link)) => quic::serve(link, messages, report, None, &target.address).await,
-        Ok(Established::Tcp(link)) => ways.serve_tcp(link, messages, report, &target).await,
+        Ok(Established::Tcp(link)) => ways.serve_tcp(link, (None, messages), report, (&target, &BACK)).await,
         Err(reason) => report.down(reason).await,
+    }
+}
+
+/// Moves a link that stands on QUIC to TCP, if that passes.
+pub(super) async fn detour(ways: Ways, target: Arc<Target>, report: Report) {
+    match ways.tcp.connect(&target).await {
+        Ok(link) => {
+            let (outgoing, messages) = ways.backlog.queue();
+            let queue = (Some(outgoing), messages);
+            ways.serve_tcp(link, queue, report.moved(), (&target, &BACK_FROM_DETOUR)).await;
+        }
+        Err(why) => debug!(supernode = target.address, why, "no way round"),
     }
 }
 
@@ -115,11 +130,17 @@ impl Ways {
     }
 
     /// Serves a link on TCP, and on QUIC from the moment that this passes.
-    async fn serve_tcp(&self, link: tcp::Established, messages: Messages, report: Report, target: &Target) {
-        let mut on_tcp = pin!(tcp::serve(link, messages, report.clone(), None, &target.address));
+    async fn serve_tcp(
+        &self,
+        link: tcp::Established,
+        (outgoing, messages): (Option<Outgoing>, Messages),
+        report: Report,
+        (target, rests): (&Target, &[Duration]),
+    ) {
+        let mut on_tcp = pin!(tcp::serve(link, messages, report.clone(), outgoing, &target.address));
         let found = tokio::select! {
             () = &mut on_tcp => return,
-            found = self.find_quic(target) => found,
+            found = self.find_quic(target, rests) => found,
         };
         debug!(supernode = target.address, "UDP passes again");
         let (outgoing, messages) = self.backlog.queue();
@@ -128,10 +149,11 @@ impl Ways {
     }
 
     /// Tries until it succeeds.
-    async fn find_quic(&self, target: &Target) -> quic::Established {
-        let mut rests = BACK.into_iter().chain(std::iter::repeat(BACK[BACK.len() - 1]));
+    async fn find_quic(&self, target: &Target, rests: &[Duration]) -> quic::Established {
+        let mut number = 0;
         loop {
-            sleep(rests.next().unwrap_or(BACK[0])).await;
+            sleep(rests[number]).await;
+            number = (number + 1).min(rests.len() - 1);
             match quic::connect(&self.endpoint, target).await {
                 Ok(found) => return found,
                 Err(Failure { why, .. }) => debug!(supernode = target.address, why, "UDP does not pass yet"),
