@@ -299,9 +299,7 @@ fn where_udp_is_throttled_tcp_is_taken() {
         }"#,
     );
     let throttled = Iperf::tcp(&world.nodes[1].guest, &world.nodes[0].guest, 8);
-    wait_for("TCP is used", PATIENCE, || {
-        (transport(&world.nodes[0].daemon).as_deref() == Some("tcp")).then_some(())
-    });
+    wait_for("TCP is used", PATIENCE, || (transport(&world.nodes[0].daemon).as_deref() == Some("tcp")).then_some(()));
     assert!(world.nodes[0].daemon.process().stderr().contains("UDP loses much and carries little"));
     let round = Iperf::tcp(&world.nodes[1].guest, &world.nodes[0].guest, 3);
     let mbit = |iperf: &Iperf| iperf.bits_per_second / 1e6;

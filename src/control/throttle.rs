@@ -59,7 +59,7 @@ mod tests {
         let mut throttle = Throttle::default();
         let tally =
             |n: u64| LegTally { sent: n * packets, received: n * (packets - lost), bytes: n * 1000 * (packets - lost) };
-        (0..=seconds).map(|n| throttle.look(Time::START + Duration::from_secs(n), tally(n))).any(|is_so| is_so)
+        (0..=seconds).any(|n| throttle.look(Time::START + Duration::from_secs(n), tally(n)))
     }
 
     #[test]

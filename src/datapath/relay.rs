@@ -181,3 +181,60 @@ impl Channels {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(port: u16) -> SocketAddr {
+        SocketAddr::from(([192, 0, 2, 1], port))
+    }
+
+    /// A RELAY packet with nothing worth mentioning in it.
+    fn packet(down: bool, relay: u32, counter: u64, key: LegKey) -> (Header, Vec<u8>) {
+        let mut packet = [&[0; HEADER_LEN][..], &[4; 30]].concat();
+        Header { down, relay: RelayId(relay), counter }.write(key, &mut packet);
+        (Header::parse(&packet).expect("a header"), packet)
+    }
+
+    #[test]
+    fn a_leg_that_moved_takes_what_is_late_and_nothing_twice() {
+        let (mut legs, key) = (Legs::default(), LegKey([1; 16]));
+        legs.set(LegId(1), at(1), key);
+        legs.rebind(LegId(1), at(2));
+        let path = Path::Relayed(LegId(1), RelayId(9));
+        assert_eq!(legs.address(path), Some(at(2)));
+        for (counter, from) in [(0, 1), (1, 2), (5, 2), (2, 1)] {
+            let (header, packet) = packet(true, 9, counter, key);
+            assert_eq!(legs.unwrap(at(from), header, &packet), Ok(path));
+            assert_eq!(legs.unwrap(at(2), header, &packet), Err(DropReason::RelayReplayed));
+        }
+        let (header, packet) = packet(true, 9, 7, key);
+        assert_eq!(legs.unwrap(at(3), header, &packet), Err(DropReason::RelayUnknownSender));
+        assert_eq!(legs.tally(LegId(1)), Some(LegTally { sent: 6, received: 4, bytes: 4 * packet.len() as u64 }));
+    }
+
+    #[test]
+    fn a_member_that_moved_is_heard_where_it_was_and_answered_where_it_is() {
+        let (mut channels, mut out) = (Channels::new([1; 4]), Transmits::default());
+        let (overlay, keys) = (OverlayId([3; 32]), [LegKey([1; 16]), LegKey([2; 16])]);
+        channels.set(RelayId(1), overlay, at(1), keys[0]);
+        channels.set(RelayId(2), overlay, at(2), keys[1]);
+        channels.rebind(RelayId(1), at(11));
+        let mut up = |channels: &mut Channels, from, sender: usize, to, counter| {
+            let (header, packet) = packet(false, to, counter, keys[sender]);
+            channels.forward(at(from), header, &packet, &mut out).map(|()| {
+                let (_, target) = out.get(out.len() - 1).expect("a packet");
+                target.to
+            })
+        };
+        assert_eq!(up(&mut channels, 1, 0, 2, 0), Ok(at(2)), "late");
+        assert_eq!(up(&mut channels, 11, 0, 2, 1), Ok(at(2)));
+        assert_eq!(up(&mut channels, 2, 1, 1, 0), Ok(at(11)));
+        channels.rebind(RelayId(1), at(12));
+        assert_eq!(up(&mut channels, 1, 0, 2, 2), Err(DropReason::RelayUnknownSender), "too late");
+        channels.drop(RelayId(1));
+        assert_eq!(up(&mut channels, 12, 0, 2, 3), Err(DropReason::RelayUnknownSender));
+        assert_eq!(channels.by_addr.len(), 1);
+    }
+}

@@ -54,7 +54,7 @@ pub(super) struct Tcp {
 
 /// A connection that has shown what it is.
 pub(super) struct Established {
-    stream: TlsStream<TcpStream>,
+    stream: Box<TlsStream<TcpStream>>,
     /// Its queue; it is closed when this is dropped.
     queue: streams::Stream,
     /// The address of the other end of the connection.
@@ -87,6 +87,7 @@ async fn establish(
     }
     let exporter = exported.map_err(io::Error::other)?;
     let origin = canonical(origin);
+    let stream = Box::new(stream);
     Ok(Some(Established { stream, queue: streams.open(), origin, exporter, fingerprint: shown() }))
 }
 

@@ -267,3 +267,45 @@ fn a_link_that_does_not_register_is_closed_after_ten_seconds() {
     assert_eq!(world.fx.links, [LinkCommand::Close { link: LinkId::Accepted(2) }]);
     assert_eq!(world.supernode.links.keys().copied().collect::<Vec<_>>(), [1]);
 }
+
+/// The same registration, which goes on with a leg.
+fn go_on(node: u8, key: u8, relay: RelayId) -> Vec<u8> {
+    [register(node, key, &EXPORTER), relay.0.to_be_bytes().to_vec()].concat()
+}
+
+#[test]
+fn a_member_that_changes_its_transport_keeps_its_leg_and_others_hear_only_where_it_is() {
+    let mut world = World::new(ServeSettings::default());
+    world.supernode.on_up(&mut world.fx, 1, (crate::seam::stream::address(1), from(443)), EXPORTER);
+    let first = world.say(1, &register(1, 9, &EXPORTER));
+    let [(1, Message::Welcome { relay, key, seen, .. })] = first[..] else { panic!("{first:?}") };
+    assert_eq!(seen.to_string(), "[::]:0", "a stream's name is nobody's business");
+    world.say(3, &register(3, 9, &EXPORTER));
+    world.fx.commands.clear();
+    world.fx.events.clear();
+
+    let moved = world.say(2, &go_on(1, 9, relay));
+    let again = Message::Welcome { overlay: secrets(9).id(), relay, key, seen: from(1002), version: Version::OURS };
+    assert_eq!(moved[0], (2, again));
+    let [(3, Message::Roster { reset: false, members, .. })] = &moved[1..] else { panic!("{moved:?}") };
+    assert_eq!((members[0].relay, members[0].seen), (relay, from(1002)));
+    let [Command::MoveChannel { relay: what, addr }] = *world.fx.commands.make_contiguous() else { panic!("more") };
+    assert_eq!((what, addr), (relay, from(1002)));
+    world.supernode.on_down(&mut world.fx, 1);
+    assert!(world.fx.events.is_empty() && world.said().is_empty(), "the link before has nothing left to take along");
+}
+
+#[test]
+fn nobody_goes_on_with_anothers_leg() {
+    let mut world = World::new(ServeSettings::default());
+    let first = world.say(1, &register(1, 9, &EXPORTER));
+    let [(1, Message::Welcome { relay: victim, .. })] = first[..] else { panic!("{first:?}") };
+    for (link, thief) in [(2, go_on(2, 9, victim)), (3, go_on(1, 8, victim)), (4, go_on(3, 9, RelayId(!victim.0)))] {
+        let said = world.say(link, &thief);
+        let welcome = said.iter().find_map(|(to, message)| {
+            let Message::Welcome { relay, .. } = message else { return None };
+            Some(*relay).filter(|_| *to == link)
+        });
+        assert!(welcome.is_some_and(|relay| relay != victim), "{said:?}");
+    }
+}

@@ -28,8 +28,8 @@ const FAREWELL: Duration = Duration::from_secs(1);
 /// Bytes read at once.
 const READ: usize = 32 * 1024;
 
-type Reading = ReadHalf<TlsStream<TcpStream>>;
-type Writing = WriteHalf<TlsStream<TcpStream>>;
+type Reading = ReadHalf<Box<TlsStream<TcpStream>>>;
+type Writing = WriteHalf<Box<TlsStream<TcpStream>>>;
 
 /// Tells that the link stands, carries messages and packets both ways, tells its end.
 pub(in crate::io) async fn serve(
