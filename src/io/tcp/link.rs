@@ -6,15 +6,15 @@ use std::time::Duration;
 use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio::net::TcpStream;
-use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsStream;
 
 use super::Established;
 use super::streams::Stream;
 use crate::datapath::buf::{Datagrams, Origin};
-use crate::io::Input;
 use crate::io::links::Report;
 use crate::io::links::limits::{Messages, Outgoing};
+use crate::io::{Input, clock};
 use crate::node::LinkEvent;
 use crate::wire::message::MESSAGE_MAX;
 use crate::wire::stream::{CONTROL, Frame, LENGTH_LEN, frame_len, push_frame};
@@ -59,10 +59,11 @@ pub(in crate::io) async fn serve(
 /// Reads frames until the stream ends; says why it did.
 async fn read_all(mut reading: Reading, from: SocketAddr, report: &Report, name: &str) -> String {
     let mut bytes = BytesMut::with_capacity(READ);
-    let mut until = Instant::now() + IDLE;
+    let mut heard = clock::now();
     loop {
         bytes.reserve(READ);
-        match timeout_at(until, reading.read_buf(&mut bytes)).await {
+        let left = IDLE.saturating_sub(clock::now().since(heard));
+        match timeout(left, reading.read_buf(&mut bytes)).await {
             Ok(Ok(0)) => return format!("{name} has closed the link"),
             Ok(Ok(_)) => {}
             Ok(Err(error)) => return format!("{name}: {error}"),
@@ -72,7 +73,7 @@ async fn read_all(mut reading: Reading, from: SocketAddr, report: &Report, name:
             return format!("{name} sent what is no frame");
         };
         if count > 0 {
-            until = Instant::now() + IDLE;
+            heard = clock::now();
         }
         if !packets.is_empty() && report.inputs.send(Input::Datagrams(packets)).await.is_err() {
             return "the daemon ends".into();
