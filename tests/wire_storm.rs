@@ -328,7 +328,13 @@ impl World {
                 let accepted = LinkId::Accepted(self.accepted.len() as u64);
                 self.accepted.push(number);
                 let (own, supernode) = (self.addrs[number], self.addrs[SUPERNODE]);
-                let up = |link, remote, fingerprint| LinkEvent::Up { link, remote, exporter: [7; 32], fingerprint };
+                let up = |link, remote, fingerprint| LinkEvent::Up {
+                    link,
+                    remote,
+                    origin: remote,
+                    exporter: [7; 32],
+                    fingerprint,
+                };
                 self.todo.push_back(Todo::Link(SUPERNODE, up(accepted, own, None)));
                 self.todo.push_back(Todo::Link(number, up(link, supernode, Some(Fingerprint([1; 32])))));
             }
@@ -345,7 +351,7 @@ impl World {
                 let remote = self.addrs[number];
                 self.todo.push_back(Todo::Link(to, LinkEvent::Message { link, remote, message }));
             }
-            LinkCommand::Close { .. } => {}
+            LinkCommand::Close { .. } | LinkCommand::Detour { .. } => {}
         }
     }
 

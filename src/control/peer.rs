@@ -440,6 +440,13 @@ impl Peer {
         fx.timers.set_earlier(Timer::Remember, fx.now + Duration::from_secs(2));
     }
 
+    /// A leg goes on by another transport. What was found of its path's size is void.
+    pub fn on_leg_moved(&mut self, fx: &mut Effects, leg: crate::datapath::LegId) {
+        if matches!(self.paths.current(), Some(Path::Relayed(own, _)) if own == leg) {
+            self.use_path(fx);
+        }
+    }
+
     /// Its keys may be known twice: new ones are made at once.
     pub fn on_resumed(&mut self, fx: &mut Effects) {
         if self.state == PeerState::Up {

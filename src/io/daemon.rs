@@ -20,15 +20,17 @@ use super::addresses::Surroundings;
 use super::driver::{DriveError, Driver, Parts};
 use super::egress::EgressError;
 use super::interfaces::Rules;
+use super::links::{Ground, Links};
 use super::mapping::Mapper;
 use super::netlink::{self, NetlinkError, TapShape, Wiring};
-use super::quic::{Links, QuicError, inbox};
+use super::quic::{QuicError, inbox};
 use super::state::{self, State, StateError};
 use super::status::{self, Server, SocketError};
 use super::tap::{self, Tap, TapError};
+use super::tcp::{self, Dialler, Proxies, Streams, Tcp};
 use super::udp::{Listen, UdpError, Underlay};
 use super::{INPUT_QUEUE, Input, addresses, clock, discovery, egress, reflect};
-use crate::config::{Attach, Cipher, INTERFACE_NAME_MAX, Overlay, Settings, SocketChoice};
+use crate::config::{Attach, Cipher, INTERFACE_NAME_MAX, Overlay, Settings, SocketChoice, TcpPort};
 use crate::keys::{Fingerprint, Identity};
 use crate::node::{self, HandshakeKind, Memory, Node, OverlaySettings, SupernodeSettings};
 use crate::time::{Time, WallTime};
@@ -53,6 +55,9 @@ pub enum DaemonError {
     /// The underlay socket.
     #[error(transparent)]
     Udp(#[from] UdpError),
+    /// The TCP port that was asked for.
+    #[error("{0}: give another `tcp-port`, or 0 for none")]
+    Tcp(#[source] io::Error),
     /// How packets leave it.
     #[error(transparent)]
     Egress(#[from] EgressError),
@@ -127,7 +132,15 @@ async fn serve(
         let _on = background.enter();
         reflect::start(&underlay, settings.observe.as_deref())?;
     }
-    let links = Links::new(background.clone(), Arc::clone(&underlay), received, &identity, serves, inputs_in.clone())?;
+    let ground = Ground {
+        background: background.clone(),
+        underlay: Arc::clone(&underlay),
+        received,
+        identity: &identity,
+        serve: serves,
+        inputs: inputs_in.clone(),
+    };
+    let links = Links::new(ground, open_tcp(&settings, background, underlay.local())?)?;
 
     let mut taps: Vec<Box<dyn Tap>> = Vec::new();
     for overlay in &mut settings.overlays {
@@ -173,6 +186,18 @@ async fn serve(
     }
     state.keep_wall(calendar(start));
     Ok(ended?)
+}
+
+/// What TCP needs, and where it comes in.
+fn open_tcp(settings: &Settings, background: &Background, at: SocketAddr) -> Result<Tcp, DaemonError> {
+    let _on = background.enter();
+    let listener = match settings.serve {
+        Some(_) => tcp::listen(at, settings.tcp_port).map_err(DaemonError::Tcp)?,
+        None => None,
+    };
+    let proxies = Proxies::new(&settings.underlay.proxy);
+    let underlay = Arc::new(settings.underlay.clone());
+    Ok(Tcp { dialler: Dialler { streams: Streams::default(), proxies, underlay }, listener })
 }
 
 /// Opens and sets up the TAP of `overlay`.
@@ -320,7 +345,11 @@ fn introduce(settings: &Settings, identity: &Identity, underlay: &Underlay, foun
         let bound = (!local.ip().is_unspecified()).then(|| local.ip());
         let ip = bound.or_else(|| found.first().copied()).unwrap_or_else(|| local.ip());
         let place = SocketAddr::new(ip, local.port());
-        info!("supernode: nodes reach it with --supernode {place}#{}", identity.fingerprint());
+        let tcp = match settings.tcp_port {
+            TcpPort::At(port) => format!("/{port}"),
+            TcpPort::Usual | TcpPort::None => String::new(),
+        };
+        info!("supernode: nodes reach it with --supernode {place}{tcp}#{}", identity.fingerprint());
     }
 }
 

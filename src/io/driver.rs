@@ -24,7 +24,8 @@ use super::addresses::Surroundings;
 use super::clock::{self, JumpWatch, Timer};
 use super::doors::Doors;
 use super::events::EventLog;
-use super::quic::{Inbox, Links};
+use super::links::Links;
+use super::quic::Inbox;
 use super::state::random;
 use super::tap::{self, Tap};
 use super::udp::{Sent, Underlay};
@@ -32,6 +33,7 @@ use super::{Input, watch};
 use crate::control::report::{Request, Response};
 use crate::datapath::buf::{Datagrams, Deliveries, Frames, OverlayIndex, Transmits};
 use crate::node::{Announce, Memory, Node, Output};
+use crate::seam::stream;
 use crate::time::Time;
 
 /// Control inputs per wakeup before frames have their turn.
@@ -278,6 +280,7 @@ impl Driver {
                     self.node.handle_link(now, event);
                 }
             }
+            Input::Datagrams(mut datagrams) => self.node.handle_datagrams(now, &mut datagrams),
             Input::Addresses(addresses) => {
                 info!(?addresses, "this host's addresses");
                 self.node.handle_addresses(now, self.underlay.get_ref().port(), addresses);
@@ -311,6 +314,7 @@ impl Driver {
                 ("udp_blocked", &underlay.blocked),
                 ("udp_receive_errors", &underlay.receive),
                 ("quic_queue_full", &self.inbox.dropped),
+                ("tcp_dropped", self.links.streams().dropped()),
             ];
             let serving = status.serving.as_mut().map(|serving| &mut serving.counters);
             for counters in status.overlays.iter_mut().map(|overlay| &mut overlay.counters).chain(serving) {
@@ -359,8 +363,12 @@ impl Driver {
         if self.doors.has_routes() {
             self.doors.send(batch);
         }
-        let by_door = |to| self.doors.leads(to);
-        let Sent::UpTo(mut next) = underlay.send_but(batch, 0, by_door) else {
+        let streams = self.links.streams();
+        if streams.any() {
+            streams.send(clock::now(), batch);
+        }
+        let elsewhere = |to| stream::is_stream(to) || self.doors.leads(to);
+        let Sent::UpTo(mut next) = underlay.send_but(batch, 0, elsewhere) else {
             return;
         };
         let rest = async {
@@ -372,7 +380,7 @@ impl Driver {
                 let Ok(mut writable) = full.writable().await else {
                     return;
                 };
-                match underlay.send_but(batch, next, by_door) {
+                match underlay.send_but(batch, next, elsewhere) {
                     Sent::All => {
                         next = batch.len();
                         return;

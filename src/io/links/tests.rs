@@ -2,9 +2,13 @@ use std::net::{Ipv4Addr, SocketAddr};
 use tokio::runtime::Runtime;
 
 use super::*;
+use crate::config::{ProxySettings, UnderlaySettings};
 use crate::datapath::buf::Datagrams;
 use crate::io::clock;
+use crate::io::quic::{Inbox, inbox};
+use crate::io::tcp::{Dialler, Proxies};
 use crate::io::udp::Listen;
+use crate::keys::Fingerprint;
 
 #[test]
 fn messages_pass_both_ways_and_both_ends_export_the_same() {
@@ -162,44 +166,72 @@ fn first_datagram(node: &mut Host) -> Vec<u8> {
     room
 }
 
-fn identity(seed: u8) -> Identity {
+pub(in crate::io) fn identity(seed: u8) -> Identity {
     Identity::from_secret(&[seed; 32])
 }
 
 /// A daemon's QUIC part with a loop that does nothing else.
-struct Host {
+pub(in crate::io) struct Host {
     background: Runtime,
-    underlay: Arc<Underlay>,
+    pub(in crate::io) underlay: Arc<Underlay>,
+    pub(in crate::io) tcp_port: u16,
+    /// What came on streams.
+    pub(in crate::io) packets: Vec<(Vec<u8>, SocketAddr)>,
     inbox: Inbox,
-    links: Links,
+    pub(in crate::io) links: Links,
     inputs: mpsc::Receiver<Input>,
     datagrams: Datagrams,
 }
 
 impl Host {
-    fn new(seed: u8, serve: bool) -> Self {
+    pub(in crate::io) fn new(seed: u8, serve: bool) -> Self {
         let background =
             tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("runtime");
         let underlay = Arc::new(Underlay::bind(Listen::At("[::]:0".parse().expect("address"))).expect("a free port"));
         let (inbox, received) = inbox();
         let (sender, inputs) = mpsc::channel(64);
-        let links =
-            Links::new(background.handle().clone(), Arc::clone(&underlay), received, &identity(seed), serve, sender)
-                .expect("QUIC");
-        Self { background, underlay, inbox, links, inputs, datagrams: Datagrams::default() }
+        let identity = identity(seed);
+        let ground = Ground {
+            background: background.handle().clone(),
+            underlay: Arc::clone(&underlay),
+            received,
+            identity: &identity,
+            serve,
+            inputs: sender,
+        };
+        let listener = {
+            let _on = background.enter();
+            let at = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+            at.set_nonblocking(true).expect("a socket");
+            tokio::net::TcpListener::from_std(at).expect("a listener")
+        };
+        let tcp_port = listener.local_addr().expect("an address").port();
+        let proxies = Proxies::new(&ProxySettings::None);
+        let dialler = Dialler { streams: Streams::default(), proxies, underlay: Arc::new(UnderlaySettings::default()) };
+        let links = Links::new(ground, Tcp { dialler, listener: Some(listener) }).expect("links");
+        Self {
+            background,
+            tcp_port,
+            packets: Vec::new(),
+            underlay,
+            inbox,
+            links,
+            inputs,
+            datagrams: Datagrams::default(),
+        }
     }
 
-    fn pump(&mut self) {
+    pub(in crate::io) fn pump(&mut self) {
         self.datagrams.clear();
         self.underlay.receive(&mut self.datagrams, &self.inbox).expect("receive");
     }
 
-    fn dial_to(&mut self, port: u16, pin: Option<Fingerprint>) {
+    pub(in crate::io) fn dial_to(&mut self, port: u16, pin: Option<Fingerprint>) {
         let address = format!("127.0.0.1:{port}");
         assert!(self.links.obey(LinkCommand::Dial { link: LinkId::Dialled(0), address, pin, known: None }).is_none());
     }
 
-    fn send(&mut self, link: LinkId, message: Vec<u8>) {
+    pub(in crate::io) fn send(&mut self, link: LinkId, message: Vec<u8>) {
         assert!(self.links.obey(LinkCommand::Send { link, message }).is_none());
     }
 
@@ -212,15 +244,22 @@ impl Host {
     }
 
     /// The next event here, while `other` goes on as well.
-    fn next(&mut self, other: &mut Self) -> LinkEvent {
+    pub(in crate::io) fn next(&mut self, other: &mut Self) -> LinkEvent {
         let end = clock::now() + Duration::from_secs(20);
         while clock::now() < end {
             self.pump();
             other.pump();
-            if let Ok(Input::Link(input)) = self.inputs.try_recv()
-                && let Some(event) = self.links.admit(input)
-            {
-                return event;
+            match self.inputs.try_recv() {
+                Ok(Input::Link(input)) => {
+                    if let Some(event) = self.links.admit(input) {
+                        return event;
+                    }
+                }
+                Ok(Input::Datagrams(packets)) => {
+                    self.packets.extend(packets.iter().map(|(packet, origin)| (packet.to_vec(), origin.from)));
+                }
+                Ok(other) => panic!("{other:?}"),
+                Err(_nothing) => {}
             }
             std::thread::sleep(Duration::from_millis(1));
         }
@@ -269,7 +308,7 @@ impl Ends {
 
 fn standing(event: LinkEvent) -> Standing {
     match event {
-        LinkEvent::Up { link, remote, exporter, fingerprint } => Standing { link, remote, exporter, fingerprint },
+        LinkEvent::Up { link, remote, exporter, fingerprint, .. } => Standing { link, remote, exporter, fingerprint },
         LinkEvent::Message { .. } | LinkEvent::Down { .. } => panic!("not up: {event:?}"),
     }
 }
