@@ -5,11 +5,13 @@
 
 mod error;
 mod key;
+mod relaying;
 mod text;
 mod underlay;
 
 pub use error::ConfigError;
 pub use key::KeySource;
+pub use relaying::RelayText;
 pub use text::{AllowedOverlay, Cidr, InterfaceName, OverlayName, SupernodeText};
 pub use underlay::{BindText, UnderlaySettings};
 
@@ -22,7 +24,7 @@ use serde::Deserialize;
 use crate::datapath::SwitchSettings;
 use crate::datapath::offload::TapOffload;
 use crate::keys::OverlaySecrets;
-use crate::node::{ServeSettings, SupernodeSettings};
+use crate::node::{RelaySettings, ServeSettings, SupernodeSettings};
 
 /// The port of a supernode, and of a node if it is free.
 pub const DEFAULT_PORT: u16 = 7777;
@@ -64,6 +66,12 @@ pub struct Config {
     /// Whether many ports may be tried at peers whose NAT takes random ones (it looks like a port scan); yes if
     /// missing.
     pub birthday: Option<bool>,
+    /// For whom the node relays; its own site if missing.
+    pub relay: Option<RelayText>,
+    /// Megabits per second that it relays at most; as many as come if missing.
+    pub relay_rate: Option<u32>,
+    /// The name of the site it is at, the same at all nodes there.
+    pub site: Option<String>,
     /// The state directory.
     pub state: Option<PathBuf>,
     /// The status socket.
@@ -178,6 +186,8 @@ pub struct Settings {
     pub observe: Option<Vec<SocketAddr>>,
     /// Whether many ports may be tried at a peer.
     pub birthday: bool,
+    /// What it does for members that cannot reach each other.
+    pub relaying: RelaySettings,
     /// The state directory.
     pub state: PathBuf,
     /// The status socket.
@@ -251,6 +261,7 @@ impl Config {
     /// `LONGWIRE_KEY`, for an overlay that names no file.
     pub fn check(mut self, env_key: Option<&str>) -> Result<Settings, ConfigError> {
         let underlay = self.underlay();
+        let relaying = self.relaying()?;
         let Self {
             name,
             listen,
@@ -308,6 +319,7 @@ impl Config {
                 .map(|_| ServeSettings { allow: allow.map(|ids| ids.into_iter().map(|id| id.0).collect()), peers }),
             observe,
             birthday: birthday.unwrap_or(true),
+            relaying,
             state: state.unwrap_or_else(|| PathBuf::from(DEFAULT_STATE)),
             socket: socket.map_or(SocketChoice::Named(named), SocketChoice::At),
             log: log.unwrap_or_default(),

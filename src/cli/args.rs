@@ -35,6 +35,16 @@ pub(crate) enum Command {
     Fdb(AskArgs),
     /// Say how this host's network looks from outside and what can be reached directly; needs no daemon.
     Netcheck(NetcheckArgs),
+    /// Say how frames shall travel to a peer, until the daemon ends.
+    Via {
+        /// Its name or id, or the start of that; OVERLAY/PEER where it is met in several overlays.
+        peer: String,
+        /// The member that shall relay while it can; `direct`: no member; `auto`: as measured.
+        #[arg(value_name = "MEMBER|direct|auto")]
+        via: String,
+        #[command(flatten)]
+        ask: AskArgs,
+    },
     /// Show every address tried for a peer, and why the present path was chosen.
     Explain {
         /// Its name or id, or the start of that; OVERLAY/PEER where it is met in several overlays.

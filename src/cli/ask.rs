@@ -115,6 +115,13 @@ pub(super) fn explain(peer: String, args: &AskArgs) -> Result<(), Failure> {
     print(&text)
 }
 
+pub(super) fn via(peer: String, via: String, args: &AskArgs) -> Result<(), Failure> {
+    match ask(args, &Request::Via { peer, via })? {
+        Response::Done => Ok(()),
+        Response::Status(_) | Response::Fdb(_) | Response::Explain(_) | Response::Error(_) => Err(strange()),
+    }
+}
+
 fn overlay_text(overlay: &OverlayStatus) -> String {
     let tap = match overlay.tap.as_str() {
         "" => "no TAP".into(),

@@ -229,11 +229,11 @@ impl Home {
         overlay: OverlayIndex,
         key: crate::wire::relay::LegKey,
     ) -> Option<LegId> {
-        let supernode = self.remote?;
+        let relay = self.remote?;
         let registration = self.registrations.get_mut(&overlay).filter(|r| r.standing == Standing::Asked)?;
         let leg = fx.new_leg(&self.address);
         registration.standing = Standing::Registered(leg);
-        fx.commands.push_back(Command::SetLeg { leg, supernode, key });
+        fx.commands.push_back(Command::SetLeg { leg, relay, key });
         self.state = LinkState::Up;
         self.trouble = None;
         self.failures = 0;

@@ -20,6 +20,13 @@ pub enum Request {
         /// Name or id.
         peer: String,
     },
+    /// How frames shall travel to a peer from now on.
+    Via {
+        /// Name or id.
+        peer: String,
+        /// `direct` (no member relays), `auto` (as measured), or the name or id of the member that shall relay.
+        via: String,
+    },
 }
 
 /// The answer.
@@ -195,7 +202,7 @@ pub struct PathStatus {
 pub enum PathKind {
     /// Straight to the peer.
     Direct,
-    /// Through a supernode.
+    /// Through a supernode or a member.
     Relayed,
     /// Nowhere.
     None,
@@ -225,6 +232,9 @@ pub struct Explanation {
     pub overlay: String,
     /// Why the present path was chosen, in words.
     pub why: String,
+    /// The order that `longwire via` gave, in words; empty if there is none.
+    #[serde(default)]
+    pub order: String,
     /// Why packets are as large as they are, in words.
     pub mtu: String,
     /// The NAT in front of us, if known.

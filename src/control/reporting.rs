@@ -3,13 +3,14 @@
 use std::time::Duration;
 
 use super::candidate::CandidateState;
+use super::carriers::Via;
 use super::report::{
     CandidateReport, Explanation, FdbRow, OverlayStatus, PathKind, PathStatus, PeerState, PeerStatus, Request,
     Response, Status, SupernodeStatus,
 };
 use super::{Control, Peer};
 use crate::datapath::buf::OverlayIndex;
-use crate::datapath::fdb::TAP;
+use crate::datapath::fdb::{PortId, TAP};
 use crate::datapath::{Datapath, Path};
 use crate::time::Time;
 
@@ -31,6 +32,44 @@ impl Control {
                 Ok(peer) => Response::Explain(self.explain(now, datapath, peer)),
                 Err(sentence) => Response::Error(sentence),
             },
+            Request::Via { peer, via } => {
+                self.fx.now = now;
+                match self.via(peer, via) {
+                    Ok((port, via)) => {
+                        self.order(port, via);
+                        Response::Done
+                    }
+                    Err(sentence) => Response::Error(sentence),
+                }
+            }
+        }
+    }
+
+    /// What an order means, if it can be meant.
+    fn via(&self, peer: &str, via: &str) -> Result<(PortId, Via), String> {
+        let peer = self.find(peer)?;
+        let via = match via {
+            "auto" => Via::Auto,
+            "direct" => Via::Direct,
+            member => Via::Member(self.find(member).map(|member| member.port)?),
+        };
+        match via {
+            Via::Member(member) if member == peer.port => Err("a member cannot relay to itself".into()),
+            Via::Member(member) if self.peers.get(&member).is_none_or(|member| member.overlay != peer.overlay) => {
+                Err("the two are in different overlays".into())
+            }
+            via @ (Via::Auto | Via::Direct | Via::Member(_)) => Ok((peer.port, via)),
+        }
+    }
+
+    fn order_text(&self, peer: &Peer) -> String {
+        match peer.carriers.via {
+            Via::Auto => String::new(),
+            Via::Direct => "by order no member relays".into(),
+            Via::Member(member) => {
+                let name = self.peers.get(&member).map_or("a member that is gone".into(), Peer::called);
+                format!("by order {name} relays while it can")
+            }
         }
     }
 
@@ -94,6 +133,12 @@ impl Control {
         match path {
             Some(Path::Direct(addr)) => PathStatus { kind: PathKind::Direct, remote: Some(addr), via: None },
             Some(Path::Relayed(leg, _)) => {
+                let member =
+                    self.peers.values().find_map(|peer| Some((peer, peer.own_leg.filter(|own| own.leg == leg)?)));
+                if let Some((member, own)) = member {
+                    let (remote, via) = (Some(own.at), Some(member.called()));
+                    return PathStatus { kind: PathKind::Relayed, remote, via };
+                }
                 let home = self.homes.iter().find(|home| home.legs().iter().any(|(_, own)| *own == leg));
                 let via = home.map(|home| home.address.clone());
                 PathStatus { kind: PathKind::Relayed, remote: home.and_then(|home| home.remote), via }
@@ -109,7 +154,7 @@ impl Control {
                 let peer = self.peers.get(&entry.port);
                 let port = match (entry.port, peer) {
                     (TAP, _) => "tap".into(),
-                    (_, Some(peer)) => peer.name.clone().unwrap_or_else(|| peer.id.to_string()),
+                    (_, Some(peer)) => peer.called(),
                     (_, None) => continue,
                 };
                 let (vlan, mac, age_ms) = (entry.vlan, entry.mac.to_string(), millis(entry.age));
@@ -168,6 +213,7 @@ impl Control {
             peer: self.peer_status(now, datapath, peer),
             overlay: self.overlays[peer.overlay.0].name.clone(),
             why,
+            order: self.order_text(peer),
             mtu: current.map_or_else(String::new, |_| peer.mtu.why(now)),
             nat: self.observing.class.map(|class| class.status(self.observing.public)),
             peer_nat: peer.nat.map(|class| class.status(None)),

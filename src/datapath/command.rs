@@ -99,12 +99,12 @@ pub enum Command {
         /// On this port.
         port: PortId,
     },
-    /// We have a leg at a supernode.
+    /// We have a leg at a supernode or a member.
     SetLeg {
         /// Our number for it.
         leg: LegId,
-        /// The supernode.
-        supernode: SocketAddr,
+        /// Where.
+        relay: SocketAddr,
         /// Shared with it.
         key: LegKey,
     },
@@ -113,7 +113,7 @@ pub enum Command {
         /// Which.
         leg: LegId,
     },
-    /// A member has a leg here (we are its supernode).
+    /// A member has a leg here (we relay for it).
     SetChannel {
         /// Its number.
         relay: RelayId,
@@ -135,6 +135,11 @@ pub enum Command {
     DropChannel {
         /// Its number.
         relay: RelayId,
+    },
+    /// What is relayed for members, in all.
+    SetShare {
+        /// At most.
+        bytes_per_s: u32,
     },
 }
 

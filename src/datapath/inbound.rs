@@ -47,7 +47,7 @@ impl Datapath {
             return self.node_stats.dropped(DropReason::Malformed);
         };
         if !header.down {
-            return match self.channels.forward(from, header, packet, &mut self.transmits) {
+            return match self.channels.forward(now, (from, header), packet, &mut self.transmits) {
                 Ok(()) => self.node_stats.relayed_packet(packet.len()),
                 Err(reason) => self.node_stats.dropped(reason),
             };

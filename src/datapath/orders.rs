@@ -103,11 +103,12 @@ impl Datapath {
                     port.watched = false;
                 }
             }
-            Command::SetLeg { leg, supernode, key } => self.legs.set(leg, supernode, key),
+            Command::SetLeg { leg, relay, key } => self.legs.set(leg, relay, key),
             Command::DropLeg { leg } => self.legs.drop(leg),
             Command::SetChannel { relay, overlay, addr, key } => self.channels.set(relay, overlay, addr, key),
             Command::MoveChannel { relay, addr } => self.channels.rebind(relay, addr),
             Command::DropChannel { relay } => self.channels.drop(relay),
+            Command::SetShare { bytes_per_s } => self.channels.share(bytes_per_s),
         }
     }
 

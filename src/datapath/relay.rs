@@ -1,33 +1,40 @@
-//! Relaying: our legs at supernodes, and, on a supernode, the legs of its members.
+//! Relaying: our legs at supernodes and members, and the legs of those that we relay for, as either.
 //!
-//! A supernode forwards by the clear header alone. It never opens, copies to several, or answers.
+//! A relay forwards by the clear header alone, between legs that it gave. It never opens, copies to several, or answers.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 
 use super::buf::{Target, Transmits};
+use super::limit::Bucket;
 use super::port::{LegId, Path};
 use super::replay::Window;
 use super::stats::DropReason;
 use crate::keys::OverlayId;
+use crate::time::Time;
 use crate::wire::relay::{HEADER_LEN, Header, LegKey, RelayId, is_genuine};
 
-/// Our leg at a supernode.
+/// The least that may be relayed at once: one run as the kernel joins them.
+const SHARE_BURST_MIN: u32 = 64 * 1024;
+/// Of what may be relayed in a second, this part may be relayed at once.
+const SHARE_BURST: u32 = 10;
+
+/// Our leg at a relay.
 struct Leg {
-    supernode: SocketAddr,
+    at: SocketAddr,
     key: LegKey,
     counter: u64,
     window: Window,
 }
 
-/// Our legs at all supernodes; a few.
+/// Our legs at all relays; a few.
 #[derive(Default)]
 pub(super) struct Legs(BTreeMap<LegId, Leg>);
 
 impl Legs {
     /// A new leg, or the same leg with a new key.
-    pub(super) fn set(&mut self, id: LegId, supernode: SocketAddr, key: LegKey) {
-        self.0.insert(id, Leg { supernode, key, counter: 0, window: Window::default() });
+    pub(super) fn set(&mut self, id: LegId, at: SocketAddr, key: LegKey) {
+        self.0.insert(id, Leg { at, key, counter: 0, window: Window::default() });
     }
 
     /// The leg is closed.
@@ -39,7 +46,7 @@ impl Legs {
     pub(super) fn address(&self, path: Path) -> Option<SocketAddr> {
         match path {
             Path::Direct(to) => Some(to),
-            Path::Relayed(leg, _) => self.0.get(&leg).map(|leg| leg.supernode),
+            Path::Relayed(leg, _) => self.0.get(&leg).map(|leg| leg.at),
         }
     }
 
@@ -52,10 +59,10 @@ impl Legs {
         Header { down: false, relay, counter }.write(leg.key, packet);
     }
 
-    /// Which path a RELAY packet from a supernode came by.
+    /// Which path a RELAY packet from a relay came by.
     pub(super) fn unwrap(&mut self, from: SocketAddr, header: Header, packet: &[u8]) -> Result<Path, DropReason> {
         let mut reason = DropReason::RelayUnknownSender;
-        for (id, leg) in self.0.iter_mut().filter(|(_, leg)| leg.supernode == from) {
+        for (id, leg) in self.0.iter_mut().filter(|(_, leg)| leg.at == from) {
             if !is_genuine(leg.key, packet) {
                 reason = DropReason::RelayBadTag;
                 continue;
@@ -69,7 +76,7 @@ impl Legs {
     }
 }
 
-/// A member's leg at this supernode.
+/// A member's leg at this node.
 pub(super) struct Channel {
     overlay: OverlayId,
     addr: SocketAddr,
@@ -78,26 +85,32 @@ pub(super) struct Channel {
     window: Window,
 }
 
-/// The legs of all members of this supernode.
+/// The legs of all members that this node relays for.
 pub(super) struct Channels {
     by_id: HashMap<RelayId, Channel, ahash::RandomState>,
     by_addr: HashMap<(SocketAddr, OverlayId), RelayId, ahash::RandomState>,
+    share: Option<Bucket>,
 }
 
 impl Channels {
     pub(super) fn new(seed: [u64; 4]) -> Self {
         let hasher = ahash::RandomState::with_seeds(seed[0], seed[1], seed[2], seed[3]);
-        Self { by_id: HashMap::with_hasher(hasher.clone()), by_addr: HashMap::with_hasher(hasher) }
+        Self { by_id: HashMap::with_hasher(hasher.clone()), by_addr: HashMap::with_hasher(hasher), share: None }
     }
 
-    /// A member registered.
+    /// No more than this is passed on.
+    pub(super) fn share(&mut self, bytes_per_s: u32) {
+        self.share = Some(Bucket::new(bytes_per_s, (bytes_per_s / SHARE_BURST).max(SHARE_BURST_MIN)));
+    }
+
+    /// A member has a leg here.
     pub(super) fn set(&mut self, id: RelayId, overlay: OverlayId, addr: SocketAddr, key: LegKey) {
         self.drop(id);
         self.by_addr.insert((addr, overlay), id);
         self.by_id.insert(id, Channel { overlay, addr, key, counter: 0, window: Window::default() });
     }
 
-    /// QUIC validated another address of a member.
+    /// A member's validated address is another one.
     pub(super) fn rebind(&mut self, id: RelayId, addr: SocketAddr) {
         let Some(channel) = self.by_id.get_mut(&id) else { return };
         let old = std::mem::replace(&mut channel.addr, addr);
@@ -122,8 +135,8 @@ impl Channels {
     /// Forwards one RELAY packet that came up from a member.
     pub(super) fn forward(
         &mut self,
-        from: SocketAddr,
-        header: Header,
+        now: Time,
+        (from, header): (SocketAddr, Header),
         packet: &[u8],
         out: &mut Transmits,
     ) -> Result<(), DropReason> {
@@ -135,6 +148,10 @@ impl Channels {
         }
         sender.window.accept(header.counter).map_err(|_| DropReason::RelayReplayed)?;
         let receiver = self.by_id.get_mut(&header.relay).ok_or(DropReason::RelayUnknownReceiver)?;
+        let len = u32::try_from(packet.len()).unwrap_or(u32::MAX);
+        if self.share.as_mut().is_some_and(|share| !share.take_many(now, len)) {
+            return Err(DropReason::RelayShare);
+        }
         let counter = receiver.counter;
         receiver.counter += 1;
         let copy = &mut out.reserve(packet.len())[..packet.len()];

@@ -38,6 +38,7 @@ fn settings(number: u8, key: u8) -> Settings {
         overlays: if is_supernode { Vec::new() } else { vec![overlay] },
         supernodes: if is_supernode { Vec::new() } else { vec![supernode] },
         serve: is_supernode.then(ServeSettings::default),
+        relaying: crate::seam::RelaySettings::default(),
         memory: Memory::default(),
         birthday: true,
         handshake: HandshakeKind::Noise,

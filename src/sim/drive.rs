@@ -195,9 +195,8 @@ impl World {
 
     fn transmit(&mut self, id: HostId, batch: &Transmits) {
         self.laws.on_batch(self.now, id, batch.len());
-        let serves = self.serves(id);
         for (bytes, target) in batch.iter() {
-            self.laws.on_transmit(self.now, id, serves, bytes);
+            self.laws.on_transmit(self.now, id, bytes);
             self.note(b'x', id, bytes);
             let sending = &mut self.hosts[id.0].sending;
             sending.datagrams += 1;

@@ -19,6 +19,7 @@ fn registered() -> Control {
         overlays: vec![OverlaySettings { name: "lab".into(), secrets: secrets(), switch }],
         supernodes: vec![supernode(1), supernode(2)],
         serve: None,
+        relaying: crate::seam::RelaySettings::default(),
         memory: Memory::default(),
         birthday: true,
         discovery: false,
