@@ -96,7 +96,7 @@ fn arbitrary_packets_end_in_a_value_or_an_error() {
         if let Ok((fragment, rest)) = Fragment::parse(rest) {
             assert_eq!([&fragment.bytes(), rest].concat(), input[1..]);
         }
-        assert_eq!(Kind::of(*first).is_some(), matches!(*first, 1 | 2 | 4 | 5 | 8 | 10 | 11 | 12) || first & 0x40 != 0);
+        assert_eq!(Kind::of(*first).is_some(), matches!(*first, 1 | 2 | 4 | 5 | 8 | 10 | 11 | 13) || first & 0x40 != 0);
     });
 }
 
