@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use longwire::config::{
     AllowedOverlay, Cidr, Config, ConfigError, DEFAULT_PORT, InterfaceName, LogLevel, OverlayConfig, OverlayName,
-    SupernodeText,
+    RelayText, SupernodeText,
 };
 
 /// A bridge with long wires: the machines of many sites on one encrypted Ethernet.
@@ -121,6 +121,9 @@ pub(crate) struct UpArgs {
     /// Listen here and be a supernode for others too.
     #[arg(long, value_name = "ADDR:PORT", conflicts_with = "listen")]
     serve: Option<SocketAddr>,
+    /// For whom this node relays where others cannot reach each other [default: site].
+    #[arg(long, value_name = "WHOM")]
+    relay: Option<Relay>,
     /// What people call this node [default: the host's name].
     #[arg(long, value_name = "NODE")]
     name: Option<String>,
@@ -167,6 +170,16 @@ pub(crate) struct AskArgs {
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
+enum Relay {
+    /// Nobody.
+    Off,
+    /// Members of its own site.
+    Site,
+    /// Every member.
+    On,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
 enum Level {
     Error,
     Warn,
@@ -200,7 +213,8 @@ impl RunArgs {
 impl UpArgs {
     /// The same as a file would say.
     pub(crate) fn config(self) -> Result<Config, ConfigError> {
-        let Self { overlay, key, supernode, bridge, address, tap, no_tap_offload, listen, serve, name, run } = self;
+        let Self { overlay, key, supernode, bridge, address, tap, no_tap_offload, listen, serve, relay, name, run } =
+            self;
         let KeyArgs { key_file, passphrase_file } = key;
         let base = run.config()?;
         let overlay = match overlay {
@@ -218,9 +232,20 @@ impl UpArgs {
             supernode: if supernode.is_empty() { base.supernode } else { supernode },
             listen,
             serve,
+            relay: relay.map(Relay::text).or(base.relay),
             name: name.or(base.name),
             ..base
         })
+    }
+}
+
+impl Relay {
+    const fn text(self) -> RelayText {
+        match self {
+            Self::Off => RelayText::Off,
+            Self::Site => RelayText::Site,
+            Self::On => RelayText::On,
+        }
     }
 }
 
@@ -262,6 +287,8 @@ mod tests {
             "--no-tap-offload",
             "--listen",
             "[::]:1",
+            "--relay",
+            "on",
             "--name",
             "attic",
             "--state",
@@ -276,6 +303,7 @@ mod tests {
             r#"
             name = "attic"
             listen = "[::]:1"
+            relay = "on"
             state = "/s"
             socket = "/k"
             log = "debug"
