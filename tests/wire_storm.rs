@@ -15,8 +15,8 @@ use longwire::datapath::buf::{Datagrams, Frames, Origin, OverlayIndex};
 use longwire::datapath::offload::Virtio;
 use longwire::keys::{Fingerprint, Identity, OverlayKey, OverlaySecrets};
 use longwire::node::{
-    HandshakeKind, LinkCommand, LinkEvent, LinkId, Memory, Node, Output, OverlaySettings, ServeSettings, Settings,
-    SupernodeSettings,
+    HandshakeKind, LinkCommand, LinkEvent, LinkId, Memory, Node, Output, OverlaySettings, RelaySettings, ServeSettings,
+    Settings, SupernodeSettings,
 };
 use longwire::time::{Time, WallTime};
 use longwire::wire::Kind;
@@ -339,6 +339,7 @@ fn settings(number: u8) -> Settings {
         overlays: if is_supernode { Vec::new() } else { vec![overlay] },
         supernodes: if is_supernode { Vec::new() } else { vec![supernode] },
         serve: is_supernode.then(ServeSettings::default),
+        relaying: RelaySettings::default(),
         memory: Memory::default(),
         birthday: true,
         handshake: HandshakeKind::Noise,

@@ -62,6 +62,10 @@ pub mod discovery;
 
 pub mod report;
 
+mod advice;
+
+mod explain;
+
 mod reporting;
 
 use std::collections::BTreeMap;

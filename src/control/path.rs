@@ -123,6 +123,8 @@ pub struct Paths {
     outstanding: BTreeMap<u64, (Path, Time)>,
     suspect: Option<(Time, u32)>,
     doubted: Option<Time>,
+    /// The direct path that carried last and does no more, and until when it did.
+    bettered: Option<(SocketAddr, Time)>,
 }
 
 impl Paths {
@@ -134,6 +136,21 @@ impl Paths {
     /// Why it is in use, in words.
     pub const fn why(&self) -> &'static str {
         self.why
+    }
+
+    /// Since when.
+    pub const fn since(&self) -> Time {
+        self.since
+    }
+
+    /// The direct path that carried last and fell silent, and when.
+    pub const fn bettered(&self) -> Option<(SocketAddr, Time)> {
+        self.bettered
+    }
+
+    /// Every relayed way, with what is known of it: round trip, probes lost of late in percent.
+    pub fn relay_ways(&self) -> impl Iterator<Item = (Path, Option<Duration>, u32)> {
+        self.relays.iter().map(|(leg, way)| (Path::Relayed(*leg, way.relay), way.rtt, way.loss * 100 / LOSS_ALL))
     }
 
     /// Round trip of a path.
@@ -304,7 +321,10 @@ impl Paths {
         let dead = self.current?;
         self.outstanding.retain(|_, (path, _)| *path != dead);
         match dead {
-            Path::Direct(addr) => self.candidates.on_silence(addr),
+            Path::Direct(addr) => {
+                self.candidates.on_silence(addr);
+                self.bettered = Some((addr, now));
+            }
             Path::Relayed(leg, _) => {
                 if let Some(way) = self.relays.get_mut(&leg) {
                     way.failed = Some(now);

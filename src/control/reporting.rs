@@ -2,11 +2,9 @@
 
 use std::time::Duration;
 
-use super::candidate::CandidateState;
 use super::carriers::Via;
 use super::report::{
-    CandidateReport, Explanation, FdbRow, OverlayStatus, PathKind, PathStatus, PeerState, PeerStatus, Request,
-    Response, Status, SupernodeStatus,
+    FdbRow, OverlayStatus, PathKind, PathStatus, PeerState, PeerStatus, Request, Response, Status, SupernodeStatus,
 };
 use super::{Control, Peer};
 use crate::datapath::buf::OverlayIndex;
@@ -14,11 +12,11 @@ use crate::datapath::fdb::{PortId, TAP};
 use crate::datapath::{Datapath, Path};
 use crate::time::Time;
 
-fn micros(span: Option<Duration>) -> Option<u64> {
+pub(super) fn micros(span: Option<Duration>) -> Option<u64> {
     span.map(|span| u64::try_from(span.as_micros()).unwrap_or(u64::MAX))
 }
 
-fn millis(span: Duration) -> u64 {
+pub(super) fn millis(span: Duration) -> u64 {
     u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
 }
 
@@ -29,7 +27,7 @@ impl Control {
             Request::Status => Response::Status(self.status(now, datapath)),
             Request::Fdb => Response::Fdb(self.fdb(now, datapath)),
             Request::Explain { peer } => match self.find(peer) {
-                Ok(peer) => Response::Explain(self.explain(now, datapath, peer)),
+                Ok(peer) => Response::Explain(self.explain(now, self.peer_status(now, datapath, peer), peer)),
                 Err(sentence) => Response::Error(sentence),
             },
             Request::Via { peer, via } => {
@@ -62,7 +60,7 @@ impl Control {
         }
     }
 
-    fn order_text(&self, peer: &Peer) -> String {
+    pub(super) fn order_text(&self, peer: &Peer) -> String {
         match peer.carriers.via {
             Via::Auto => String::new(),
             Via::Direct => "by order no member relays".into(),
@@ -113,7 +111,7 @@ impl Control {
         }
     }
 
-    fn peer_status(&self, now: Time, datapath: &Datapath, peer: &Peer) -> PeerStatus {
+    pub(super) fn peer_status(&self, now: Time, datapath: &Datapath, peer: &Peer) -> PeerStatus {
         let activity = datapath.activity(peer.port);
         PeerStatus {
             name: peer.name.clone(),
@@ -129,7 +127,7 @@ impl Control {
         }
     }
 
-    fn path_status(&self, path: Option<Path>) -> PathStatus {
+    pub(super) fn path_status(&self, path: Option<Path>) -> PathStatus {
         match path {
             Some(Path::Direct(addr)) => PathStatus { kind: PathKind::Direct, remote: Some(addr), via: None },
             Some(Path::Relayed(leg, _)) => {
@@ -185,48 +183,5 @@ impl Control {
             }
             _ => Err(format!("{text:?} fits {} peers; say more of it", found.len())),
         }
-    }
-
-    fn explain(&self, now: Time, datapath: &Datapath, peer: &Peer) -> Explanation {
-        let current = peer.paths.current();
-        let report = |(address, state): (std::net::SocketAddr, &CandidateState)| CandidateReport {
-            address,
-            kind: state.kind.name().into(),
-            probes: state.probes,
-            answers: state.answers,
-            rtt_us: micros(state.rtt),
-            result: result(state, current == Some(Path::Direct(address))).into(),
-        };
-        let mut why = match current {
-            Some(path) if path.is_direct() => format!("direct, because {}", peer.paths.why()),
-            Some(_) => format!("relayed, because {}", peer.paths.why()),
-            None => "no path: nothing answers and no supernode can carry it".into(),
-        };
-        if let Some(at) = peer.next_punch(&self.fx).filter(|_| !current.is_some_and(Path::is_direct)) {
-            let when = match at.since(now).as_secs() {
-                0 => "now".to_owned(),
-                seconds => format!("again in {seconds} s"),
-            };
-            why.push_str(&format!("; a direct path is sought {when}"));
-        }
-        Explanation {
-            peer: self.peer_status(now, datapath, peer),
-            overlay: self.overlays[peer.overlay.0].name.clone(),
-            why,
-            order: self.order_text(peer),
-            mtu: current.map_or_else(String::new, |_| peer.mtu.why(now)),
-            nat: self.observing.class.map(|class| class.status(self.observing.public)),
-            peer_nat: peer.nat.map(|class| class.status(None)),
-            candidates: peer.paths.candidates.iter().map(report).collect(),
-        }
-    }
-}
-
-fn result(state: &CandidateState, is_current: bool) -> &'static str {
-    match (is_current, state.proven, state.answers) {
-        (true, _, _) => "in use",
-        (false, true, _) => "answers",
-        (false, false, 0) => "no answer yet",
-        (false, false, _) => "fell silent",
     }
 }
