@@ -216,7 +216,7 @@ impl World {
 
     fn datagram(&mut self, to: usize, from: SocketAddr, bytes: &[u8]) {
         let mut batch = Datagrams::default();
-        batch.push(bytes, Origin { from, stride: bytes.len().max(1) });
+        batch.push(bytes, Origin { from, to: None, stride: bytes.len().max(1) });
         self.nodes[to].handle_datagrams(self.now, &mut batch);
         self.drain_one(to);
     }

@@ -424,6 +424,10 @@ impl Control {
             return;
         }
         let is_first = self.host.0 == 0;
+        // With several of a kind, the system might answer from another one than was spoken to.
+        let keep =
+            [IpAddr::is_ipv4, IpAddr::is_ipv6].iter().any(|kind| addresses.iter().filter(|ip| kind(ip)).count() > 1);
+        self.fx.commands.push_back(Command::KeepSources { keep });
         self.host = (port, addresses);
         self.on_own_addresses();
         self.announce_anew();

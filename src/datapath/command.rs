@@ -136,6 +136,11 @@ pub enum Command {
         /// Its number.
         relay: RelayId,
     },
+    /// Our addresses are others now.
+    KeepSources {
+        /// There are several, so that packets go back from the one that was spoken to.
+        keep: bool,
+    },
     /// What is relayed for members, in all.
     SetShare {
         /// At most.

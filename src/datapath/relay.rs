@@ -3,7 +3,7 @@
 //! A relay forwards by the clear header alone, between legs that it gave. It never opens, copies to several, or answers.
 
 use std::collections::{BTreeMap, HashMap};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use super::buf::{Target, Transmits};
 use super::limit::Bucket;
@@ -22,6 +22,8 @@ const SHARE_BURST: u32 = 10;
 /// Our leg at a relay.
 struct Leg {
     at: SocketAddr,
+    /// The address of ours that the relay speaks to.
+    source: Option<IpAddr>,
     key: LegKey,
     counter: u64,
     window: Window,
@@ -34,7 +36,7 @@ pub(super) struct Legs(BTreeMap<LegId, Leg>);
 impl Legs {
     /// A new leg, or the same leg with a new key.
     pub(super) fn set(&mut self, id: LegId, at: SocketAddr, key: LegKey) {
-        self.0.insert(id, Leg { at, key, counter: 0, window: Window::default() });
+        self.0.insert(id, Leg { at, source: None, key, counter: 0, window: Window::default() });
     }
 
     /// The leg is closed.
@@ -50,6 +52,18 @@ impl Legs {
         }
     }
 
+    /// The address of ours that packets on `path` leave from, if not the system's choice.
+    pub(super) fn source(&self, path: Path) -> Option<IpAddr> {
+        match path {
+            Path::Direct(_) => None,
+            Path::Relayed(leg, _) => self.0.get(&leg)?.source,
+        }
+    }
+
+    pub(super) fn forget_sources(&mut self) {
+        self.0.values_mut().for_each(|leg| leg.source = None);
+    }
+
     /// Writes the relay header of `path` in front of the inner packet.
     pub(super) fn wrap(&mut self, path: Path, packet: &mut [u8]) {
         let Path::Relayed(leg, relay) = path else { return };
@@ -60,7 +74,12 @@ impl Legs {
     }
 
     /// Which path a RELAY packet from a relay came by.
-    pub(super) fn unwrap(&mut self, from: SocketAddr, header: Header, packet: &[u8]) -> Result<Path, DropReason> {
+    pub(super) fn unwrap(
+        &mut self,
+        (from, to): (SocketAddr, Option<IpAddr>),
+        header: Header,
+        packet: &[u8],
+    ) -> Result<Path, DropReason> {
         let mut reason = DropReason::RelayUnknownSender;
         for (id, leg) in self.0.iter_mut().filter(|(_, leg)| leg.at == from) {
             if !is_genuine(leg.key, packet) {
@@ -68,7 +87,10 @@ impl Legs {
                 continue;
             }
             return match leg.window.accept(header.counter) {
-                Ok(()) => Ok(Path::Relayed(*id, header.relay)),
+                Ok(()) => {
+                    leg.source = to;
+                    Ok(Path::Relayed(*id, header.relay))
+                }
                 Err(_) => Err(DropReason::RelayReplayed),
             };
         }
@@ -80,6 +102,8 @@ impl Legs {
 pub(super) struct Channel {
     overlay: OverlayId,
     addr: SocketAddr,
+    /// The address of ours that it spoke to last.
+    source: Option<IpAddr>,
     key: LegKey,
     counter: u64,
     window: Window,
@@ -107,7 +131,7 @@ impl Channels {
     pub(super) fn set(&mut self, id: RelayId, overlay: OverlayId, addr: SocketAddr, key: LegKey) {
         self.drop(id);
         self.by_addr.insert((addr, overlay), id);
-        self.by_id.insert(id, Channel { overlay, addr, key, counter: 0, window: Window::default() });
+        self.by_id.insert(id, Channel { overlay, addr, source: None, key, counter: 0, window: Window::default() });
     }
 
     /// A member's validated address is another one.
@@ -136,7 +160,7 @@ impl Channels {
     pub(super) fn forward(
         &mut self,
         now: Time,
-        (from, header): (SocketAddr, Header),
+        ((from, to), header): ((SocketAddr, Option<IpAddr>), Header),
         packet: &[u8],
         out: &mut Transmits,
     ) -> Result<(), DropReason> {
@@ -147,6 +171,7 @@ impl Channels {
             return Err(DropReason::RelayBadTag);
         }
         sender.window.accept(header.counter).map_err(|_| DropReason::RelayReplayed)?;
+        sender.source = to;
         let receiver = self.by_id.get_mut(&header.relay).ok_or(DropReason::RelayUnknownReceiver)?;
         let len = u32::try_from(packet.len()).unwrap_or(u32::MAX);
         if self.share.as_mut().is_some_and(|share| !share.take_many(now, len)) {
@@ -157,7 +182,7 @@ impl Channels {
         let copy = &mut out.reserve(packet.len())[..packet.len()];
         copy[HEADER_LEN..].copy_from_slice(&packet[HEADER_LEN..]);
         Header { down: true, relay: sender_id, counter }.write(receiver.key, copy);
-        out.commit(packet.len(), Target { to: receiver.addr, hops: None });
+        out.commit(packet.len(), Target { to: receiver.addr, hops: None, from: receiver.source });
         Ok(())
     }
 }

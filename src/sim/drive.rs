@@ -240,7 +240,7 @@ fn joined(datagrams: &[(SocketAddr, Vec<u8>)]) -> Datagrams {
             run += 1;
         }
         let bytes: Vec<u8> = rest[..run].iter().flat_map(|(_, bytes)| bytes).copied().collect();
-        batch.push(&bytes, Origin { from: *from, stride });
+        batch.push(&bytes, Origin { from: *from, to: None, stride });
         rest = &rest[run..];
     }
     batch
