@@ -100,7 +100,7 @@ fn helps(end: &End) -> Vec<String> {
             "the router of {place} says that it lets others in at {mapped}, and nothing comes back from there: forward \
              UDP {port} at the NAT in front of it too"
         )],
-        (Some(Mapping::None), None) if end.nat.is_some_and(|nat| filters(nat)) => {
+        (Some(Mapping::None), None) if end.nat.is_some_and(filters) => {
             vec![format!("the firewall of {place} drops what comes from outside: let UDP {port} in to {ip}")]
         }
         (Some(Mapping::None) | None, None) => Vec::new(),

@@ -113,6 +113,12 @@ impl Carrying {
         });
     }
 
+    /// Nobody has a leg here any more: what was counted on them may be counted again.
+    pub(super) fn forget_all(&mut self, fx: &mut Effects) {
+        self.pairs.clear();
+        self.sweep(fx);
+    }
+
     /// A member is gone for good.
     pub(super) fn forget(&mut self, fx: &mut Effects, port: PortId) {
         self.pairs.retain(|(a, b), _| *a != port && *b != port);

@@ -448,6 +448,7 @@ impl Control {
         self.fx.now = now;
         self.fx.reseed(seed, now, wall);
         self.me.boot = self.fx.rng.next_u64();
+        self.carrying.forget_all(&mut self.fx);
         for peer in self.peers.values_mut() {
             peer.on_resumed(&mut self.fx);
         }

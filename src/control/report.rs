@@ -31,6 +31,7 @@ pub enum Request {
 
 /// The answer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(clippy::large_enum_variant, reason = "one lives at a time, for as long as it is written out")]
 #[serde(tag = "answer", content = "value", rename_all = "kebab-case")]
 pub enum Response {
     /// To [`Request::Status`].
