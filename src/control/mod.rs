@@ -371,7 +371,6 @@ impl Control {
             Timer::Rekey(port) => self.on_handshake_timer(port, Peer::begin_handshake),
             Timer::Liveness(port) => self.with(port, Peer::on_liveness_timer),
             Timer::Keepalive(port) => self.with(port, Peer::on_keepalive_timer),
-            Timer::Return(port) => self.with(port, Peer::on_return_timer),
             Timer::Punch(port) => {
                 if let Some(peer) = self.peers.get_mut(&port) {
                     peer.on_punch_timer(&mut self.fx, &self.me);

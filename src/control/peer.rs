@@ -158,8 +158,8 @@ pub struct Peer {
     silences: u32,
     /// What it may make us send.
     pub(super) consent: Consent,
-    /// The direct path that died last, and when.
-    pub(super) lost: Option<(SocketAddr, Time)>,
+    /// When the direct path died last.
+    pub(super) lost: Option<Time>,
     pub(super) liveness_due: bool,
     pub(super) probed: Time,
     pub(super) mtu_answers: Bucket,
@@ -492,7 +492,7 @@ impl Peer {
         if let Some(answered) = self.answered.take() {
             fx.answered.remove(&answered.mac1);
         }
-        for timer in [Timer::Rekey, Timer::Liveness, Timer::Keepalive, Timer::Punch, Timer::Mtu, Timer::Return] {
+        for timer in [Timer::Rekey, Timer::Liveness, Timer::Keepalive, Timer::Punch, Timer::Mtu] {
             fx.timers.cancel(timer(self.port));
         }
     }

@@ -111,6 +111,57 @@ fn the_first_answer_to_a_stranger_is_a_retry() {
     assert!(answer.len() < 200);
 }
 
+/// Bent and invented datagrams of QUIC's kind: whoever's address they bear gets no more bytes than were sent.
+#[test]
+fn a_stranger_gets_no_more_bytes_of_quic_than_it_sent() {
+    let mut supernode = Host::new(16, true);
+    let to = SocketAddr::from((Ipv4Addr::LOCALHOST, supernode.underlay.port()));
+    let mut node = Host::new(17, false);
+    let first = first_datagram(&mut node);
+    let mut rng = <rand_chacha::ChaCha20Rng as rand_chacha::rand_core::SeedableRng>::seed_from_u64(16);
+    let mut draw = |below: usize| rand_chacha::rand_core::RngCore::next_u64(&mut rng) as usize % below;
+    let mut strangers = Vec::new();
+    for turn in 0..400 {
+        let mut input: Vec<u8> = first.clone();
+        if turn % 3 == 0 {
+            input = (0..1 + draw(1400)).map(|_| draw(256) as u8).collect();
+        } else if turn % 3 == 1 {
+            (0..1 + draw(4)).for_each(|_| input[draw(40)] = draw(256) as u8);
+        }
+        input[0] |= 0x40;
+        // One for each, so that an answer is not taken for that to another.
+        let stranger = std::net::UdpSocket::bind("127.0.0.1:0").expect("a free port");
+        stranger.set_nonblocking(true).expect("a flag");
+        stranger.send_to(&input, to).expect("sent");
+        supernode.pump();
+        strangers.push((stranger, input));
+    }
+    let end = clock::now() + Duration::from_secs(1);
+    while clock::now() < end {
+        supernode.pump();
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    let mut answered = 0;
+    for (stranger, input) in strangers {
+        let mut room = [0; 2000];
+        let answer: usize = std::iter::from_fn(|| stranger.recv(&mut room).ok()).sum();
+        assert!(answer <= input.len(), "{answer} bytes for {}: {:02x?}", input.len(), &input[..input.len().min(40)]);
+        answered += usize::from(answer > 0);
+    }
+    assert!(answered > 100, "{answered} of 400 strangers got an answer");
+}
+
+/// What a node sends first when it dials.
+fn first_datagram(node: &mut Host) -> Vec<u8> {
+    let ear = std::net::UdpSocket::bind("127.0.0.1:0").expect("a free port");
+    ear.set_read_timeout(Some(Duration::from_secs(5))).expect("a timeout");
+    node.dial_to(ear.local_addr().expect("bound").port(), None);
+    let mut room = vec![0; 2000];
+    let length = ear.recv(&mut room).expect("a first datagram");
+    room.truncate(length);
+    room
+}
+
 fn identity(seed: u8) -> Identity {
     Identity::from_secret(&[seed; 32])
 }
