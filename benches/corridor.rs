@@ -117,7 +117,7 @@ fn join(transmits: &Transmits, wire: &mut Datagrams, from: SocketAddr) {
     for (index, (packet, _)) in transmits.iter().enumerate() {
         let ended = run.len() * stride != bytes || packet.len() > stride || bytes + packet.len() > JOINED_MAX;
         if ended && !run.is_empty() {
-            wire.push(transmits.span(run.clone()), Origin { from, stride });
+            wire.push(transmits.span(run.clone()), Origin { from, to: None, stride });
             run = index..index;
         }
         if run.is_empty() {
@@ -127,7 +127,7 @@ fn join(transmits: &Transmits, wire: &mut Datagrams, from: SocketAddr) {
         run.end = index + 1;
     }
     if !run.is_empty() {
-        wire.push(transmits.span(run), Origin { from, stride });
+        wire.push(transmits.span(run), Origin { from, to: None, stride });
     }
 }
 

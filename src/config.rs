@@ -5,11 +5,13 @@
 
 mod error;
 mod key;
+mod relaying;
 mod text;
 mod underlay;
 
 pub use error::ConfigError;
 pub use key::KeySource;
+pub use relaying::RelayText;
 pub use text::{AllowedOverlay, Cidr, InterfaceName, OverlayName, SupernodeText};
 pub use underlay::{BindText, ProxySettings, TcpPort, UnderlaySettings};
 
@@ -22,7 +24,7 @@ use serde::Deserialize;
 use crate::datapath::SwitchSettings;
 use crate::datapath::offload::TapOffload;
 use crate::keys::OverlaySecrets;
-use crate::node::{ServeSettings, SupernodeSettings};
+use crate::node::{RelaySettings, ServeSettings, SupernodeSettings};
 
 /// The port of a supernode, and of a node if it is free.
 pub const DEFAULT_PORT: u16 = 7777;
@@ -64,6 +66,12 @@ pub struct Config {
     /// Whether many ports may be tried at peers whose NAT takes random ones (it looks like a port scan); yes if
     /// missing.
     pub birthday: Option<bool>,
+    /// For whom the node relays; its own site if missing.
+    pub relay: Option<RelayText>,
+    /// Megabits per second that it relays at most; as many as come if missing.
+    pub relay_rate: Option<u32>,
+    /// The name of the site it is at, the same at all nodes there.
+    pub site: Option<String>,
     /// The state directory.
     pub state: Option<PathBuf>,
     /// The status socket.
@@ -184,6 +192,8 @@ pub struct Settings {
     pub birthday: bool,
     /// Where TCP comes in, as a supernode.
     pub tcp_port: TcpPort,
+    /// What it does for members that cannot reach each other.
+    pub relaying: RelaySettings,
     /// The state directory.
     pub state: PathBuf,
     /// The status socket.
@@ -257,6 +267,7 @@ impl Config {
     /// `LONGWIRE_KEY`, for an overlay that names no file.
     pub fn check(mut self, env_key: Option<&str>) -> Result<Settings, ConfigError> {
         let underlay = self.underlay();
+        let relaying = self.relaying()?;
         let Self {
             name,
             listen,
@@ -316,6 +327,7 @@ impl Config {
             observe,
             birthday: birthday.unwrap_or(true),
             tcp_port: tcp_port.map_or(TcpPort::Usual, TcpPort::from),
+            relaying,
             state: state.unwrap_or_else(|| PathBuf::from(DEFAULT_STATE)),
             socket: socket.map_or(SocketChoice::Named(named), SocketChoice::At),
             log: log.unwrap_or_default(),

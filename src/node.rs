@@ -13,7 +13,7 @@
 
 pub use crate::seam::{
     Announce, Deadline, DoorCommand, DoorId, Event, HandshakeKind, LinkCommand, LinkEvent, LinkId, Memory,
-    NetworkRoute, Output, OverlaySettings, RememberedPeer, ServeSettings, Settings, SupernodeSettings,
+    NetworkRoute, Output, OverlaySettings, RelaySettings, RememberedPeer, ServeSettings, Settings, SupernodeSettings,
 };
 
 use std::collections::VecDeque;

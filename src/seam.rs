@@ -13,6 +13,7 @@ use crate::datapath::SwitchSettings;
 use crate::datapath::buf::{Deliveries, OverlayIndex, Transmits};
 use crate::keys::{Fingerprint, Identity, NodeId, OverlayId, OverlaySecrets};
 use crate::time::Time;
+use crate::wire::carry::RelayFor;
 
 /// All that a node is told at its start.
 #[derive(Debug)]
@@ -27,6 +28,8 @@ pub struct Settings {
     pub supernodes: Vec<SupernodeSettings>,
     /// Set if the node is a supernode for others.
     pub serve: Option<ServeSettings>,
+    /// What it does for members that cannot reach each other.
+    pub relaying: RelaySettings,
     /// What an earlier run of this node wanted to know again.
     pub memory: Memory,
     /// Whether many ports may be tried at a peer whose NAT takes random ones.
@@ -66,6 +69,17 @@ pub struct ServeSettings {
     pub allow: Option<Vec<OverlayId>>,
     /// Other supernodes that members are told of; those without a key are not told.
     pub peers: Vec<SupernodeSettings>,
+}
+
+/// What a member does for others that cannot reach each other.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RelaySettings {
+    /// For whom it relays. A supernode relays as such and never as a member.
+    pub carries: RelayFor,
+    /// Bytes per second that it passes on, for all together; as many as come if `None`.
+    pub share: Option<u32>,
+    /// The site it is at, in its user's words; empty if that was not said.
+    pub site: String,
 }
 
 /// How keys are agreed on.
@@ -346,7 +360,7 @@ pub enum Event {
         peer: NodeId,
         /// Its name, if known.
         name: Option<String>,
-        /// `direct ADDRESS`, `relayed by SUPERNODE` or `none`.
+        /// `direct ADDRESS`, `relayed by SUPERNODE`, `relayed by MEMBER` or `none`.
         path: String,
         /// Why.
         reason: &'static str,

@@ -12,7 +12,7 @@ const ARROWS: [(&str, &[&str]); 8] = [
     ("keys", &[]),
     ("wire", &["wire", "keys", "time"]),
     ("datapath", &["datapath", "wire", "keys", "time"]),
-    ("seam", &["seam", "datapath", "keys", "time", "node"]),
+    ("seam", &["seam", "datapath", "wire", "keys", "time", "node"]),
     ("control", &["control", "seam", "datapath", "wire", "keys", "time"]),
     ("node", &["node", "control", "seam", "datapath", "wire", "keys", "time"]),
     ("sim", &["sim", "node", "seam", "control", "datapath", "wire", "keys", "time"]),

@@ -11,6 +11,7 @@ use longwire::config::{AllowedOverlay, Cidr, Config, InterfaceName, OverlayName,
 use longwire::datapath::clamp::clamp_mss;
 use longwire::datapath::frame::{self, Mac};
 use longwire::keys::{Fingerprint, Identity, NodeId, OverlayId, OverlayKey, OverlaySecrets};
+use longwire::wire::carry::{Carry, Grant, Leg, Neighbour, Neighbours, RelayFor};
 use longwire::wire::certificate::Certificate;
 use longwire::wire::data::{self, Checksum, Fragment, Meta};
 use longwire::wire::discovery::{self, Announcement};
@@ -165,6 +166,16 @@ fn arbitrary_session_messages_end_in_a_value_or_an_error() {
         session::Message::Confirm,
         session::Message::MtuProbe { token: 5 },
         session::Message::MtuAnswer { token: 5, size: 1472 },
+        session::Message::Neighbours(Neighbours {
+            wants_answer: false,
+            list: vec![Neighbour { node: NodeId([3; 32]), rtt_us: 900 }; 3],
+        }),
+        session::Message::Carry(Carry { node: NodeId([3; 32]), wanted: true }),
+        session::Message::Leg(Leg { node: NodeId([3; 32]), grant: None }),
+        session::Message::Leg(Leg {
+            node: NodeId([3; 32]),
+            grant: Some(Grant { own: RelayId(1), key: LegKey([2; 16]), peer: RelayId(3) }),
+        }),
         session::Message::Search { step: session::SearchStep::Go, door: Some(session::Door { at: v4(), step: -2 }) },
     ];
     let mut genuine: Vec<_> = messages.iter().map(session::Message::bytes).collect();
@@ -186,10 +197,11 @@ fn arbitrary_control_messages_end_in_a_value_or_an_error() {
     });
     let too_long = vec![0x01; message::MESSAGE_MAX + 1];
     assert_eq!(message::Message::parse(&too_long), Err(DecodeError::Long));
-    let directory = Directory { name: "attic".into(), candidates: candidates(3) };
+    let (name, site) = ("attic".into(), "home".into());
+    let directory = Directory { name, candidates: candidates(3), relays: RelayFor::Everyone, site };
     feed(share(60), &mut Bytes::new("directory", vec![directory.bytes()]), |input| {
         if let Ok(directory) = Directory::parse(input) {
-            assert!(!directory.name.contains(char::is_control));
+            assert!(!directory.name.contains(char::is_control) && !directory.site.contains(char::is_control));
             assert_eq!(Directory::parse(&directory.bytes()), Ok(directory));
         }
     });

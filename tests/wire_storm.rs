@@ -15,8 +15,8 @@ use longwire::datapath::buf::{Datagrams, Frames, Origin, OverlayIndex};
 use longwire::datapath::offload::Virtio;
 use longwire::keys::{Fingerprint, Identity, OverlayKey, OverlaySecrets};
 use longwire::node::{
-    HandshakeKind, LinkCommand, LinkEvent, LinkId, Memory, Node, Output, OverlaySettings, ServeSettings, Settings,
-    SupernodeSettings,
+    HandshakeKind, LinkCommand, LinkEvent, LinkId, Memory, Node, Output, OverlaySettings, RelaySettings, ServeSettings,
+    Settings, SupernodeSettings,
 };
 use longwire::time::{Time, WallTime};
 use longwire::wire::{Kind, relay};
@@ -252,7 +252,7 @@ impl World {
 
     fn datagram(&mut self, to: usize, from: SocketAddr, bytes: &[u8]) {
         let mut batch = Datagrams::default();
-        batch.push(bytes, Origin { from, stride: bytes.len().max(1) });
+        batch.push(bytes, Origin { from, to: None, stride: bytes.len().max(1) });
         self.nodes[to].handle_datagrams(self.now, &mut batch);
         self.drain_one(to);
     }
@@ -384,6 +384,7 @@ fn settings(number: u8) -> Settings {
         overlays: if is_supernode { Vec::new() } else { vec![overlay] },
         supernodes: if is_supernode { Vec::new() } else { vec![supernode] },
         serve: is_supernode.then(ServeSettings::default),
+        relaying: RelaySettings::default(),
         memory: Memory::default(),
         birthday: true,
         handshake: HandshakeKind::Noise,

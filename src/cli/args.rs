@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use longwire::config::{
     AllowedOverlay, Cidr, Config, ConfigError, DEFAULT_PORT, InterfaceName, LogLevel, OverlayConfig, OverlayName,
-    ProxySettings, SupernodeText,
+    ProxySettings, RelayText, SupernodeText,
 };
 
 /// A bridge with long wires: the machines of many sites on one encrypted Ethernet.
@@ -35,6 +35,16 @@ pub(crate) enum Command {
     Fdb(AskArgs),
     /// Say how this host's network looks from outside and what can be reached directly; needs no daemon.
     Netcheck(NetcheckArgs),
+    /// Say how frames shall travel to a peer, until the daemon ends.
+    Via {
+        /// Its name or id, or the start of that; OVERLAY/PEER where it is met in several overlays.
+        peer: String,
+        /// The member that shall relay while it can; `direct`: no member; `auto`: as measured.
+        #[arg(value_name = "MEMBER|direct|auto")]
+        via: String,
+        #[command(flatten)]
+        ask: AskArgs,
+    },
     /// Show every address tried for a peer, and why the present path was chosen.
     Explain {
         /// Its name or id, or the start of that; OVERLAY/PEER where it is met in several overlays.
@@ -114,6 +124,9 @@ pub(crate) struct UpArgs {
     /// Listen here and be a supernode for others too.
     #[arg(long, value_name = "ADDR:PORT", conflicts_with = "listen")]
     serve: Option<SocketAddr>,
+    /// For whom this node relays where others cannot reach each other [default: site].
+    #[arg(long, value_name = "WHOM")]
+    relay: Option<Relay>,
     /// What people call this node [default: the host's name].
     #[arg(long, value_name = "NODE")]
     name: Option<String>,
@@ -163,6 +176,16 @@ pub(crate) struct AskArgs {
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
+enum Relay {
+    /// Nobody.
+    Off,
+    /// Members of its own site.
+    Site,
+    /// Every member.
+    On,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
 enum Level {
     Error,
     Warn,
@@ -196,8 +219,21 @@ impl RunArgs {
 impl UpArgs {
     /// The same as a file would say.
     pub(crate) fn config(self) -> Result<Config, ConfigError> {
-        let Self { overlay, key, supernode, bridge, address, tap, no_tap_offload, proxy, listen, serve, name, run } =
-            self;
+        let Self {
+            overlay,
+            key,
+            supernode,
+            bridge,
+            address,
+            tap,
+            no_tap_offload,
+            proxy,
+            listen,
+            serve,
+            relay,
+            name,
+            run,
+        } = self;
         let KeyArgs { key_file, passphrase_file } = key;
         let base = run.config()?;
         let overlay = match overlay {
@@ -216,9 +252,20 @@ impl UpArgs {
             listen,
             serve,
             proxy: proxy.or(base.proxy),
+            relay: relay.map(Relay::text).or(base.relay),
             name: name.or(base.name),
             ..base
         })
+    }
+}
+
+impl Relay {
+    const fn text(self) -> RelayText {
+        match self {
+            Self::Off => RelayText::Off,
+            Self::Site => RelayText::Site,
+            Self::On => RelayText::On,
+        }
     }
 }
 
@@ -261,6 +308,8 @@ mod tests {
             "--no-tap-offload",
             "--listen",
             "[::]:1",
+            "--relay",
+            "on",
             "--name",
             "attic",
             "--state",
@@ -275,6 +324,7 @@ mod tests {
             r#"
             name = "attic"
             listen = "[::]:1"
+            relay = "on"
             state = "/s"
             socket = "/k"
             log = "debug"

@@ -2,8 +2,8 @@
 
 use anyhow::anyhow;
 use longwire::control::report::{
-    LinkState, MtuState, NatStatus, OverlayStatus, PathKind, PathStatus, PeerState, PeerStatus, Request, Response,
-    Status, Transport,
+    CandidateReport, LinkState, MtuState, NatStatus, OverlayStatus, PathKind, PathStatus, PeerState, PeerStatus,
+    Request, Response, Status, Transport,
 };
 use longwire::io::status;
 use serde::Serialize;
@@ -96,24 +96,54 @@ pub(super) fn explain(peer: String, args: &AskArgs) -> Result<(), Failure> {
         path(&explanation.peer.path),
         explanation.why
     );
-    if !explanation.mtu.is_empty() {
-        text += &format!("{}\n", explanation.mtu);
+    if let Some(since) = explanation.since_ms {
+        text += &format!("on this path for {}\n", age(Some(since)));
+    }
+    for line in [&explanation.better, &explanation.order, &explanation.mtu] {
+        if !line.is_empty() {
+            text += &format!("{line}\n");
+        }
     }
     text += &nat_line("NAT here", explanation.nat.as_ref());
     text += &nat_line("NAT there", explanation.peer_nat.as_ref());
-    let mut table = Table::new(&["CANDIDATE", "KIND", "PROBES", "ANSWERS", "RTT", "RESULT"]);
-    for tried in explanation.candidates {
+    if !explanation.advice.is_empty() {
+        text += "what would make it direct:\n";
+    }
+    for sentence in &explanation.advice {
+        text += &format!("  {sentence}\n");
+    }
+    let mut relays = Table::new(&["RELAY", "RTT", "LOST", "RESULT"]);
+    for relay in explanation.relays {
+        relays.row([relay.via, rtt(relay.rtt_us), format!("{} %", relay.loss_percent), relay.result]);
+    }
+    text += &relays.text();
+    text += &candidates(explanation.candidates);
+    print(&text)
+}
+
+fn candidates(tried: Vec<CandidateReport>) -> String {
+    let heads = ["CANDIDATE", "KIND", "PROBES", "PROBED", "ANSWERS", "ANSWERED", "RTT", "RESULT"];
+    let mut table = Table::new(&heads);
+    for tried in tried {
         table.row([
             tried.address.to_string(),
             tried.kind,
             tried.probes.to_string(),
+            age(tried.probed_ms),
             tried.answers.to_string(),
+            age(tried.answered_ms),
             rtt(tried.rtt_us),
-            tried.result,
+            tried.error.map_or(tried.result.clone(), |error| format!("{}: {error}", tried.result)),
         ]);
     }
-    text += &table.text();
-    print(&text)
+    table.text()
+}
+
+pub(super) fn via(peer: String, via: String, args: &AskArgs) -> Result<(), Failure> {
+    match ask(args, &Request::Via { peer, via })? {
+        Response::Done => Ok(()),
+        Response::Status(_) | Response::Fdb(_) | Response::Explain(_) | Response::Error(_) => Err(strange()),
+    }
 }
 
 fn overlay_text(overlay: &OverlayStatus) -> String {

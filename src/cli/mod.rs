@@ -38,6 +38,7 @@ pub(crate) fn run(cli: Cli) -> Result<(), Failure> {
         Command::Peers(args) => ask::peers(&args),
         Command::Fdb(args) => ask::fdb(&args),
         Command::Netcheck(args) => netcheck::run(args),
+        Command::Via { peer, via, ask } => ask::via(peer, via, &ask),
         Command::Explain { peer, ask } => ask::explain(peer, &ask),
     }
 }

@@ -67,6 +67,9 @@ pub enum ConfigError {
     /// A number too small or too large.
     #[error("`{0}` {1}: from {2} to {3} is possible")]
     OutOfRange(&'static str, i64, i64, i64),
+    /// A name that does not fit a directory entry.
+    #[error("`site` is a name of at most {0} bytes")]
+    Site(usize),
     /// A key file cannot be read.
     #[error("key file {0}: {1}")]
     KeyFile(PathBuf, #[source] io::Error),

@@ -2,6 +2,7 @@ use std::os::unix::fs::PermissionsExt;
 
 use super::*;
 use crate::keys::{Fingerprint, OverlayKey};
+use crate::wire::carry::RelayFor;
 
 #[test]
 fn a_whole_file_becomes_settings() {
@@ -156,6 +157,22 @@ fn a_key_from_the_environment_and_one_from_a_passphrase_make_overlays() {
     let id = config.check(None).expect("settings").overlays[0].secrets.id();
     let same = OverlayKey::from_passphrase("a", "correct horse battery").expect("key");
     assert_eq!(id, OverlaySecrets::derive("a", &same).id());
+}
+
+#[test]
+fn what_a_node_does_for_others_is_its_site_unless_it_says_more_or_less() {
+    let settings = |words: &str| Config::parse(&format!("serve = \"[::]:1\"\n{words}")).and_then(|c| c.check(None));
+    let relaying = |words: &str| settings(words).expect("a config").relaying;
+    assert_eq!(relaying("").carries, RelayFor::Site);
+    let all = relaying("relay = \"on\"\nrelay-rate = 8\nsite = \"mill\"");
+    assert_eq!((all.carries, all.share, &*all.site), (RelayFor::Everyone, Some(1_000_000), "mill"));
+    assert_eq!(relaying("relay = \"off\"").carries, RelayFor::Nobody);
+    for (words, says) in [
+        ("relay-rate = 0".to_owned(), "`relay-rate` 0: from 1 to 30000 is possible"),
+        (format!("site = \"{}\"", "x".repeat(64)), "`site` is a name of at most 63 bytes"),
+    ] {
+        assert_eq!(settings(&words).expect_err("too much").to_string(), says);
+    }
 }
 
 #[test]

@@ -92,6 +92,7 @@ impl Peer {
         if self.session.is_some() && fx.now.since(self.heard) >= GONE_AFTER {
             return self.on_gone(fx, "not heard for 65 seconds");
         }
+        self.carriers.sent = self.carriers.sent.max(activity.sent);
         self.watch_mtu(fx, activity.large);
         if std::mem::take(&mut self.liveness_due) && self.session.is_some() {
             self.look(fx, activity);
@@ -100,6 +101,9 @@ impl Peer {
 
     fn look(&mut self, fx: &mut Effects, activity: &Activity) {
         let is_active = activity.sent.is_some_and(|sent| fx.now.since(sent) < ACTIVE_FOR);
+        if is_active {
+            self.want_carriers(fx);
+        }
         let wait = match self.paths.health(fx.now, activity.unanswered_since) {
             Health::Good(wait) if is_active => {
                 if let Some(path) = self.paths.current().filter(|_| fx.now.since(self.probed) >= PROBE_EVERY) {
@@ -140,7 +144,13 @@ impl Peer {
         }
         match self.paths.current() {
             Some(path) => self.probe(fx, path),
-            None => fx.timers.set_earlier(Timer::Handshake(self.port), fx.now),
+            None => {
+                fx.timers.set_earlier(Timer::Handshake(self.port), fx.now);
+                fx.timers.set(Timer::Carry(self.port), fx.now);
+            }
+        }
+        if let Some(Path::Relayed(leg, _)) = before.filter(|before| self.paths.current() != Some(*before)) {
+            self.on_carrier_dead(fx, leg);
         }
         if was_direct {
             self.on_direct_lost(fx);

@@ -11,7 +11,7 @@ use crate::datapath::fdb::PortId;
 use crate::datapath::stats::DropReason;
 use crate::datapath::{LegId, LegTally, Path};
 use crate::keys::{Fingerprint, OverlayId};
-use crate::seam::Event;
+use crate::seam::{Event, RelaySettings};
 use crate::wire::message::{DIRECTORY_CANDIDATES_MAX, Directory, Member, Message, registration};
 use crate::wire::relay::{LegKey, RelayId};
 use crate::wire::session::{CANDIDATES_MAX, Candidate, CandidateKind};
@@ -47,7 +47,8 @@ impl Control {
     fn directory(&mut self, index: OverlayIndex) -> Vec<u8> {
         let own = self.me.candidates.iter().filter(|candidate| candidate.kind.is_own());
         let candidates = own.take(DIRECTORY_CANDIDATES_MAX).copied().collect();
-        let entry = Directory { name: self.name.clone(), candidates };
+        let RelaySettings { carries: relays, site, .. } = self.carrying.settings.clone();
+        let entry = Directory { name: self.name.clone(), candidates, relays, site };
         self.overlays[index.0].seal_directory(&entry, &mut self.fx.rng)
     }
 
@@ -191,6 +192,7 @@ impl Control {
         let Some(peer) = self.peers.get_mut(&port) else { return };
         if let Ok(entry) = entry {
             peer.name = Some(entry.name).filter(|name| !name.is_empty());
+            (peer.relays, peer.site) = (entry.relays, entry.site);
             for candidate in entry.candidates {
                 peer.paths.candidates.add(candidate.kind, candidate.addr);
             }
@@ -245,7 +247,7 @@ impl Control {
         }
         if before.is_some() && peer.paths.current().is_none() {
             peer.use_path(&mut self.fx);
-            peer.choose(&mut self.fx, "the supernode before is gone");
+            peer.choose(&mut self.fx, "the relay before is gone");
         }
         let is_lost = peer.session.is_none() && peer.paths.relays().next().is_none() && peer.addresses().is_empty();
         if is_lost {

@@ -3,7 +3,8 @@
 //! Notices of the corridor, events of control links, deadlines and requests come in; everything that
 //! follows is written into [`Effects`], which the node drains. One thing at a time, in this order:
 //! `supernode` and `registration` bring members together, `peer` makes keys, `punch` finds a direct
-//! way, `path` chooses, `liveness` watches, `mtu` measures, `discovery` finds neighbours, `report` tells.
+//! way, `path` chooses, `carriers` finds members that relay,
+//! `carrying` relays for others, `liveness` watches, `mtu` measures, `discovery` finds neighbours, `report` tells.
 
 pub mod effects;
 
@@ -53,6 +54,10 @@ pub mod search;
 
 pub mod path;
 
+mod carrying;
+
+pub mod carriers;
+
 pub mod liveness;
 
 pub mod mtu;
@@ -60,6 +65,10 @@ pub mod mtu;
 pub mod discovery;
 
 pub mod report;
+
+mod advice;
+
+mod explain;
 
 mod reporting;
 
@@ -81,6 +90,7 @@ use crate::time::{Time, WallTime};
 use crate::wire::handshake::{Envelope, split_mac1};
 use crate::wire::session::{CandidateKind, Message};
 
+use carrying::Carrying;
 use discovery::Discovery;
 use effects::Effects;
 use inward::Inward;
@@ -124,6 +134,7 @@ pub struct Control {
     handshake_limit: Bucket,
     certificates: certificates::Certificates,
     observing: Observing,
+    carrying: Carrying,
     /// What is to be done.
     pub fx: Effects,
 }
@@ -164,6 +175,7 @@ impl Control {
             handshake_limit: Bucket::new(HANDSHAKE_RATE, HANDSHAKE_BURST),
             certificates: certificates::Certificates::default(),
             observing: Observing::default(),
+            carrying: Carrying::new(settings.relaying, &mut fx),
             fx,
         };
         control.review_homes();
@@ -210,8 +222,14 @@ impl Control {
         let Some(mut peer) = self.peers.remove(&port) else { return };
         peer.cancel_timers(&mut self.fx);
         self.fx.timers.cancel(Timer::Handshake(port));
+        self.fx.timers.cancel(Timer::Carry(port));
         self.by_id.remove(&(peer.overlay, peer.id));
         self.fx.commands.push_back(Command::ClosePort { port });
+        self.carrying.forget(&mut self.fx, port);
+        if let Some(own) = peer.own_leg {
+            self.fx.drop_leg(own.leg);
+            self.close_leg(Some(own.leg));
+        }
     }
 
     /// A notice of the corridor.
@@ -330,6 +348,9 @@ impl Control {
             Message::Confirm => {}
             Message::MtuProbe { token } => peer.on_mtu_probe(fx, token, (path, bytes.len())),
             Message::MtuAnswer { token, size } => peer.on_mtu_answer(fx, token, size),
+            Message::Neighbours(told) => self.on_neighbours(port, path, &told),
+            Message::Carry(carry) => self.on_carry(port, path, carry),
+            Message::Leg(leg) => self.on_leg(port, path, leg),
         }
     }
 
@@ -366,6 +387,8 @@ impl Control {
                     peer.on_search_timer(&mut self.fx, &self.me);
                 }
             }
+            Timer::Carry(port) => self.on_carry_timer(port),
+            Timer::Carrying => self.on_carrying_timer(),
             Timer::Observe => self.on_observe_timer(),
             Timer::Alone(overlay) => {
                 let is_up = |peer: &Peer| peer.overlay == overlay && peer.session.is_some();
@@ -405,6 +428,10 @@ impl Control {
             return;
         }
         let is_first = self.host.0 == 0;
+        // With several of a kind, the system might answer from another one than was spoken to.
+        let keep =
+            [IpAddr::is_ipv4, IpAddr::is_ipv6].iter().any(|kind| addresses.iter().filter(|ip| kind(ip)).count() > 1);
+        self.fx.commands.push_back(Command::KeepSources { keep });
         self.host = (port, addresses);
         self.on_own_addresses();
         self.announce_anew();
@@ -425,6 +452,7 @@ impl Control {
         self.fx.now = now;
         self.fx.reseed(seed, now, wall);
         self.me.boot = self.fx.rng.next_u64();
+        self.carrying.forget_all(&mut self.fx);
         for peer in self.peers.values_mut() {
             peer.on_resumed(&mut self.fx);
         }

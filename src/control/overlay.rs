@@ -89,7 +89,7 @@ mod tests {
                 OverlaySettings { name: "lab".into(), secrets, switch: crate::datapath::SwitchSettings::default() };
             Overlay::new(&settings, &Identity::from_secret(&[1; 32]))
         };
-        let entry = Directory { name: "alpha".into(), candidates: Vec::new() };
+        let entry = Directory { name: "alpha".into(), ..Directory::default() };
         let sealed = overlay(1).seal_directory(&entry, &mut ChaCha20Rng::from_seed([0; 32]));
         let node = overlay(1).certificate.node;
         assert!(!sealed.windows(5).any(|window| window == b"alpha"));

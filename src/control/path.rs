@@ -43,7 +43,7 @@ const LOSS_ALL: u32 = 1024;
 /// A way probed less often than this is not known yet.
 const KNOWN_AFTER: u32 = 2;
 
-/// One way through a supernode: both legs, there and back.
+/// One way through a supernode or a member: both legs, there and back.
 #[derive(Clone, Copy, Debug)]
 struct RelayWay {
     relay: RelayId,
@@ -80,6 +80,10 @@ impl RelayWay {
         self.failed = None;
     }
 
+    fn rests(&self, now: Time) -> bool {
+        self.failed.is_some_and(|at| now.since(at) < RELAY_REST)
+    }
+
     /// What it takes, losses counted as time.
     fn cost(&self) -> Duration {
         self.rtt.map_or(Duration::MAX, |rtt| rtt + LOSS_COST * self.loss / LOSS_ALL)
@@ -113,11 +117,14 @@ pub struct Paths {
     pub candidates: Candidates,
     relays: BTreeMap<LegId, RelayWay>,
     current: Option<Path>,
+    preferred: Option<LegId>,
     since: Time,
     why: &'static str,
     outstanding: BTreeMap<u64, (Path, Time)>,
     suspect: Option<(Time, u32)>,
     doubted: Option<Time>,
+    /// The direct path that carried last and does no more, and until when it did.
+    bettered: Option<(SocketAddr, Time)>,
 }
 
 impl Paths {
@@ -129,6 +136,21 @@ impl Paths {
     /// Why it is in use, in words.
     pub const fn why(&self) -> &'static str {
         self.why
+    }
+
+    /// Since when.
+    pub const fn since(&self) -> Time {
+        self.since
+    }
+
+    /// The direct path that carried last and fell silent, and when.
+    pub const fn bettered(&self) -> Option<(SocketAddr, Time)> {
+        self.bettered
+    }
+
+    /// Every relayed way, with what is known of it: round trip, probes lost of late in percent.
+    pub fn relay_ways(&self) -> impl Iterator<Item = (Path, Option<Duration>, u32)> {
+        self.relays.iter().map(|(leg, way)| (Path::Relayed(*leg, way.relay), way.rtt, way.loss * 100 / LOSS_ALL))
     }
 
     /// Round trip of a path.
@@ -144,7 +166,7 @@ impl Paths {
         self.current.and_then(|path| self.rtt(path))
     }
 
-    /// The peer can be reached through the supernode of `leg`.
+    /// The peer can be reached through the relay of `leg`.
     pub fn add_relay(&mut self, leg: LegId, relay: RelayId) {
         if self.relays.get(&leg).is_none_or(|way| way.relay != relay) {
             self.relays.insert(leg, RelayWay::new(relay));
@@ -163,12 +185,32 @@ impl Paths {
         was_there
     }
 
-    /// Ways through supernodes, in the order of legs.
+    /// Ways through relays, in the order of legs.
     pub fn relays(&self) -> impl Iterator<Item = Path> {
         self.relays.iter().map(|(leg, way)| Path::Relayed(*leg, way.relay))
     }
 
-    /// The way through a supernode, other than the path in use, that was probed longest ago.
+    /// The way through this leg's relay, if there is one.
+    pub fn relay_by(&self, leg: LegId) -> Option<Path> {
+        self.relays.get(&leg).map(|way| Path::Relayed(leg, way.relay))
+    }
+
+    /// Whether the peer ever answered through this leg's relay.
+    pub fn has_answered(&self, leg: LegId) -> bool {
+        self.relays.get(&leg).is_some_and(|way| way.answers > 0)
+    }
+
+    /// The way through this leg's relay is to be taken while it carries, though there were a better one.
+    pub const fn prefer(&mut self, leg: Option<LegId>) {
+        self.preferred = leg;
+    }
+
+    /// Whose relay is to be taken.
+    pub const fn preferred(&self) -> Option<LegId> {
+        self.preferred
+    }
+
+    /// The way through a relay, other than the path in use, that was probed longest ago.
     pub fn relay_to_measure(&self) -> Option<Path> {
         let others = self.relays.iter().map(|(leg, way)| (way.asked, way.answers, Path::Relayed(*leg, way.relay)));
         let oldest = others
@@ -279,7 +321,10 @@ impl Paths {
         let dead = self.current?;
         self.outstanding.retain(|_, (path, _)| *path != dead);
         match dead {
-            Path::Direct(addr) => self.candidates.on_silence(addr),
+            Path::Direct(addr) => {
+                self.candidates.on_silence(addr);
+                self.bettered = Some((addr, now));
+            }
             Path::Relayed(leg, _) => {
                 if let Some(way) = self.relays.get_mut(&leg) {
                     way.failed = Some(now);
@@ -315,15 +360,23 @@ impl Paths {
 
     fn is_worth_it(&self, now: Time, best: Option<Path>) -> bool {
         let (Some(current), Some(best)) = (self.current, best) else { return true };
+        if Some(best) == self.best_preferred(now) {
+            return true;
+        }
         match self.class(best).cmp(&self.class(current)) {
             std::cmp::Ordering::Less => true,
             std::cmp::Ordering::Greater => false,
             std::cmp::Ordering::Equal => {
                 let (old, new) = (self.cost(current), self.cost(best));
                 let is_held = now.since(self.since) < HOLD && self.is_measured(current);
-                !is_held && new < old / 10 * 9 && new + BETTER_BY < old
+                !is_held && is_better(new, old)
             }
         }
+    }
+
+    /// Whether a relayed way of this round trip would be worth a change.
+    pub fn would_be_better(&self, rtt: Duration) -> bool {
+        self.current.is_none_or(|current| !current.is_direct() && is_better(rtt, self.cost(current)))
     }
 
     fn cost(&self, path: Path) -> Duration {
@@ -352,6 +405,9 @@ impl Paths {
     }
 
     fn best(&self, now: Time) -> Option<Path> {
+        if let Some(preferred) = self.best_preferred(now) {
+            return Some(preferred);
+        }
         let fresh = |answered: Option<Time>| answered.is_some_and(|at| now.since(at) < PROOF_LIFE);
         let direct = self.candidates.iter().filter(|(addr, state)| {
             state.proven && (fresh(state.answered) || self.current == Some(Path::Direct(*addr)))
@@ -360,9 +416,15 @@ impl Paths {
         direct.or_else(|| self.best_relay(now))
     }
 
+    /// The way that was ordered, if it carries.
+    fn best_preferred(&self, now: Time) -> Option<Path> {
+        let leg = self.preferred?;
+        let way = self.relays.get(&leg).filter(|way| way.answers > 0 && !way.rests(now))?;
+        Some(Path::Relayed(leg, way.relay))
+    }
+
     fn best_relay(&self, now: Time) -> Option<Path> {
-        let rests = |way: &RelayWay| way.failed.is_some_and(|at| now.since(at) < RELAY_REST);
-        let key = |way: &RelayWay| (rests(way), way.cost());
+        let key = |way: &RelayWay| (way.rests(now), way.cost());
         self.relays.iter().min_by_key(|(_, way)| key(way)).map(|(leg, way)| Path::Relayed(*leg, way.relay))
     }
 
@@ -374,6 +436,11 @@ impl Paths {
         };
         self.candidates.to_probe(usize::MAX).into_iter().filter(carried).take(4).collect()
     }
+}
+
+/// Whether a way is so much better that a change pays.
+fn is_better(new: Duration, old: Duration) -> bool {
+    new < old / 10 * 9 && new + BETTER_BY < old
 }
 
 impl Health {

@@ -7,6 +7,8 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use super::carriers::{Carriers, OwnLeg};
+use super::carrying;
 use super::certificates::Certificates;
 use super::consent::Consent;
 use super::effects::Effects;
@@ -26,6 +28,7 @@ use crate::datapath::{Command, Path};
 use crate::keys::{Identity, NodeId};
 use crate::seam::Event;
 use crate::time::Time;
+use crate::wire::carry::RelayFor;
 use crate::wire::certificate::Certificate;
 use crate::wire::handshake::{Envelope, Payload, Suite};
 use crate::wire::observe::NatClass;
@@ -135,6 +138,16 @@ pub struct Peer {
     pub seen: BTreeMap<usize, SocketAddr>,
     /// How the NAT in front of it behaves, as it told.
     pub nat: Option<NatClass>,
+    /// For whom it relays, as it told.
+    pub relays: RelayFor,
+    /// Where it is, as it told.
+    pub site: String,
+    /// Members that may carry to it.
+    pub carriers: Carriers,
+    /// Our leg at it, if it ever relayed for us.
+    pub own_leg: Option<OwnLeg>,
+    /// What it may ask about carrying.
+    pub(super) asks: Bucket,
     /// The session that stands.
     pub session: Option<Session>,
     /// When anything genuine came from it, as far as was measured.
@@ -173,6 +186,11 @@ impl Peer {
             search: Search::default(),
             seen: BTreeMap::new(),
             nat: None,
+            relays: RelayFor::Nobody,
+            site: String::new(),
+            carriers: Carriers::default(),
+            own_leg: None,
+            asks: Bucket::new(carrying::ASK_RATE, carrying::ASK_BURST),
             session: None,
             heard: now,
             announced: [0; 12],
@@ -489,6 +507,11 @@ impl Peer {
     /// Where a supernode sees it over IPv4.
     pub fn seen_at(&self) -> Option<SocketAddr> {
         self.seen.values().find(|seen| seen.is_ipv4()).copied()
+    }
+
+    /// Its name; its id where that is unknown.
+    pub fn called(&self) -> String {
+        self.name.clone().unwrap_or_else(|| self.id.to_string())
     }
 
     /// Where it was heard, for the next start.

@@ -228,7 +228,7 @@ impl Peer {
     pub fn on_answer(&mut self, fx: &mut Effects, token: u64, path: Path) {
         let Some(proven) = self.paths.on_answer(fx.now, token, path) else { return self.check(fx, path) };
         let was_direct = self.paths.current().is_some_and(Path::is_direct);
-        self.choose(fx, if proven.is_direct() { "it answers" } else { "the supernode carries it" });
+        self.choose(fx, if proven.is_direct() { "it answers" } else { "the relay answers" });
         if !was_direct && self.paths.current().is_some_and(Path::is_direct) {
             self.search_found(fx);
             self.punch.failures = 0;

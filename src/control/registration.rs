@@ -225,7 +225,7 @@ impl Home {
         let registration = self.registrations.get_mut(&overlay)?;
         let leg = match registration.standing {
             Standing::Moving(leg) if registration.own == Some(own) => {
-                fx.commands.push_back(Command::MoveLeg { leg, supernode });
+                fx.commands.push_back(Command::MoveLeg { leg, relay: supernode });
                 leg
             }
             Standing::Asked | Standing::Moving(_) => {
@@ -233,7 +233,7 @@ impl Home {
                     fx.drop_leg(before);
                 }
                 let leg = fx.new_leg(&self.address);
-                fx.commands.push_back(Command::SetLeg { leg, supernode, key: own.1 });
+                fx.commands.push_back(Command::SetLeg { leg, relay: supernode, key: own.1 });
                 *registration = Registration::new(Standing::Asked);
                 leg
             }

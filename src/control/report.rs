@@ -20,10 +20,18 @@ pub enum Request {
         /// Name or id.
         peer: String,
     },
+    /// How frames shall travel to a peer from now on.
+    Via {
+        /// Name or id.
+        peer: String,
+        /// `direct` (no member relays), `auto` (as measured), or the name or id of the member that shall relay.
+        via: String,
+    },
 }
 
 /// The answer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(clippy::large_enum_variant, reason = "one lives at a time, for as long as it is written out")]
 #[serde(tag = "answer", content = "value", rename_all = "kebab-case")]
 pub enum Response {
     /// To [`Request::Status`].
@@ -211,7 +219,7 @@ pub struct PathStatus {
 pub enum PathKind {
     /// Straight to the peer.
     Direct,
-    /// Through a supernode.
+    /// Through a supernode or a member.
     Relayed,
     /// Nowhere.
     None,
@@ -241,6 +249,9 @@ pub struct Explanation {
     pub overlay: String,
     /// Why the present path was chosen, in words.
     pub why: String,
+    /// The order that `longwire via` gave, in words; empty if there is none.
+    #[serde(default)]
+    pub order: String,
     /// Why packets are as large as they are, in words.
     pub mtu: String,
     /// The NAT in front of us, if known.
@@ -249,8 +260,33 @@ pub struct Explanation {
     /// The NAT in front of the peer, if it told.
     #[serde(default)]
     pub peer_nat: Option<NatStatus>,
+    /// Since the present path was chosen.
+    #[serde(default)]
+    pub since_ms: Option<u64>,
+    /// When a direct path carried last, in words; empty if none did or one does.
+    #[serde(default)]
+    pub better: String,
+    /// What keeps the two apart and what would make them direct, in sentences; empty if they are.
+    #[serde(default)]
+    pub advice: Vec<String>,
+    /// Every relay that can carry.
+    #[serde(default)]
+    pub relays: Vec<RelayReport>,
     /// Every address that was tried.
     pub candidates: Vec<CandidateReport>,
+}
+
+/// What is known of a relay towards a peer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RelayReport {
+    /// The supernode's address or the member's name.
+    pub via: String,
+    /// Round trip.
+    pub rtt_us: Option<u64>,
+    /// Probes that were lost of late.
+    pub loss_percent: u32,
+    /// In words: `in use`, `answers`, `no answer yet`.
+    pub result: String,
 }
 
 /// What became of one candidate.
@@ -268,6 +304,15 @@ pub struct CandidateReport {
     pub rtt_us: Option<u64>,
     /// In words: `in use`, `answers`, `no answer yet`, `fell silent`.
     pub result: String,
+    /// Since the last probe.
+    #[serde(default)]
+    pub probed_ms: Option<u64>,
+    /// Since the last answer.
+    #[serde(default)]
+    pub answered_ms: Option<u64>,
+    /// Why nothing can be expected of it, in words, if that is known.
+    #[serde(default)]
+    pub error: Option<String>,
 }
 
 /// What a supernode does for others.

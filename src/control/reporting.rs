@@ -3,23 +3,23 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::candidate::CandidateState;
+use super::carriers::Via;
 use super::report::{
-    CandidateReport, Explanation, FdbRow, OverlayStatus, PathKind, PathStatus, PeerState, PeerStatus, Request,
-    Response, Status, SupernodeStatus, Transport,
+    FdbRow, OverlayStatus, PathKind, PathStatus, PeerState, PeerStatus, Request, Response, Status, SupernodeStatus,
+    Transport,
 };
 use super::{Control, Peer};
 use crate::datapath::buf::OverlayIndex;
-use crate::datapath::fdb::TAP;
+use crate::datapath::fdb::{PortId, TAP};
 use crate::datapath::{Datapath, Path};
 use crate::seam::stream::is_stream;
 use crate::time::Time;
 
-fn micros(span: Option<Duration>) -> Option<u64> {
+pub(super) fn micros(span: Option<Duration>) -> Option<u64> {
     span.map(|span| u64::try_from(span.as_micros()).unwrap_or(u64::MAX))
 }
 
-fn millis(span: Duration) -> u64 {
+pub(super) fn millis(span: Duration) -> u64 {
     u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
 }
 
@@ -34,9 +34,47 @@ impl Control {
             Request::Status => Response::Status(self.status(now, datapath)),
             Request::Fdb => Response::Fdb(self.fdb(now, datapath)),
             Request::Explain { peer } => match self.find(peer) {
-                Ok(peer) => Response::Explain(self.explain(now, datapath, peer)),
+                Ok(peer) => Response::Explain(self.explain(now, self.peer_status(now, datapath, peer), peer)),
                 Err(sentence) => Response::Error(sentence),
             },
+            Request::Via { peer, via } => {
+                self.fx.now = now;
+                match self.via(peer, via) {
+                    Ok((port, via)) => {
+                        self.order(port, via);
+                        Response::Done
+                    }
+                    Err(sentence) => Response::Error(sentence),
+                }
+            }
+        }
+    }
+
+    /// What an order means, if it can be meant.
+    fn via(&self, peer: &str, via: &str) -> Result<(PortId, Via), String> {
+        let peer = self.find(peer)?;
+        let via = match via {
+            "auto" => Via::Auto,
+            "direct" => Via::Direct,
+            member => Via::Member(self.find(member).map(|member| member.port)?),
+        };
+        match via {
+            Via::Member(member) if member == peer.port => Err("a member cannot relay to itself".into()),
+            Via::Member(member) if self.peers.get(&member).is_none_or(|member| member.overlay != peer.overlay) => {
+                Err("the two are in different overlays".into())
+            }
+            via @ (Via::Auto | Via::Direct | Via::Member(_)) => Ok((peer.port, via)),
+        }
+    }
+
+    pub(super) fn order_text(&self, peer: &Peer) -> String {
+        match peer.carriers.via {
+            Via::Auto => String::new(),
+            Via::Direct => "by order no member relays".into(),
+            Via::Member(member) => {
+                let name = self.peers.get(&member).map_or("a member that is gone".into(), Peer::called);
+                format!("by order {name} relays while it can")
+            }
         }
     }
 
@@ -81,7 +119,7 @@ impl Control {
         }
     }
 
-    fn peer_status(&self, now: Time, datapath: &Datapath, peer: &Peer) -> PeerStatus {
+    pub(super) fn peer_status(&self, now: Time, datapath: &Datapath, peer: &Peer) -> PeerStatus {
         let activity = datapath.activity(peer.port);
         PeerStatus {
             name: peer.name.clone(),
@@ -97,12 +135,18 @@ impl Control {
         }
     }
 
-    fn path_status(&self, path: Option<Path>) -> PathStatus {
+    pub(super) fn path_status(&self, path: Option<Path>) -> PathStatus {
         match path {
             Some(Path::Direct(addr)) => {
                 PathStatus { kind: PathKind::Direct, transport: Some(Transport::Udp), remote: Some(addr), via: None }
             }
             Some(Path::Relayed(leg, _)) => {
+                let member =
+                    self.peers.values().find_map(|peer| Some((peer, peer.own_leg.filter(|own| own.leg == leg)?)));
+                if let Some((member, own)) = member {
+                    let (remote, via) = (Some(own.at), Some(member.called()));
+                    return PathStatus { kind: PathKind::Relayed, transport: Some(Transport::Udp), remote, via };
+                }
                 let home = self.homes.iter().find(|home| home.legs().iter().any(|(_, own)| *own == leg));
                 let via = home.map(|home| home.address.clone());
                 let remote = home.and_then(|home| home.remote);
@@ -120,7 +164,7 @@ impl Control {
                 let peer = self.peers.get(&entry.port);
                 let port = match (entry.port, peer) {
                     (TAP, _) => "tap".into(),
-                    (_, Some(peer)) => peer.name.clone().unwrap_or_else(|| peer.id.to_string()),
+                    (_, Some(peer)) => peer.called(),
                     (_, None) => continue,
                 };
                 let (vlan, mac, age_ms) = (entry.vlan, entry.mac.to_string(), millis(entry.age));
@@ -151,47 +195,5 @@ impl Control {
             }
             _ => Err(format!("{text:?} fits {} peers; say more of it", found.len())),
         }
-    }
-
-    fn explain(&self, now: Time, datapath: &Datapath, peer: &Peer) -> Explanation {
-        let current = peer.paths.current();
-        let report = |(address, state): (std::net::SocketAddr, &CandidateState)| CandidateReport {
-            address,
-            kind: state.kind.name().into(),
-            probes: state.probes,
-            answers: state.answers,
-            rtt_us: micros(state.rtt),
-            result: result(state, current == Some(Path::Direct(address))).into(),
-        };
-        let mut why = match current {
-            Some(path) if path.is_direct() => format!("direct, because {}", peer.paths.why()),
-            Some(_) => format!("relayed, because {}", peer.paths.why()),
-            None => "no path: nothing answers and no supernode can carry it".into(),
-        };
-        if let Some(at) = peer.next_punch(&self.fx).filter(|_| !current.is_some_and(Path::is_direct)) {
-            let when = match at.since(now).as_secs() {
-                0 => "now".to_owned(),
-                seconds => format!("again in {seconds} s"),
-            };
-            why.push_str(&format!("; a direct path is sought {when}"));
-        }
-        Explanation {
-            peer: self.peer_status(now, datapath, peer),
-            overlay: self.overlays[peer.overlay.0].name.clone(),
-            why,
-            mtu: current.map_or_else(String::new, |_| peer.mtu.why(now)),
-            nat: self.observing.class.map(|class| class.status(self.observing.public)),
-            peer_nat: peer.nat.map(|class| class.status(None)),
-            candidates: peer.paths.candidates.iter().map(report).collect(),
-        }
-    }
-}
-
-fn result(state: &CandidateState, is_current: bool) -> &'static str {
-    match (is_current, state.proven, state.answers) {
-        (true, _, _) => "in use",
-        (false, true, _) => "answers",
-        (false, false, 0) => "no answer yet",
-        (false, false, _) => "fell silent",
     }
 }

@@ -29,6 +29,10 @@ pub enum Timer {
     Announce,
     /// The next step of a search.
     Search(PortId),
+    /// Look for members that carry to a peer, or ask them again.
+    Carry(PortId),
+    /// End what nobody asked us to carry again.
+    Carrying,
     /// Ask where we are seen, and judge.
     Observe,
     /// Say that nobody is there.
@@ -55,6 +59,8 @@ impl Timer {
             Self::Mtu(_) => "mtu",
             Self::Announce => "announce",
             Self::Search(_) => "search",
+            Self::Carry(_) => "carry",
+            Self::Carrying => "carrying",
             Self::Observe => "observe",
             Self::Alone(_) => "alone",
             Self::Push => "roster push",

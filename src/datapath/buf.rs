@@ -3,7 +3,7 @@
 //! Whoever drained a batch gives it back to be filled again. Neighbours of a batch lie back to back
 //! in memory: equal-sized datagrams to one address are one UDP GSO run without a copy.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
 
 use super::offload::Virtio;
@@ -146,6 +146,8 @@ pub type Frames = Batch<Virtio>;
 pub struct Origin {
     /// The sender, IPv4 never as `::ffff:`.
     pub from: SocketAddr,
+    /// Which of our addresses it came to, where that is known.
+    pub to: Option<IpAddr>,
     /// Bytes of each datagram in the buffer; the last may be shorter (UDP GRO).
     pub stride: usize,
 }
@@ -160,6 +162,8 @@ pub struct Target {
     pub to: SocketAddr,
     /// A hop limit other than the system's: openers die on their way.
     pub hops: Option<u8>,
+    /// Which of our addresses it leaves from; the system's choice if `None`.
+    pub from: Option<IpAddr>,
 }
 
 /// Datagrams for the underlay socket, in order.

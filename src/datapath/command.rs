@@ -100,12 +100,12 @@ pub enum Command {
         /// On this port.
         port: PortId,
     },
-    /// We have a leg at a supernode.
+    /// We have a leg at a supernode or a member.
     SetLeg {
         /// Our number for it.
         leg: LegId,
-        /// The supernode.
-        supernode: SocketAddr,
+        /// Where.
+        relay: SocketAddr,
         /// Shared with it.
         key: LegKey,
     },
@@ -113,8 +113,8 @@ pub enum Command {
     MoveLeg {
         /// Which.
         leg: LegId,
-        /// The supernode by the other transport.
-        supernode: SocketAddr,
+        /// Its supernode by the other transport.
+        relay: SocketAddr,
     },
     /// Tell what came by a leg ([`Notice::LegMeasured`]).
     MeasureLeg {
@@ -126,7 +126,7 @@ pub enum Command {
         /// Which.
         leg: LegId,
     },
-    /// A member has a leg here (we are its supernode).
+    /// A member has a leg here (we relay for it).
     SetChannel {
         /// Its number.
         relay: RelayId,
@@ -148,6 +148,16 @@ pub enum Command {
     DropChannel {
         /// Its number.
         relay: RelayId,
+    },
+    /// Our addresses are others now.
+    KeepSources {
+        /// There are several, so that packets go back from the one that was spoken to.
+        keep: bool,
+    },
+    /// What is relayed for members, in all.
+    SetShare {
+        /// At most.
+        bytes_per_s: u32,
     },
 }
 

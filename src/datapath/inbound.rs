@@ -1,7 +1,7 @@
 //! From the underlay towards the TAPs: unwrap, open, judge, join. [`outbound`](super::outbound) mirrors it.
 
 use std::mem;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use super::buf::{Datagrams, OverlayIndex};
 use super::fdb::{PortId, TAP};
@@ -20,19 +20,23 @@ impl Datapath {
     pub fn handle_datagrams(&mut self, now: Time, datagrams: &mut Datagrams) {
         for index in 0..datagrams.len() {
             let Some((buffer, origin)) = datagrams.get_mut(index) else { break };
+            let to = origin.to.filter(|_| self.sources.are_kept());
             let (from, stride) = (origin.from, origin.stride.max(1));
             for datagram in buffer.chunks_mut(stride) {
-                self.inbound(now, from, datagram);
+                self.inbound(now, (from, to), datagram);
             }
         }
         self.joining.close(&mut self.deliveries);
     }
 
-    fn inbound(&mut self, now: Time, from: SocketAddr, datagram: &mut [u8]) {
+    fn inbound(&mut self, now: Time, (from, to): (SocketAddr, Option<IpAddr>), datagram: &mut [u8]) {
         match datagram.first().copied().and_then(Kind::of) {
-            Some(Kind::Init | Kind::Resp) => self.handshake(Path::Direct(from), datagram),
-            Some(Kind::Data | Kind::Session) => self.open(now, Path::Direct(from), datagram),
-            Some(Kind::Relay) => self.relayed(now, from, datagram),
+            Some(Kind::Init | Kind::Resp) => {
+                self.sources.note(from, to);
+                self.handshake(Path::Direct(from), datagram);
+            }
+            Some(Kind::Data | Kind::Session) => self.open(now, (Path::Direct(from), to), datagram),
+            Some(Kind::Relay) => self.relayed(now, (from, to), datagram),
             Some(Kind::Observed) => self.notices.push_back(Notice::Observed { packet: datagram.to_vec() }),
             Some(Kind::Opener) => self.notices.push_back(Notice::Opener { from }),
             Some(Kind::Quic) => {}
@@ -42,12 +46,12 @@ impl Datapath {
     }
 
     /// A RELAY packet: on its way up to another member, or down to us.
-    fn relayed(&mut self, now: Time, from: SocketAddr, packet: &mut [u8]) {
+    fn relayed(&mut self, now: Time, from: (SocketAddr, Option<IpAddr>), packet: &mut [u8]) {
         let Ok(header) = relay_wire::Header::parse(packet) else {
             return self.node_stats.dropped(DropReason::Malformed);
         };
         if !header.down {
-            return match self.channels.forward(from, header, packet, &mut self.transmits) {
+            return match self.channels.forward(now, (from, header), packet, &mut self.transmits) {
                 Ok(()) => self.node_stats.relayed_packet(packet.len()),
                 Err(reason) => self.node_stats.dropped(reason),
             };
@@ -57,7 +61,7 @@ impl Datapath {
                 let inner = &mut packet[relay_wire::HEADER_LEN..];
                 match inner.first().copied().and_then(Kind::of) {
                     Some(Kind::Init | Kind::Resp) => self.handshake(path, inner),
-                    Some(Kind::Data | Kind::Session) => self.open(now, path, inner),
+                    Some(Kind::Data | Kind::Session) => self.open(now, (path, None), inner),
                     Some(Kind::Relay | Kind::Quic | Kind::Observe | Kind::Observed | Kind::Opener) | None => {
                         self.node_stats.dropped(DropReason::UnknownKind);
                     }
@@ -76,7 +80,7 @@ impl Datapath {
     }
 
     /// A sealed packet: finds its keys by the receiver index, opens it, takes note of who was heard where.
-    fn open(&mut self, now: Time, path: Path, packet: &mut [u8]) {
+    fn open(&mut self, now: Time, (path, to): (Path, Option<IpAddr>), packet: &mut [u8]) {
         let header = match data::Header::parse(packet) {
             Ok(header) => header,
             Err(error) => return self.node_stats.dropped(error.into()),
@@ -98,6 +102,9 @@ impl Datapath {
         let overlay = port.overlay;
         if header.is_data {
             port.activity.rx_bytes += plain.len() as u64 - 1;
+        }
+        if let (Path::Direct(from), Some(to)) = (path, to) {
+            port.note_source(from, to);
         }
         if port.hear(now, path) {
             self.notices.push_back(Notice::Heard { port: id, path });

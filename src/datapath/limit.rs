@@ -32,13 +32,18 @@ impl Bucket {
 
     /// Takes one token; false if there is none.
     pub fn take(&mut self, now: Time) -> bool {
+        self.take_many(now, 1)
+    }
+
+    /// Takes `count` tokens; false, and none is taken, if there are fewer.
+    pub fn take_many(&mut self, now: Time, count: u32) -> bool {
         if now > self.filled {
             let elapsed = now.as_nanos() - self.filled.as_nanos();
             let dripped = elapsed.saturating_mul(self.rate);
             self.level = self.level.saturating_add(dripped).min(self.capacity);
             self.filled = now;
         }
-        let taken = self.level.checked_sub(TOKEN);
+        let taken = self.level.checked_sub(u64::from(count) * TOKEN);
         self.level = taken.unwrap_or(self.level);
         taken.is_some()
     }
@@ -58,6 +63,15 @@ mod tests {
         assert!(!bucket.take(start + Duration::from_nanos(999_999)));
         assert!(bucket.take(start + Duration::from_millis(1)), "one each millisecond");
         assert_eq!(taken(&mut bucket, start + Duration::from_millis(501), 5_000), 500);
+    }
+
+    #[test]
+    fn all_tokens_that_are_asked_for_or_none() {
+        let mut bucket = Bucket::new(1_000, 1_500);
+        assert!(bucket.take_many(Time::START, 1_400));
+        assert!(!bucket.take_many(Time::START, 1_400));
+        assert!(bucket.take_many(Time::START, 100));
+        assert!(bucket.take_many(Time::START + Duration::from_secs(1), 1_000));
     }
 
     #[test]

@@ -41,6 +41,8 @@ pub mod fragment;
 
 mod relay;
 
+mod source;
+
 mod inbound;
 
 pub mod coalesce;
@@ -65,6 +67,7 @@ use fair::Order;
 use fdb::PortId;
 use port::Port;
 use relay::{Channels, Legs};
+use source::Sources;
 use stats::Stats;
 use switch::Switch;
 
@@ -86,6 +89,7 @@ pub struct Datapath {
     channels: Channels,
     stats: Vec<Stats>,
     node_stats: Stats,
+    sources: Sources,
     transmits: Transmits,
     deliveries: Deliveries,
     order: Order,

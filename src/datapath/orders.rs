@@ -11,6 +11,7 @@ use super::fdb::{Entry, PortId};
 use super::port::{Epoch, Path, Port};
 use super::relay::{Channels, Legs};
 use super::seal::SessionKeys;
+use super::source::Sources;
 use super::stats::Stats;
 use super::switch::{Switch, SwitchSettings};
 use super::{Activity, Command, Datapath, MTU_FLOOR, Notice, Target, ip_headers, lead};
@@ -34,6 +35,7 @@ impl Datapath {
             channels: Channels::new(seed()),
             stats: overlays.iter().map(|_| Stats::default()).collect(),
             node_stats: Stats::default(),
+            sources: Sources::default(),
             transmits: Transmits::default(),
             deliveries: Deliveries::default(),
             order: Order::default(),
@@ -103,8 +105,8 @@ impl Datapath {
                     port.watched = false;
                 }
             }
-            Command::SetLeg { leg, supernode, key } => self.legs.set(leg, supernode, key),
-            Command::MoveLeg { leg, supernode } => self.legs.rebind(leg, supernode),
+            Command::SetLeg { leg, relay, key } => self.legs.set(leg, relay, key),
+            Command::MoveLeg { leg, relay } => self.legs.rebind(leg, relay),
             Command::MeasureLeg { leg } => {
                 let tally = self.legs.tally(leg);
                 self.notices.extend(tally.map(|tally| Notice::LegMeasured { leg, tally }));
@@ -113,6 +115,8 @@ impl Datapath {
             Command::SetChannel { relay, overlay, addr, key } => self.channels.set(relay, overlay, addr, key),
             Command::MoveChannel { relay, addr } => self.channels.rebind(relay, addr),
             Command::DropChannel { relay } => self.channels.drop(relay),
+            Command::KeepSources { keep } => self.keep_sources(keep),
+            Command::SetShare { bytes_per_s } => self.channels.share(bytes_per_s),
         }
     }
 
@@ -130,7 +134,7 @@ impl Datapath {
     fn silence(&mut self, id: PortId) {
         let Some(port) = self.ports.get_mut(&id) else { return };
         port.drop_held();
-        port.use_path(None);
+        port.use_path(None, None);
         let epochs = [port.current.take(), port.previous.take(), port.next.take()];
         let switch = &mut self.switches[port.overlay.0];
         switch.ports.remove(&id);
@@ -174,7 +178,7 @@ impl Datapath {
 
     fn use_path(&mut self, now: Time, id: PortId, path: Option<Path>) {
         if let Some(port) = self.ports.get_mut(&id) {
-            port.use_path(path);
+            port.use_path(path, path.and_then(|path| self.sources.noted(path)));
             self.flush_pending(now, id);
         }
     }
@@ -210,7 +214,15 @@ impl Datapath {
         let room = &mut self.transmits.reserve(len)[..len];
         room[lead..].copy_from_slice(packet);
         self.legs.wrap(path, room);
-        self.transmits.commit(len, Target { to, hops: None });
+        let from = self.legs.source(path).or_else(|| self.sources.noted(path));
+        self.transmits.commit(len, Target { to, hops: None, from });
+    }
+
+    /// Our addresses are others now; with several, it matters which one a packet leaves from.
+    fn keep_sources(&mut self, keep: bool) {
+        self.sources = Sources::new(keep);
+        self.legs.forget_sources();
+        self.ports.values_mut().for_each(Port::forget_sources);
     }
 
     fn measure(&mut self, now: Time, id: PortId) {

@@ -3,7 +3,7 @@
 //! The cold half (identity, handshake, candidates) is `control/peer`; `PortId` joins them.
 
 use std::collections::VecDeque;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use super::buf::OverlayIndex;
@@ -131,6 +131,10 @@ pub(super) struct Port {
     pub(super) watched: bool,
     /// A path other than the one in use that was reported, and when.
     pub(super) noted: Option<(Path, Time)>,
+    /// Where the peer's last direct packet came from, and to which of our addresses.
+    spoken: Option<(SocketAddr, IpAddr)>,
+    /// The address that packets on the path in use leave from.
+    source: Option<IpAddr>,
     pending: VecDeque<Held>,
     pending_bytes: usize,
 }
@@ -149,6 +153,8 @@ impl Port {
             activity: Activity::default(),
             watched: false,
             noted: None,
+            spoken: None,
+            source: None,
             pending: VecDeque::new(),
             pending_bytes: 0,
         }
@@ -220,6 +226,28 @@ impl Port {
         true
     }
 
+    /// Something genuine came from `from` to our address `to`: what goes back leaves from there, or the peer's NAT
+    /// knows it not.
+    pub(super) fn note_source(&mut self, from: SocketAddr, to: IpAddr) {
+        self.spoken = Some((from, to));
+        if self.path == Some(Path::Direct(from)) {
+            self.source = Some(to);
+        }
+    }
+
+    /// The address that a packet on `path` leaves from, if not the system's choice.
+    pub(super) fn source(&self, path: Path) -> Option<IpAddr> {
+        if self.path == Some(path) {
+            return self.source;
+        }
+        self.spoken.filter(|(from, _)| path == Path::Direct(*from)).map(|(_, to)| to)
+    }
+
+    /// Our addresses are others now.
+    pub(super) fn forget_sources(&mut self) {
+        (self.spoken, self.source) = (None, None);
+    }
+
     /// A packet went out; says whether the control room should begin to watch.
     pub(super) fn note_sent(&mut self, now: Time, frame_bytes: usize) -> bool {
         self.activity.sent = Some(now);
@@ -231,8 +259,9 @@ impl Port {
         !std::mem::replace(&mut self.watched, true)
     }
 
-    /// Packets go another way from now on.
-    pub(super) fn use_path(&mut self, path: Option<Path>) {
+    /// Packets go another way from now on; its handshake came to `greeted_at`.
+    pub(super) fn use_path(&mut self, path: Option<Path>, greeted_at: Option<IpAddr>) {
+        self.source = path.and_then(|path| self.source(path)).or(greeted_at);
         self.path = path;
         self.mtu = None;
         self.noted = None;

@@ -1,22 +1,31 @@
-//! Relaying: our legs at supernodes, and, on a supernode, the legs of its members.
+//! Relaying: our legs at supernodes and members, and the legs of those that we relay for, as either.
 //!
-//! A supernode forwards by the clear header alone. It never opens, copies to several, or answers.
+//! A relay forwards by the clear header alone, between legs that it gave. It never opens, copies to several, or answers.
 
 use std::collections::{BTreeMap, HashMap};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use super::buf::{Target, Transmits};
+use super::limit::Bucket;
 use super::port::{LegId, Path};
 use super::replay::Window;
 use super::stats::DropReason;
 use crate::keys::OverlayId;
+use crate::time::Time;
 use crate::wire::relay::{HEADER_LEN, Header, LegKey, RelayId, is_genuine};
 
-/// Our leg at a supernode.
+/// The least that may be relayed at once: one run as the kernel joins them.
+const SHARE_BURST_MIN: u32 = 64 * 1024;
+/// Of what may be relayed in a second, this part may be relayed at once.
+const SHARE_BURST: u32 = 10;
+
+/// Our leg at a relay.
 struct Leg {
-    supernode: SocketAddr,
+    at: SocketAddr,
     /// Where it was before it moved: what was sent then may still arrive.
     before: Option<SocketAddr>,
+    /// The address of ours that the relay speaks to.
+    source: Option<IpAddr>,
     key: LegKey,
     counter: u64,
     window: Window,
@@ -34,23 +43,21 @@ pub struct LegTally {
     pub bytes: u64,
 }
 
-/// Our legs at all supernodes; a few.
+/// Our legs at all relays; a few.
 #[derive(Default)]
 pub(super) struct Legs(BTreeMap<LegId, Leg>);
 
 impl Legs {
     /// A new leg, or the same leg with a new key.
-    pub(super) fn set(&mut self, id: LegId, supernode: SocketAddr, key: LegKey) {
-        self.0.insert(
-            id,
-            Leg { supernode, before: None, key, counter: 0, window: Window::default(), tally: LegTally::default() },
-        );
+    pub(super) fn set(&mut self, id: LegId, at: SocketAddr, key: LegKey) {
+        let (window, tally) = (Window::default(), LegTally::default());
+        self.0.insert(id, Leg { at, before: None, source: None, key, counter: 0, window, tally });
     }
 
     /// The leg goes on by another transport of its supernode's.
-    pub(super) fn rebind(&mut self, id: LegId, supernode: SocketAddr) {
+    pub(super) fn rebind(&mut self, id: LegId, at: SocketAddr) {
         if let Some(leg) = self.0.get_mut(&id) {
-            leg.before = Some(std::mem::replace(&mut leg.supernode, supernode));
+            leg.before = Some(std::mem::replace(&mut leg.at, at));
         }
     }
 
@@ -68,8 +75,20 @@ impl Legs {
     pub(super) fn address(&self, path: Path) -> Option<SocketAddr> {
         match path {
             Path::Direct(to) => Some(to),
-            Path::Relayed(leg, _) => self.0.get(&leg).map(|leg| leg.supernode),
+            Path::Relayed(leg, _) => self.0.get(&leg).map(|leg| leg.at),
         }
+    }
+
+    /// The address of ours that packets on `path` leave from, if not the system's choice.
+    pub(super) fn source(&self, path: Path) -> Option<IpAddr> {
+        match path {
+            Path::Direct(_) => None,
+            Path::Relayed(leg, _) => self.0.get(&leg)?.source,
+        }
+    }
+
+    pub(super) fn forget_sources(&mut self) {
+        self.0.values_mut().for_each(|leg| leg.source = None);
     }
 
     /// Writes the relay header of `path` in front of the inner packet.
@@ -81,16 +100,22 @@ impl Legs {
         Header { down: false, relay, counter }.write(leg.key, packet);
     }
 
-    /// Which path a RELAY packet from a supernode came by.
-    pub(super) fn unwrap(&mut self, from: SocketAddr, header: Header, packet: &[u8]) -> Result<Path, DropReason> {
+    /// Which path a RELAY packet from a relay came by.
+    pub(super) fn unwrap(
+        &mut self,
+        (from, to): (SocketAddr, Option<IpAddr>),
+        header: Header,
+        packet: &[u8],
+    ) -> Result<Path, DropReason> {
         let mut reason = DropReason::RelayUnknownSender;
-        let is_from = |leg: &Leg| leg.supernode == from || leg.before == Some(from);
+        let is_from = |leg: &Leg| leg.at == from || leg.before == Some(from);
         for (id, leg) in self.0.iter_mut().filter(|(_, leg)| is_from(leg)) {
             if !is_genuine(leg.key, packet) {
                 reason = DropReason::RelayBadTag;
                 continue;
             }
             leg.window.accept(header.counter).map_err(|_| DropReason::RelayReplayed)?;
+            leg.source = to;
             let LegTally { sent, received, bytes } = leg.tally;
             let sent = sent.max(header.counter.saturating_add(1));
             leg.tally = LegTally { sent, received: received + 1, bytes: bytes + packet.len() as u64 };
@@ -100,34 +125,43 @@ impl Legs {
     }
 }
 
-/// A member's leg at this supernode.
+/// A member's leg at this node.
 pub(super) struct Channel {
     overlay: OverlayId,
     addr: SocketAddr,
     /// Where it was before it moved: what was sent then may still arrive.
     before: Option<SocketAddr>,
+    /// The address of ours that it spoke to last.
+    source: Option<IpAddr>,
     key: LegKey,
     counter: u64,
     window: Window,
 }
 
-/// The legs of all members of this supernode.
+/// The legs of all members that this node relays for.
 pub(super) struct Channels {
     by_id: HashMap<RelayId, Channel, ahash::RandomState>,
     by_addr: HashMap<(SocketAddr, OverlayId), RelayId, ahash::RandomState>,
+    share: Option<Bucket>,
 }
 
 impl Channels {
     pub(super) fn new(seed: [u64; 4]) -> Self {
         let hasher = ahash::RandomState::with_seeds(seed[0], seed[1], seed[2], seed[3]);
-        Self { by_id: HashMap::with_hasher(hasher.clone()), by_addr: HashMap::with_hasher(hasher) }
+        Self { by_id: HashMap::with_hasher(hasher.clone()), by_addr: HashMap::with_hasher(hasher), share: None }
     }
 
-    /// A member registered.
+    /// No more than this is passed on.
+    pub(super) fn share(&mut self, bytes_per_s: u32) {
+        self.share = Some(Bucket::new(bytes_per_s, (bytes_per_s / SHARE_BURST).max(SHARE_BURST_MIN)));
+    }
+
+    /// A member has a leg here.
     pub(super) fn set(&mut self, id: RelayId, overlay: OverlayId, addr: SocketAddr, key: LegKey) {
         self.drop(id);
         self.by_addr.insert((addr, overlay), id);
-        self.by_id.insert(id, Channel { overlay, addr, before: None, key, counter: 0, window: Window::default() });
+        let window = Window::default();
+        self.by_id.insert(id, Channel { overlay, addr, before: None, source: None, key, counter: 0, window });
     }
 
     /// Another address of a member was validated. What it has sent from the one before still counts.
@@ -159,8 +193,8 @@ impl Channels {
     /// Forwards one RELAY packet that came up from a member.
     pub(super) fn forward(
         &mut self,
-        from: SocketAddr,
-        header: Header,
+        now: Time,
+        ((from, to), header): ((SocketAddr, Option<IpAddr>), Header),
         packet: &[u8],
         out: &mut Transmits,
     ) -> Result<(), DropReason> {
@@ -171,13 +205,18 @@ impl Channels {
             return Err(DropReason::RelayBadTag);
         }
         sender.window.accept(header.counter).map_err(|_| DropReason::RelayReplayed)?;
+        sender.source = to;
         let receiver = self.by_id.get_mut(&header.relay).ok_or(DropReason::RelayUnknownReceiver)?;
+        let len = u32::try_from(packet.len()).unwrap_or(u32::MAX);
+        if self.share.as_mut().is_some_and(|share| !share.take_many(now, len)) {
+            return Err(DropReason::RelayShare);
+        }
         let counter = receiver.counter;
         receiver.counter += 1;
         let copy = &mut out.reserve(packet.len())[..packet.len()];
         copy[HEADER_LEN..].copy_from_slice(&packet[HEADER_LEN..]);
         Header { down: true, relay: sender_id, counter }.write(receiver.key, copy);
-        out.commit(packet.len(), Target { to: receiver.addr, hops: None });
+        out.commit(packet.len(), Target { to: receiver.addr, hops: None, from: receiver.source });
         Ok(())
     }
 }
@@ -206,11 +245,11 @@ mod tests {
         assert_eq!(legs.address(path), Some(at(2)));
         for (counter, from) in [(0, 1), (1, 2), (5, 2), (2, 1)] {
             let (header, packet) = packet(true, 9, counter, key);
-            assert_eq!(legs.unwrap(at(from), header, &packet), Ok(path));
-            assert_eq!(legs.unwrap(at(2), header, &packet), Err(DropReason::RelayReplayed));
+            assert_eq!(legs.unwrap((at(from), None), header, &packet), Ok(path));
+            assert_eq!(legs.unwrap((at(2), None), header, &packet), Err(DropReason::RelayReplayed));
         }
         let (header, packet) = packet(true, 9, 7, key);
-        assert_eq!(legs.unwrap(at(3), header, &packet), Err(DropReason::RelayUnknownSender));
+        assert_eq!(legs.unwrap((at(3), None), header, &packet), Err(DropReason::RelayUnknownSender));
         assert_eq!(legs.tally(LegId(1)), Some(LegTally { sent: 6, received: 4, bytes: 4 * packet.len() as u64 }));
     }
 
@@ -223,7 +262,7 @@ mod tests {
         channels.rebind(RelayId(1), at(11));
         let mut up = |channels: &mut Channels, from, sender: usize, to, counter| {
             let (header, packet) = packet(false, to, counter, keys[sender]);
-            channels.forward(at(from), header, &packet, &mut out).map(|()| {
+            channels.forward(Time::START, ((at(from), None), header), &packet, &mut out).map(|()| {
                 let (_, target) = out.get(out.len() - 1).expect("a packet");
                 target.to
             })

@@ -100,6 +100,10 @@ drop_reasons! {
     RelayReplayed = "relay_replayed",
     /// No leg of this overlay has that relay id.
     RelayUnknownReceiver = "relay_unknown_receiver",
+    /// More than this node passes on for others.
+    RelayShare = "relay_share",
+    /// A member wants to be carried, and may not be, or asks too often.
+    RelayRefused = "relay_refused",
     /// More than the leg's share waits for the receiver.
     RelayQueueFull = "relay_queue_full",
 

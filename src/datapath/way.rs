@@ -40,6 +40,11 @@ impl Datapath {
     pub(super) fn way(&mut self, now: Time, id: PortId, path: Path, hops: Option<u8>) -> Option<Way<'_>> {
         let port = self.ports.get_mut(&id)?;
         let to = self.legs.address(path)?;
+        let from = match path {
+            Path::Relayed(..) => self.legs.source(path),
+            Path::Direct(_) if port.path == Some(path) => port.source(path),
+            Path::Direct(_) => port.source(path).or_else(|| self.sources.noted(path)),
+        };
         let switch = &self.switches[port.overlay.0];
         Some(Way {
             epoch: Epoch::usable(&mut port.current, now)?,
@@ -48,7 +53,7 @@ impl Datapath {
             stats: &mut self.stats[port.overlay.0],
             fragment_id: &mut port.fragment_id,
             path,
-            target: Target { to, hops },
+            target: Target { to, hops, from },
             limit: frame_limit(path, to, port.mtu.unwrap_or(MTU_ASSUMED)).min(switch.frame_max()),
             clamp: switch.clamps_mss().then(|| frame_limit(path, to, port.mtu.unwrap_or(MTU_HOPED))),
         })

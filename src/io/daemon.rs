@@ -283,6 +283,7 @@ fn node_settings(settings: Settings, identity: Identity, local: SocketAddr, memo
         overlays: overlays.collect(),
         supernodes,
         serve: settings.serve,
+        relaying: settings.relaying,
         memory,
         birthday: settings.birthday,
         handshake: HandshakeKind::Noise,

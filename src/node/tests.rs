@@ -38,6 +38,7 @@ fn settings(number: u8, key: u8) -> Settings {
         overlays: if is_supernode { Vec::new() } else { vec![overlay] },
         supernodes: if is_supernode { Vec::new() } else { vec![supernode] },
         serve: is_supernode.then(ServeSettings::default),
+        relaying: crate::seam::RelaySettings::default(),
         memory: Memory::default(),
         birthday: true,
         handshake: HandshakeKind::Noise,
@@ -98,7 +99,7 @@ impl Wire {
             match todo.pop_front() {
                 Some(Todo::Datagram(to, from, bytes)) => {
                     let mut batch = Datagrams::default();
-                    batch.push(&bytes, Origin { from, stride: bytes.len() });
+                    batch.push(&bytes, Origin { from, to: None, stride: bytes.len() });
                     self.nodes[to].handle_datagrams(self.now, &mut batch);
                 }
                 Some(Todo::Link(to, event)) => self.nodes[to].handle_link(self.now, event),

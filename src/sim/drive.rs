@@ -195,9 +195,8 @@ impl World {
 
     fn transmit(&mut self, id: HostId, batch: &Transmits) {
         self.laws.on_batch(self.now, id, batch.len());
-        let serves = self.serves(id);
         for (bytes, target) in batch.iter() {
-            self.laws.on_transmit(self.now, id, serves, bytes);
+            self.laws.on_transmit(self.now, id, bytes);
             self.note(b'x', id, bytes);
             let sending = &mut self.hosts[id.0].sending;
             sending.datagrams += 1;
@@ -241,7 +240,7 @@ fn joined(datagrams: &[(SocketAddr, Vec<u8>)]) -> Datagrams {
             run += 1;
         }
         let bytes: Vec<u8> = rest[..run].iter().flat_map(|(_, bytes)| bytes).copied().collect();
-        batch.push(&bytes, Origin { from: *from, stride });
+        batch.push(&bytes, Origin { from: *from, to: None, stride });
         rest = &rest[run..];
     }
     batch

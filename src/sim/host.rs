@@ -9,8 +9,11 @@ use crate::control::reflect::Reflector;
 use crate::datapath::SwitchSettings;
 use crate::datapath::offload::{TapOffload, Virtio};
 use crate::keys::{Identity, OverlayKey, OverlaySecrets};
-use crate::node::{HandshakeKind, Memory, Node, OverlaySettings, ServeSettings, Settings, SupernodeSettings};
+use crate::node::{
+    HandshakeKind, Memory, Node, OverlaySettings, RelaySettings, ServeSettings, Settings, SupernodeSettings,
+};
 use crate::time::Time;
+use crate::wire::carry::RelayFor;
 
 /// The UDP port every node takes unless told otherwise.
 pub const PORT: u16 = 7777;
@@ -28,6 +31,8 @@ pub struct HostSpec {
     pub supernodes: Vec<SupernodeSettings>,
     /// Set if it is a supernode.
     pub serve: Option<ServeSettings>,
+    /// What it does for others.
+    pub relaying: RelaySettings,
     /// Of its underlay socket.
     pub port: u16,
     /// Whether it has IPv6 beside IPv4.
@@ -46,6 +51,7 @@ impl HostSpec {
             overlays: Vec::new(),
             supernodes: Vec::new(),
             serve: None,
+            relaying: RelaySettings::default(),
             port: PORT,
             ipv6: false,
             birthday: true,
@@ -77,6 +83,27 @@ impl HostSpec {
     #[must_use]
     pub fn telling(mut self, other: SupernodeSettings) -> Self {
         self.serve.get_or_insert_default().peers.push(other);
+        self
+    }
+
+    /// Relaying for these members.
+    #[must_use]
+    pub const fn relaying(mut self, carries: RelayFor) -> Self {
+        self.relaying.carries = carries;
+        self
+    }
+
+    /// Passing on so many bytes per second at most.
+    #[must_use]
+    pub const fn sharing(mut self, bytes_per_s: u32) -> Self {
+        self.relaying.share = Some(bytes_per_s);
+        self
+    }
+
+    /// At a site of this name.
+    #[must_use]
+    pub fn at_site(mut self, name: &str) -> Self {
+        name.clone_into(&mut self.relaying.site);
         self
     }
 
@@ -205,6 +232,7 @@ impl Host {
             overlays: self.spec.overlays.iter().map(overlay).collect(),
             supernodes: self.spec.supernodes.clone(),
             serve: self.spec.serve.clone(),
+            relaying: self.spec.relaying.clone(),
             memory: self.memory.clone(),
             birthday: self.spec.birthday,
             handshake,

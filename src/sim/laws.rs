@@ -85,10 +85,12 @@ impl Laws {
         Some(number)
     }
 
-    /// `host` sends a datagram. `relays` tells whether it may be somebody else's, passed on.
-    pub fn on_transmit(&mut self, now: Time, host: HostId, relays: bool, datagram: &[u8]) {
+    /// `host` sends a datagram.
+    pub fn on_transmit(&mut self, now: Time, host: HostId, datagram: &[u8]) {
         let relayed = datagram.first().copied().and_then(Kind::of) == Some(Kind::Relay);
-        let relay = if relayed && relays { number(datagram, 4) } else { None };
+        // Towards an end it is somebody else's, passed on.
+        let is_passed_on = relayed && datagram.get(1).is_some_and(|flags| flags & 1 == 1);
+        let relay = if is_passed_on { number(datagram, 4) } else { None };
         let packet = if relayed { datagram.get(RELAY_HEADER..).unwrap_or_default() } else { datagram };
         match packet.first().copied().and_then(Kind::of) {
             Some(Kind::Init | Kind::Resp) if relay.is_none() => return self.on_drawn(host, number(packet, 4)),
@@ -105,7 +107,7 @@ impl Laws {
             return;
         }
         let counter = u64::from(high) << 32 | u64::from(low);
-        let fresh = self.sealed.entry((host, index, relay)).or_default().take(counter, digest(packet), relays);
+        let fresh = self.sealed.entry((host, index, relay)).or_default().take(counter, digest(packet), is_passed_on);
         if !fresh {
             self.broken(now, &format!("{host:?} uses counter {counter} of receiver index {index:#x} twice"));
         }
@@ -135,12 +137,12 @@ impl Laws {
 impl Sealed {
     /// Whether `counter` is new, or carries the very bytes it carried before. A relay may pass on
     /// packets that the network reordered, so that those too old to compare are let go.
-    fn take(&mut self, counter: u64, digest: u64, relays: bool) -> bool {
+    fn take(&mut self, counter: u64, digest: u64, is_passed_on: bool) -> bool {
         let first = self.recent.is_empty();
         if let Some((_, before)) = self.recent.iter().find(|(known, _)| *known == counter) {
             return *before == digest;
         }
-        let fresh = first || counter > self.newest || relays;
+        let fresh = first || counter > self.newest || is_passed_on;
         self.newest = self.newest.max(counter);
         self.recent.push_back((counter, digest));
         if self.recent.len() > COMPARED {
@@ -168,7 +170,7 @@ mod tests {
 
     fn broken(packets: &[Vec<u8>]) -> usize {
         let mut laws = Laws::default();
-        packets.iter().for_each(|packet| laws.on_transmit(Time::START, HostId(0), false, packet));
+        packets.iter().for_each(|packet| laws.on_transmit(Time::START, HostId(0), packet));
         laws.violations().len()
     }
 
@@ -183,10 +185,10 @@ mod tests {
     fn an_index_that_two_hosts_drew_tells_nothing() {
         let mut laws = Laws::default();
         for host in [1, 2] {
-            laws.on_transmit(Time::START, HostId(host), false, &[&[1, 1, 1, 0], &7_u32.to_be_bytes()[..]].concat());
+            laws.on_transmit(Time::START, HostId(host), &[&[1, 1, 1, 0], &7_u32.to_be_bytes()[..]].concat());
         }
         for byte in [7, 8] {
-            laws.on_transmit(Time::START, HostId(0), false, &data(7, 0, byte));
+            laws.on_transmit(Time::START, HostId(0), &data(7, 0, byte));
         }
         assert!(laws.violations().is_empty());
     }

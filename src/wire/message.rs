@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 
+use super::carry::RelayFor;
 use super::certificate::CERTIFICATE_MAX;
 use super::codec::{DecodeError, Reader, Writer};
 use super::relay::{LegKey, RelayId};
@@ -348,18 +349,17 @@ pub struct Directory {
     pub name: String,
     /// Its own addresses, at most [`DIRECTORY_CANDIDATES_MAX`].
     pub candidates: Vec<Candidate>,
+    /// For whom it relays.
+    pub relays: RelayFor,
+    /// Where it is, if it says; at most [`NAME_MAX`] bytes.
+    pub site: String,
 }
 
 impl Directory {
     /// Reads the plain form.
     pub fn parse(bytes: &[u8]) -> Result<Self, DecodeError> {
         let mut r = Reader::new(bytes);
-        let len = usize::from(r.u8()?);
-        if len > NAME_MAX {
-            return Err(DecodeError::Range);
-        }
-        let name = std::str::from_utf8(r.bytes(len)?).map_err(|_| DecodeError::Range)?;
-        let name = name.chars().filter(|c| !c.is_control()).collect();
+        let name = parse_name(&mut r)?;
         let count = usize::from(r.u8()?);
         if count > DIRECTORY_CANDIDATES_MAX {
             return Err(DecodeError::Range);
@@ -368,18 +368,35 @@ impl Directory {
         for _ in 0..count {
             candidates.extend(Candidate::read(&mut r)?);
         }
-        Ok(Self { name, candidates })
+        if r.rest().is_empty() {
+            return Ok(Self { name, candidates, relays: RelayFor::Nobody, site: String::new() });
+        }
+        Ok(Self { name, candidates, relays: RelayFor::of(r.u8()?), site: parse_name(&mut r)? })
     }
 
     /// The plain form.
     pub fn bytes(&self) -> Vec<u8> {
-        let end = (0..=self.name.len().min(NAME_MAX)).rev().find(|end| self.name.is_char_boundary(*end)).unwrap_or(0);
-        let name = &self.name.as_bytes()[..end];
         let list = &self.candidates[..self.candidates.len().min(DIRECTORY_CANDIDATES_MAX)];
-        let len = |len: usize| u8::try_from(len).expect("cut to limits below 256 above");
-        let head = Writer::new().u8(len(name.len())).bytes(name).u8(len(list.len()));
-        list.iter().fold(head, |w, candidate| candidate.write(w)).finish()
+        let count = u8::try_from(list.len()).expect("cut to the limit above");
+        let head = write_name(Writer::new(), &self.name).u8(count);
+        let entries = list.iter().fold(head, |w, candidate| candidate.write(w));
+        write_name(entries.u8(self.relays.byte()), &self.site).finish()
     }
+}
+
+/// A length and so many bytes of UTF-8; what would move a cursor is left out.
+fn parse_name(r: &mut Reader<'_>) -> Result<String, DecodeError> {
+    let len = usize::from(r.u8()?);
+    if len > NAME_MAX {
+        return Err(DecodeError::Range);
+    }
+    let name = std::str::from_utf8(r.bytes(len)?).map_err(|_| DecodeError::Range)?;
+    Ok(name.chars().filter(|c| !c.is_control()).collect())
+}
+
+fn write_name(w: Writer, name: &str) -> Writer {
+    let end = (0..=name.len().min(NAME_MAX)).rev().find(|end| name.is_char_boundary(*end)).unwrap_or(0);
+    w.u8(u8::try_from(end).expect("a name has at most 63 bytes")).bytes(&name.as_bytes()[..end])
 }
 
 #[cfg(test)]

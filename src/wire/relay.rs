@@ -1,4 +1,4 @@
-//! RELAY packets: a packet through a supernode that cannot open it (protocol.md section 6).
+//! RELAY packets: a packet through a supernode, or a member, that cannot open it (protocol.md section 6).
 
 use std::hash::Hasher;
 
@@ -13,11 +13,11 @@ pub const HEADER_LEN: usize = 24;
 /// The bytes that the tag covers.
 const TAGGED_LEN: usize = 16;
 
-/// A member at a supernode, as the supernode numbers them.
+/// A member at a relay, as the relay numbers them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RelayId(pub u32);
 
-/// The secret of one leg, known to the member and the supernode.
+/// The secret of one leg, known to the member and the relay.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct LegKey(pub [u8; 16]);
 
@@ -27,10 +27,10 @@ impl std::fmt::Debug for LegKey {
     }
 }
 
-/// `0x08 | flags 1 (bit 0: from the supernode) | length 2 | relay id 4 | counter 8 | tag 8`.
+/// `0x08 | flags 1 (bit 0: from the relay) | length 2 | relay id 4 | counter 8 | tag 8`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Header {
-    /// From the supernode to a member; otherwise from a member to the supernode.
+    /// From the relay to a member; otherwise from a member to the relay.
     pub down: bool,
     /// On the way up the receiver, on the way down the sender.
     pub relay: RelayId,

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 
+use super::carry::{Carry, Leg, Neighbours};
 use super::codec::{DecodeError, Reader, Writer};
 use super::observe::NatClass;
 
@@ -166,6 +167,12 @@ pub enum Message {
         /// How many bytes of UDP payload it had.
         size: u16,
     },
+    /// "These I reach directly."
+    Neighbours(Neighbours),
+    /// "Carry what I send to this member."
+    Carry(Carry),
+    /// "Here is your leg", or "no".
+    Leg(Leg),
 }
 
 impl Message {
@@ -207,6 +214,9 @@ impl Message {
                 let door = Door { step: i8::from_be_bytes([stride]), at: reader.addr()? };
                 Self::Search { step, door: Some(door).filter(|door| door.at.port() != 0) }
             }
+            0x10 => Self::Neighbours(Neighbours::parse(&mut reader)?),
+            0x11 => Self::Carry(Carry::parse(&mut reader)?),
+            0x12 => Self::Leg(Leg::parse(&mut reader)?),
             _ => return Err(DecodeError::Range),
         };
         reader.end()?;
@@ -273,14 +283,20 @@ impl Message {
             Self::Confirm => Writer::new().u8(0x05).finish(),
             Self::MtuProbe { token } => Writer::new().u8(0x06).u64(*token).reserved(MTU_PADDING).finish(),
             Self::MtuAnswer { token, size } => Writer::new().u8(0x07).u64(*token).u16(*size).finish(),
+            Self::Neighbours(neighbours) => neighbours.write(Writer::new().u8(0x10)).finish(),
+            Self::Carry(carry) => carry.write(Writer::new().u8(0x11)).finish(),
+            Self::Leg(leg) => leg.write(Writer::new().u8(0x12)).finish(),
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::carry::{Grant, Neighbour};
     use super::super::observe::{Filtering, Mapping, Ports};
+    use super::super::relay::{LegKey, RelayId};
     use super::*;
+    use crate::keys::NodeId;
     use proptest::prelude::*;
 
     fn all() -> Vec<Message> {
@@ -304,12 +320,22 @@ mod tests {
                     ports: Ports::Counting(-2),
                 }),
             },
+            Message::Neighbours(Neighbours {
+                wants_answer: true,
+                list: vec![Neighbour { node: NodeId([4; 32]), rtt_us: 20_000 }],
+            }),
+            Message::Carry(Carry { node: NodeId([4; 32]), wanted: false }),
+            Message::Leg(Leg { node: NodeId([4; 32]), grant: None }),
+            Message::Leg(Leg {
+                node: NodeId([4; 32]),
+                grant: Some(Grant { own: RelayId(7), key: LegKey([8; 16]), peer: RelayId(9) }),
+            }),
             Message::Close,
             Message::Confirm,
-            Message::MtuAnswer { token: 6, size: 1472 },
-            Message::MtuProbe { token: 6 },
             Message::Search { step: SearchStep::Begin, door: Some(Door { at: v4, step: -1 }) },
             Message::Search { step: SearchStep::Later, door: None },
+            Message::MtuAnswer { token: 6, size: 1472 },
+            Message::MtuProbe { token: 6 },
         ]
     }
 

@@ -16,6 +16,7 @@ fn member(number: u8, key: u8, discovery: bool) -> Control {
         overlays: vec![OverlaySettings { name: "lab".into(), secrets, switch: SwitchSettings::default() }],
         supernodes: Vec::new(),
         serve: None,
+        relaying: crate::seam::RelaySettings::default(),
         memory: Memory::default(),
         birthday: false,
         handshake: HandshakeKind::Noise,

@@ -19,6 +19,7 @@ fn registered() -> Control {
         overlays: vec![OverlaySettings { name: "lab".into(), secrets: secrets(), switch }],
         supernodes: vec![supernode(1), supernode(2)],
         serve: None,
+        relaying: crate::seam::RelaySettings::default(),
         memory: Memory::default(),
         birthday: true,
         discovery: false,
@@ -111,8 +112,8 @@ fn a_link_that_moves_goes_on_with_its_leg_and_its_members() {
     let (asked, commands) = move_to_stream(&mut control, LegKey([2; 16]));
     assert!(matches!(asked, Some(Message::Register { continues: Some(RelayId(1)), .. })), "{asked:?}");
     let moved = commands.iter().find_map(|command| {
-        let crate::datapath::Command::MoveLeg { leg, supernode } = command else { return None };
-        Some((*leg, *supernode))
+        let crate::datapath::Command::MoveLeg { leg, relay } = command else { return None };
+        Some((*leg, *relay))
     });
     assert_eq!(moved, leg.map(|leg| (leg, crate::seam::stream::address(4))));
     assert_eq!((control.homes[0].leg(OverlayIndex(0)), control.homes[0].registrations.len()), (leg, members));

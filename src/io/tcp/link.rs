@@ -105,7 +105,7 @@ fn take_frames(bytes: &mut BytesMut, from: SocketAddr) -> Result<Frames, NoFrame
         let Some(frame) = bytes.get(LENGTH_LEN..LENGTH_LEN + len) else { break };
         match Frame::parse(frame).map_err(|_| NoFrame)? {
             Frame::Control(message) => found.messages.push(message.to_vec()),
-            Frame::Packet(packet) => found.packets.push(packet, Origin { from, stride: packet.len() }),
+            Frame::Packet(packet) => found.packets.push(packet, Origin { from, to: None, stride: packet.len() }),
         }
         found.count += 1;
         bytes.advance(LENGTH_LEN + len);

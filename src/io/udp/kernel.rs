@@ -18,8 +18,8 @@ pub(super) const RECEIVE_MESSAGES: usize = 16;
 /// The longest GRO buffer there is.
 pub(super) const RECEIVE_ROOM: usize = 65536;
 
-/// A segment size and a hop limit.
-const SEND_NOTES: usize = 48;
+/// A segment size (24), a hop limit (24) and a source address (40).
+const SEND_NOTES: usize = 88;
 /// Destination address (40), traffic class or TOS (24), segment size (24), and one to spare.
 const RECEIVE_NOTES: usize = 128;
 
@@ -127,6 +127,8 @@ pub(super) struct Outgoing<'a> {
     pub(super) to: SocketAddr,
     /// A hop limit other than the socket's.
     pub(super) hops: Option<u8>,
+    /// The address of this host that it leaves from, IPv4 never as `::ffff:`.
+    pub(super) from: Option<IpAddr>,
 }
 
 impl Outgoing<'_> {
@@ -142,6 +144,19 @@ impl Outgoing<'_> {
             let (level, kind) =
                 if is_v4 { (libc::SOL_IP, libc::IP_TTL) } else { (libc::SOL_IPV6, libc::IPV6_HOPLIMIT) };
             notes.push(level, kind, &i32::from(hops).to_ne_bytes());
+        }
+        // Any interface; before or behind it the address.
+        match self.from {
+            Some(IpAddr::V4(ip)) => {
+                let [a, b, c, d] = ip.octets();
+                notes.push(libc::SOL_IP, libc::IP_PKTINFO, &[0, 0, 0, 0, a, b, c, d, 0, 0, 0, 0]);
+            }
+            Some(IpAddr::V6(ip)) => {
+                let mut info = [0; 20];
+                info[..16].copy_from_slice(&ip.octets());
+                notes.push(libc::SOL_IPV6, libc::IPV6_PKTINFO, &info);
+            }
+            None => {}
         }
         notes
     }

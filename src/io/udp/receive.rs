@@ -90,7 +90,11 @@ impl Underlay {
                 }
             }
             if ours {
-                into.place(start, buffer.len, Origin { from: canonical(from), stride });
+                into.place(
+                    start,
+                    buffer.len,
+                    Origin { from: canonical(from), to: buffer.to().map(|ip| ip.to_canonical()), stride },
+                );
             }
         }
         into.close();

@@ -164,7 +164,13 @@ impl Underlay {
 
     fn outgoing<'a>(&self, batch: &'a Transmits, run: &Run) -> Outgoing<'a> {
         let bytes = batch.span(run.first..run.first + run.pieces);
-        Outgoing { bytes, size: run.size, to: self.kernel_form(run.target.to), hops: run.target.hops }
+        Outgoing {
+            bytes,
+            size: run.size,
+            to: self.kernel_form(run.target.to),
+            hops: run.target.hops,
+            from: run.target.from,
+        }
     }
 }
 

@@ -11,6 +11,7 @@ use crate::sim::underlay::{HostId, SiteSpec};
 use crate::sim::world::World;
 use crate::sim::{Conditions, oracle::Way};
 use crate::time::Time;
+use crate::wire::carry::RelayFor;
 
 /// How often each talk is repeated, and how long apart.
 const REPEATS: u32 = 4;
@@ -87,6 +88,9 @@ impl<'a> Play<'a> {
         spec = spec.at(self.world.as_supernode(self.supernodes[0]));
         if plan.two_supernodes && self.supernodes.len() > 1 {
             spec = spec.at(self.world.as_supernode(self.supernodes[1]));
+        }
+        if number % 2 == 1 {
+            spec = spec.relaying(RelayFor::Everyone);
         }
         let host = self.world.host(spec);
         self.members.push(host);

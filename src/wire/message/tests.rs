@@ -87,11 +87,21 @@ fn later_types_are_skipped_and_later_fields_ignored() {
 fn a_directory_entry_survives_its_bytes_and_is_cut_to_its_limits() {
     let addr = "10.0.0.1:7777".parse().expect("address");
     let candidate = Candidate { kind: CandidateKind::Host, addr };
-    let entry = Directory { name: "nöde".repeat(30), candidates: vec![candidate; 20] };
+    let (name, site) = ("nöde".repeat(30), "sité".repeat(30));
+    let entry = Directory { name, candidates: vec![candidate; 20], relays: RelayFor::Everyone, site };
     let read = Directory::parse(&entry.bytes()).expect("own bytes");
     assert!(entry.name.starts_with(&read.name) && read.name.len() >= NAME_MAX - 3);
-    assert_eq!(read.candidates.len(), DIRECTORY_CANDIDATES_MAX);
+    assert!(entry.site.starts_with(&read.site) && read.site.len() >= NAME_MAX - 3);
+    assert_eq!((read.candidates.len(), read.relays), (DIRECTORY_CANDIDATES_MAX, RelayFor::Everyone));
     assert!(entry.bytes().len() + 28 <= DIRECTORY_MAX);
+}
+
+#[test]
+fn an_entry_of_a_version_without_relays_is_of_a_member_that_relays_for_nobody() {
+    let entry = Directory { name: "old".into(), relays: RelayFor::Everyone, ..Directory::default() };
+    let older = [&[3], b"old".as_slice(), &[0]].concat();
+    assert_eq!(entry.bytes()[..older.len()], older);
+    assert_eq!(Directory::parse(&older), Ok(Directory { relays: RelayFor::Nobody, ..entry }));
 }
 
 proptest! {

@@ -1,0 +1,201 @@
+//! Relaying for others, as a member: who may have it, who has a leg here, and for how long.
+//!
+//! Two members that cannot reach each other ask a third one that reaches both; it gives each a leg, as a supernode
+//! does, and forwards between the legs without a key. What it gave ends by itself when nobody asks for it any more.
+//! The asking side is [`carriers`](super::carriers).
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use rand_chacha::rand_core::RngCore;
+
+use super::effects::Effects;
+use super::timers::Timer;
+use super::{Control, Peer};
+use crate::datapath::fdb::PortId;
+use crate::datapath::stats::DropReason;
+use crate::datapath::{Command, Path};
+use crate::seam::RelaySettings;
+use crate::time::Time;
+use crate::wire::carry::{Carry, Grant, Leg, RelayFor};
+use crate::wire::relay::{LegKey, RelayId};
+use crate::wire::session::Message;
+
+/// A leg that nobody asked for again ends after this: three askings and their answers' patience.
+pub(super) const LEASE: Duration = Duration::from_secs(80);
+/// Members with a leg here, at most: a site's worth, and each costs the state of one replay window.
+const CLIENTS_MAX: usize = 256;
+/// Pairs that are carried, each direction counted, at most.
+const PAIRS_MAX: usize = 4096;
+/// Askings of one member per second...
+pub(super) const ASK_RATE: u32 = 5;
+/// ...and at once: whoever loses its supernode asks for all its peers.
+pub(super) const ASK_BURST: u32 = 100;
+
+/// A member with a leg here.
+#[derive(Clone, Copy, Debug)]
+struct Client {
+    relay: RelayId,
+    key: LegKey,
+    /// By this address its session reaches it.
+    addr: SocketAddr,
+    /// A restarted member counts anew, so that it needs another key.
+    boot: u64,
+}
+
+/// What this node does for others.
+#[derive(Debug, Default)]
+pub(super) struct Carrying {
+    pub(super) settings: RelaySettings,
+    clients: BTreeMap<PortId, Client>,
+    /// Who asked for the way to whom, and until when that holds.
+    pairs: BTreeMap<(PortId, PortId), Time>,
+}
+
+impl Carrying {
+    /// With nobody carried.
+    pub(super) fn new(settings: RelaySettings, fx: &mut Effects) -> Self {
+        if let Some(bytes_per_s) = settings.share {
+            fx.commands.push_back(Command::SetShare { bytes_per_s });
+        }
+        Self { settings, ..Self::default() }
+    }
+
+    fn has_room(&self, ends: [PortId; 2]) -> bool {
+        let new = ends.iter().filter(|end| !self.clients.contains_key(end)).count();
+        self.clients.len() + new <= CLIENTS_MAX
+            && (self.pairs.len() < PAIRS_MAX || self.pairs.contains_key(&(ends[0], ends[1])))
+    }
+
+    /// The leg of a member: a new one if its address or boot is new. `true` if it is.
+    fn open(&mut self, fx: &mut Effects, peer: &Peer, overlay: crate::keys::OverlayId, addr: SocketAddr) -> bool {
+        let boot = peer.session.map(|session| session.boot).unwrap_or_default();
+        let old = self.clients.get(&peer.port);
+        if old.is_some_and(|client| client.addr == addr && client.boot == boot) {
+            return false;
+        }
+        if let Some(old) = old {
+            fx.commands.push_back(Command::DropChannel { relay: old.relay });
+        }
+        let mut key = LegKey([0; 16]);
+        fx.rng.fill_bytes(&mut key.0);
+        let relay = loop {
+            let relay = RelayId(fx.rng.next_u32());
+            if !self.clients.values().any(|client| client.relay == relay) {
+                break relay;
+            }
+        };
+        fx.commands.push_back(Command::SetChannel { relay, overlay, addr, key });
+        self.clients.insert(peer.port, Client { relay, key, addr, boot });
+        true
+    }
+
+    /// Tells both ends of a pair of their legs.
+    fn tell(&self, fx: &mut Effects, peers: &BTreeMap<PortId, Peer>, (a, b): (PortId, PortId)) {
+        for (to, other) in [(a, b), (b, a)] {
+            let (Some(own), Some(far)) = (self.clients.get(&to), self.clients.get(&other)) else { continue };
+            let Some(node) = peers.get(&other).map(|peer| peer.id) else { continue };
+            let grant = Some(Grant { own: own.relay, key: own.key, peer: far.relay });
+            fx.send(to, Path::Direct(own.addr), &Message::Leg(Leg { node, grant }));
+        }
+    }
+
+    /// Legs that are in no pair end.
+    fn sweep(&mut self, fx: &mut Effects) {
+        let used = self.pairs.keys().flat_map(|(a, b)| [*a, *b]).collect::<BTreeSet<_>>();
+        self.clients.retain(|port, client| {
+            let is_used = used.contains(port);
+            if !is_used {
+                fx.commands.push_back(Command::DropChannel { relay: client.relay });
+            }
+            is_used
+        });
+    }
+
+    /// Nobody has a leg here any more: what was counted on them may be counted again.
+    pub(super) fn forget_all(&mut self, fx: &mut Effects) {
+        self.pairs.clear();
+        self.sweep(fx);
+    }
+
+    /// A member is gone for good.
+    pub(super) fn forget(&mut self, fx: &mut Effects, port: PortId) {
+        self.pairs.retain(|(a, b), _| *a != port && *b != port);
+        self.sweep(fx);
+    }
+}
+
+impl Control {
+    /// CARRY: a member wants its packets carried to another one, or no more.
+    pub(super) fn on_carry(&mut self, from: PortId, path: Path, carry: Carry) {
+        let Some(asker) = self.peers.get_mut(&from) else { return };
+        let other = self.by_id.get(&(asker.overlay, carry.node)).copied().filter(|other| *other != from);
+        if !asker.asks.take(self.fx.now) {
+            return self.fx.dropped(DropReason::RelayRefused);
+        }
+        match other {
+            Some(other) if !carry.wanted => {
+                self.carrying.pairs.remove(&(from, other));
+                self.carrying.sweep(&mut self.fx);
+            }
+            Some(other) if self.may_carry([from, other], path) => self.grant((from, path), other),
+            Some(_) | None if carry.wanted => {
+                self.fx.dropped(DropReason::RelayRefused);
+                self.fx.send(from, path, &Message::Leg(Leg { node: carry.node, grant: None }));
+            }
+            Some(_) | None => {}
+        }
+    }
+
+    /// A supernode has legs of its own for whoever registers there, so that it gives none as a member.
+    fn may_carry(&self, ends: [PortId; 2], asked_by: Path) -> bool {
+        let is_willing = match self.carrying.settings.carries {
+            RelayFor::Nobody => false,
+            RelayFor::Site => ends.iter().any(|end| self.peers.get(end).is_some_and(|peer| self.is_of_our_site(peer))),
+            RelayFor::Everyone => true,
+        };
+        is_willing
+            && self.serving.is_none()
+            && asked_by.is_direct()
+            && self.peers.get(&ends[1]).is_some_and(|peer| peer.session.is_some() && peer.is_direct())
+            && self.carrying.has_room(ends)
+    }
+
+    /// Whether it says so, or supernodes see it and us at one address.
+    fn is_of_our_site(&self, peer: &Peer) -> bool {
+        let site = &self.carrying.settings.site;
+        let is_ours =
+            |seen: &SocketAddr| self.homes.iter().any(|home| home.seen.is_some_and(|own| own.ip() == seen.ip()));
+        (!site.is_empty() && peer.site == *site) || peer.seen.values().any(is_ours)
+    }
+
+    fn grant(&mut self, (from, path): (PortId, Path), other: PortId) {
+        let (Some(asker), Some(peer)) = (self.peers.get(&from), self.peers.get(&other)) else { return };
+        let (Path::Direct(here), Some(Path::Direct(there))) = (path, peer.paths.current()) else { return };
+        let overlay = self.overlays[asker.overlay.0].id();
+        let mut renewed = BTreeSet::new();
+        for (end, addr) in [(asker, here), (peer, there)] {
+            if self.carrying.open(&mut self.fx, end, overlay, addr) {
+                renewed.insert(end.port);
+            }
+        }
+        self.carrying.pairs.insert((from, other), self.fx.now + LEASE);
+        let is_touched = |(a, b): &&(PortId, PortId)| renewed.contains(a) || renewed.contains(b);
+        let touched = self.carrying.pairs.keys().filter(is_touched).copied().filter(|pair| *pair != (from, other));
+        for pair in touched.chain([(from, other)]) {
+            self.carrying.tell(&mut self.fx, &self.peers, pair);
+        }
+        self.fx.timers.set_earlier(Timer::Carrying, self.fx.now + LEASE);
+    }
+
+    /// [`Timer::Carrying`]: what nobody asked for again ends.
+    pub(super) fn on_carrying_timer(&mut self) {
+        let now = self.fx.now;
+        self.carrying.pairs.retain(|_, until| *until > now);
+        self.carrying.sweep(&mut self.fx);
+        if let Some(until) = self.carrying.pairs.values().min() {
+            self.fx.timers.set(Timer::Carrying, *until);
+        }
+    }
+}

@@ -1,0 +1,270 @@
+//! Members as relays: who carries for two that never reach each other, for how long, and for whom not.
+
+mod common;
+
+use std::time::Duration;
+
+use common::Lab;
+use longwire::control::report::{PathKind, Request, Response};
+use longwire::node::HandshakeKind;
+use longwire::sim::{Behaviour, Conditions, HostId, HostSpec, SiteSpec};
+use longwire::wire::carry::RelayFor;
+
+const STEP: Duration = Duration::from_millis(10);
+const SYMMETRIC: Option<Behaviour> = Some(Behaviour::symmetric());
+/// What a relayed pair may lose when its relay dies and there is another.
+const RELAY_GAP_MAX: f64 = 2.0;
+/// Frames flow, the first round of punching fails, neighbours are compared, a leg is measured.
+const FOUND_AFTER: Duration = Duration::from_secs(15);
+
+/// Two members that never reach each other, and a supernode this far away from everybody.
+fn far_supernode(seed: u64, delay_ms: u64) -> Lab {
+    let mut lab = Lab::empty(seed, 0, HandshakeKind::Noise);
+    let delay = Duration::from_millis(delay_ms);
+    let site =
+        lab.world.site(SiteSpec { conditions: Conditions { delay, ..Conditions::default() }, ..SiteSpec::default() });
+    let supernode = lab.world.host(HostSpec::new(site, "s0").serving());
+    lab.supernodes.push(supernode);
+    for _ in 0..2 {
+        let site = lab.site(SYMMETRIC);
+        lab.member(site);
+    }
+    lab
+}
+
+/// A third member with a public address, this far away from everybody.
+fn third(lab: &mut Lab, delay_ms: u64, shape: impl FnOnce(HostSpec) -> HostSpec) -> HostId {
+    let delay = Duration::from_millis(delay_ms);
+    let site =
+        lab.world.site(SiteSpec { conditions: Conditions { delay, ..Conditions::default() }, ..SiteSpec::default() });
+    let spec = shape(lab.spec(site).member(lab.overlay));
+    lab.add(spec)
+}
+
+fn relaying(spec: HostSpec) -> HostSpec {
+    spec.relaying(RelayFor::Everyone)
+}
+
+/// Who carries frames from `from` to `to`.
+fn carrier(lab: &mut Lab, from: usize, to: usize) -> String {
+    let peer = lab.world.peer(lab.hosts[from], lab.hosts[to], lab.overlay).expect("they have met");
+    match (peer.path.kind, peer.path.via) {
+        (PathKind::Relayed, Some(via)) => via,
+        (kind, via) => panic!("{kind:?} {via:?}\n{}", lab.tale()),
+    }
+}
+
+fn supernode(lab: &Lab) -> String {
+    lab.world.as_supernode(lab.supernodes[0]).address
+}
+
+/// One of a host's counters.
+fn count(lab: &mut Lab, host: HostId, counter: &str) -> u64 {
+    lab.world.status(host).expect("it runs").overlays[0].counters[counter]
+}
+
+/// A pair that the third member, near to both, carries for.
+fn carried(seed: u64) -> Lab {
+    let mut lab = far_supernode(seed, 50);
+    third(&mut lab, 2, relaying);
+    lab.settle();
+    lab.stream(0, 1, STEP * 5, FOUND_AFTER);
+    assert_eq!([carrier(&mut lab, 0, 1), carrier(&mut lab, 1, 0)], ["n2", "n2"], "{}", lab.tale());
+    lab
+}
+
+#[test]
+fn a_member_that_is_nearer_than_the_supernode_carries_and_opens_nothing() {
+    for seed in 1..4 {
+        let mut lab = carried(seed);
+        let third = lab.hosts[2];
+        let (relayed, out) = (count(&mut lab, third, "relayed"), count(&mut lab, third, "frames_out"));
+        let pings = lab.stream(0, 1, STEP, Duration::from_secs(5));
+        lab.run(1.0);
+        assert_eq!(lab.lost(&pings), &[] as &[f64], "{}", lab.tale());
+        assert!(count(&mut lab, third, "relayed") >= relayed + 1000, "500 pings and their answers");
+        assert_eq!(count(&mut lab, third, "frames_out"), out, "no frame of theirs comes out there");
+        lab.check();
+    }
+}
+
+#[test]
+fn a_member_that_is_farther_than_the_supernode_stands_by() {
+    let mut lab = far_supernode(4, 2);
+    third(&mut lab, 50, relaying);
+    lab.settle();
+    lab.stream(0, 1, STEP * 5, FOUND_AFTER);
+    assert_eq!(carrier(&mut lab, 0, 1), supernode(&lab), "{}", lab.tale());
+    lab.check();
+}
+
+#[test]
+fn when_the_relaying_member_dies_the_supernode_carries_within_two_seconds() {
+    for seed in 10..15 {
+        let mut lab = carried(seed);
+        lab.world.kill(lab.hosts[2]);
+        let pings = lab.stream(0, 1, STEP, Duration::from_secs(30));
+        lab.run(1.0);
+        assert!(lab.gap(&pings) <= RELAY_GAP_MAX, "gap of {} s\n{}", lab.gap(&pings), lab.tale());
+        let lost = lab.lost(&pings);
+        assert!(lost.len() <= 200, "once, not again and again: {} lost\n{}", lost.len(), lab.tale());
+        assert_eq!([carrier(&mut lab, 0, 1), carrier(&mut lab, 1, 0)], [supernode(&lab), supernode(&lab)]);
+        lab.check();
+    }
+}
+
+#[test]
+fn a_member_that_leaves_in_good_order_costs_nearly_nothing() {
+    let mut lab = carried(16);
+    lab.world.leave(lab.hosts[2]);
+    let pings = lab.stream(0, 1, STEP, Duration::from_secs(10));
+    lab.run(1.0);
+    assert!(lab.gap(&pings) <= 0.3, "gap of {} s\n{}", lab.gap(&pings), lab.tale());
+}
+
+#[test]
+fn a_pair_lives_on_by_a_member_when_its_supernode_dies() {
+    for (seed, delay) in [(20, 2), (21, 50), (22, 100)] {
+        let mut lab = far_supernode(seed, 25);
+        third(&mut lab, delay, relaying);
+        lab.settle();
+        lab.stream(0, 1, STEP * 5, FOUND_AFTER);
+        lab.world.kill(lab.supernodes[0]);
+        let pings = lab.stream(0, 1, STEP, Duration::from_secs(200));
+        lab.run(1.0);
+        assert!(lab.gap(&pings) <= RELAY_GAP_MAX, "{delay} ms: gap of {} s\n{}", lab.gap(&pings), lab.tale());
+        assert_eq!(carrier(&mut lab, 0, 1), "n2", "through a change of keys");
+        lab.check();
+    }
+}
+
+#[test]
+fn a_pair_that_asked_nobody_before_finds_a_member_when_its_supernode_dies() {
+    let mut lab = far_supernode(25, 25);
+    third(&mut lab, 10, relaying);
+    lab.settle();
+    lab.world.kill(lab.supernodes[0]);
+    let pings = lab.stream(0, 1, STEP, Duration::from_secs(20));
+    lab.run(1.0);
+    assert!(lab.gap(&pings) <= 5.0, "gap of {} s\n{}", lab.gap(&pings), lab.tale());
+    assert_eq!(carrier(&mut lab, 0, 1), "n2");
+}
+
+#[test]
+fn a_relaying_member_that_restarts_carries_again() {
+    let mut lab = carried(26);
+    lab.world.restart(lab.hosts[2]);
+    let pings = lab.stream(0, 1, STEP, Duration::from_secs(100));
+    assert!(lab.gap(&pings) <= RELAY_GAP_MAX, "gap of {} s\n{}", lab.gap(&pings), lab.tale());
+    assert_eq!(carrier(&mut lab, 0, 1), "n2", "{}", lab.tale());
+    lab.check();
+}
+
+#[test]
+fn an_end_that_restarts_gets_a_leg_that_carries() {
+    let mut lab = carried(27);
+    lab.world.restart(lab.hosts[1]);
+    lab.stream(0, 1, STEP * 5, Duration::from_secs(100));
+    assert_eq!([carrier(&mut lab, 0, 1), carrier(&mut lab, 1, 0)], ["n2", "n2"], "{}", lab.tale());
+    assert!(lab.answers(0, 1));
+    lab.check();
+}
+
+#[test]
+fn who_does_not_want_to_relay_is_not_made_to() {
+    let nobody = |spec: HostSpec| spec.relaying(RelayFor::Nobody);
+    let elsewhere = |spec: HostSpec| spec.relaying(RelayFor::Site).at_site("attic");
+    for (seed, shape) in [(30, Box::new(nobody) as Box<dyn Fn(HostSpec) -> HostSpec>), (31, Box::new(elsewhere))] {
+        let mut lab = far_supernode(seed, 50);
+        let third = third(&mut lab, 2, shape);
+        lab.settle();
+        lab.stream(0, 1, STEP * 5, FOUND_AFTER);
+        assert_eq!(carrier(&mut lab, 0, 1), supernode(&lab), "{}", lab.tale());
+        assert_eq!(count(&mut lab, third, "relayed"), 0);
+        lab.check();
+    }
+}
+
+#[test]
+fn a_member_of_the_same_site_relays_for_it() {
+    let mut lab = Lab::empty(32, 1, HandshakeKind::Noise);
+    lab.world.worsen(lab.world.site_of(lab.supernodes[0]), |now| now.delay = Duration::from_millis(50));
+    for name in ["", "mill"] {
+        let site = lab.site(SYMMETRIC);
+        let spec = lab.spec(site).member(lab.overlay).at_site(name);
+        lab.add(spec);
+    }
+    third(&mut lab, 2, |spec| spec.at_site("mill"));
+    lab.settle();
+    lab.stream(0, 1, STEP * 5, FOUND_AFTER);
+    assert_eq!(carrier(&mut lab, 0, 1), "n2", "{}", lab.tale());
+}
+
+#[test]
+fn no_more_than_the_share_is_passed_on_and_what_is_more_is_counted() {
+    let share = 50_000;
+    let mut lab = far_supernode(33, 50);
+    let third = third(&mut lab, 2, |spec| relaying(spec).sharing(share));
+    lab.settle();
+    lab.stream(0, 1, STEP * 5, FOUND_AFTER);
+    let before = count(&mut lab, third, "relayed_bytes");
+    let seconds = 10;
+    for _ in 0..seconds * 100 {
+        lab.world.ping(lab.vms[0], lab.vms[1], 1400);
+        lab.run(0.01);
+    }
+    let passed = count(&mut lab, third, "relayed_bytes") - before;
+    let most = u64::from(share) * seconds + 65_536;
+    assert!(passed <= most, "{passed} bytes in {seconds} s, {most} may be");
+    assert!(count(&mut lab, third, "relay_share") > 0);
+}
+
+#[test]
+fn an_order_beats_the_local_choice_while_it_can_be_obeyed() {
+    let mut lab = far_supernode(34, 2);
+    third(&mut lab, 50, relaying);
+    lab.settle();
+    let order = |lab: &mut Lab, peer: &str, via: &str| {
+        let request = Request::Via { peer: peer.into(), via: via.into() };
+        assert_eq!(lab.world.ask(lab.hosts[0], &request), Some(Response::Done));
+        lab.stream(0, 1, STEP * 5, Duration::from_secs(10));
+    };
+    order(&mut lab, "n1", "n2");
+    assert_eq!(carrier(&mut lab, 0, 1), "n2", "though it is slow\n{}", lab.tale());
+    order(&mut lab, "n1", "direct");
+    assert_eq!(carrier(&mut lab, 0, 1), supernode(&lab), "there is no direct path\n{}", lab.tale());
+    order(&mut lab, "n1", "n2");
+    lab.world.kill(lab.hosts[2]);
+    let pings = lab.stream(0, 1, STEP, Duration::from_secs(10));
+    assert!(lab.gap(&pings) <= RELAY_GAP_MAX, "gap of {} s\n{}", lab.gap(&pings), lab.tale());
+    assert_eq!(carrier(&mut lab, 0, 1), supernode(&lab));
+    lab.check();
+}
+
+#[test]
+fn a_pair_that_is_direct_takes_a_relay_by_order_and_returns() {
+    let mut lab = Lab::three(35);
+    let spec = lab.spec(lab.world.site_of(lab.hosts[0])).member(lab.overlay).relaying(RelayFor::Everyone);
+    lab.add(spec);
+    lab.settle();
+    for (via, kind) in [("n3", PathKind::Relayed), ("auto", PathKind::Direct)] {
+        let request = Request::Via { peer: "n1".into(), via: via.into() };
+        assert_eq!(lab.world.ask(lab.hosts[0], &request), Some(Response::Done));
+        let pings = lab.stream(0, 1, STEP, Duration::from_secs(60));
+        lab.run(1.0);
+        assert_eq!(lab.lost(&pings), &[] as &[f64], "{}", lab.tale());
+        let peer = lab.world.peer(lab.hosts[0], lab.hosts[1], lab.overlay).expect("they have met");
+        assert_eq!(peer.path.kind, kind, "{via}: {}", lab.tale());
+    }
+    lab.check();
+}
+
+#[test]
+fn what_is_not_used_any_more_ends_and_the_world_goes_quiet() {
+    let mut lab = carried(36);
+    lab.run(300.0);
+    assert_eq!(lab.world.chatter(Duration::from_secs(100)), &[] as &[String]);
+    lab.stream(0, 1, STEP * 5, FOUND_AFTER);
+    assert_eq!(carrier(&mut lab, 0, 1), "n2", "and it is found again\n{}", lab.tale());
+    lab.check();
+}
