@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::datapath::SwitchSettings;
 use crate::datapath::buf::{Deliveries, OverlayIndex, Transmits};
+use crate::datapath::fdb::Address;
 use crate::keys::{Fingerprint, Identity, NodeId, OverlayId, OverlaySecrets};
 use crate::time::Time;
 
@@ -315,6 +316,28 @@ pub enum Event {
     Alone {
         /// In this overlay.
         overlay: OverlayIndex,
+    },
+    /// A peer claimed the address of a machine that answers behind our TAP; it was claimed back.
+    AddressContested {
+        /// In this overlay.
+        overlay: OverlayIndex,
+        /// Which.
+        address: Address,
+        /// Who claimed it.
+        peer: NodeId,
+        /// Its name, if known.
+        name: Option<String>,
+    },
+    /// An address moved too often between places where it answers; it stays at one of them for five minutes.
+    AddressFrozen {
+        /// In this overlay.
+        overlay: OverlayIndex,
+        /// Which.
+        address: Address,
+        /// Where it stays.
+        owner: NodeId,
+        /// That node's name, if known.
+        name: Option<String>,
     },
     /// Our own sealed packets came out of a TAP: the overlay is routed into itself.
     UnderlayLoop {

@@ -12,7 +12,7 @@ use longwire::datapath::clamp::clamp_mss;
 use longwire::datapath::frame::{self, Mac};
 use longwire::keys::{Fingerprint, Identity, NodeId, OverlayId, OverlayKey, OverlaySecrets};
 use longwire::wire::certificate::Certificate;
-use longwire::wire::data::{self, Checksum, Fragment, Meta};
+use longwire::wire::data::{self, Checksum, Fragment, FrameKind, Meta};
 use longwire::wire::discovery::{self, Announcement};
 use longwire::wire::handshake::{self, Envelope, Payload, Suite};
 use longwire::wire::message::{self, Directory, Member, OtherSupernode, Refusal};
@@ -34,7 +34,7 @@ fn arbitrary_handshakes_end_in_a_value_or_an_error() {
             assert!(covered.len() < input.len());
         }
     });
-    let payload = Payload { boot: 7, timestamp: [3; 12], has_aes: true, certificate: certificate() };
+    let payload = Payload { boot: 7, timestamp: [3; 12], has_aes: true, follows: true, certificate: certificate() };
     feed(share(20), &mut Bytes::new("payload", vec![payload.bytes()]), |input| {
         if let Ok(payload) = Payload::parse(input) {
             assert_eq!(Payload::parse(&payload.bytes()), Ok(payload));
@@ -78,7 +78,7 @@ fn arbitrary_packets_end_in_a_value_or_an_error() {
         [header.bytes().as_slice(), &[9; 60]].concat(),
         [data::Header { is_data: false, ..header }.bytes().as_slice(), &[9; 17]].concat(),
         [
-            &[Meta { fragment: true, checksum: Checksum::Finished }.byte()],
+            &[Meta { kind: FrameKind::Moved, fragment: true, checksum: Checksum::Finished }.byte()],
             Fragment { id: 3, part: 1 }.bytes().as_slice(),
             &[5; 30],
         ]

@@ -13,7 +13,7 @@ use longwire::io::{daemon, state};
 use longwire::keys::{OverlayKey, OverlaySecrets};
 use tracing_subscriber::EnvFilter;
 
-use args::{Command, IdArgs};
+use args::{Command, IdArgs, MacCommand};
 
 /// Where a key may stand instead of a file.
 const KEY_VARIABLE: &str = "LONGWIRE_KEY";
@@ -36,6 +36,7 @@ pub(crate) fn run(cli: Cli) -> Result<(), Failure> {
         Command::Status(args) => ask::status(&args),
         Command::Peers(args) => ask::peers(&args),
         Command::Fdb(args) => ask::fdb(&args),
+        Command::Mac(MacCommand::Claim { mac, vlan, overlay, ask }) => ask::claim(mac, vlan, overlay, &ask),
         Command::Explain { peer, ask } => ask::explain(peer, &ask),
     }
 }

@@ -3,7 +3,8 @@
 //! Notices of the corridor, events of control links, deadlines and requests come in; everything that
 //! follows is written into [`Effects`], which the node drains. One thing at a time, in this order:
 //! `supernode` and `registration` bring members together, `peer` makes keys, `punch` finds a direct
-//! way, `path` chooses, `liveness` watches, `mtu` measures, `discovery` finds neighbours, `report` tells.
+//! way, `path` chooses, `liveness` watches, `mtu` measures, `discovery` finds neighbours, `mobility` tells of
+//! machines that move, `report` tells people.
 
 pub mod effects;
 
@@ -42,6 +43,8 @@ pub mod liveness;
 pub mod mtu;
 
 pub mod discovery;
+
+mod mobility;
 
 pub mod report;
 
@@ -103,6 +106,7 @@ pub struct Control {
     memory: Memory,
     remembered: Option<Memory>,
     discovery: Discovery,
+    mobility: mobility::Mobility,
     last_loop_event: Option<Time>,
     handshake_limit: Bucket,
     certificates: certificates::Certificates,
@@ -139,6 +143,7 @@ impl Control {
             memory: settings.memory,
             remembered: None,
             discovery: Discovery::new(settings.discovery),
+            mobility: mobility::Mobility::default(),
             last_loop_event: None,
             handshake_limit: Bucket::new(HANDSHAKE_RATE, HANDSHAKE_BURST),
             certificates: certificates::Certificates::default(),
@@ -214,6 +219,7 @@ impl Control {
             Notice::Retired { index } => {
                 self.fx.indices.remove(&index);
             }
+            Notice::Address { overlay, address, news } => self.on_address((overlay, address), news),
             Notice::UnderlayLoop { overlay } => {
                 if self.last_loop_event.is_none_or(|at| now.since(at) >= LOOP_EVENT_GAP) {
                     self.last_loop_event = Some(now);
@@ -298,6 +304,9 @@ impl Control {
             Message::Confirm => {}
             Message::MtuProbe { token } => peer.on_mtu_probe(fx, token, (path, bytes.len())),
             Message::MtuAnswer { token, size } => peer.on_mtu_answer(fx, token, size),
+            Message::Location { moved, owner } => self.on_location(port, moved, owner),
+            // The corridor has read it.
+            Message::Claim { .. } => {}
         }
     }
 
@@ -337,6 +346,7 @@ impl Control {
             }
             Timer::Announce => self.on_announce_timer(),
             Timer::Remember => self.remember(),
+            Timer::Addresses => self.on_addresses_timer(),
             Timer::Push | Timer::Newcomers => self.on_serving_timer(timer),
         }
     }

@@ -9,7 +9,7 @@ use super::report::{
 };
 use super::{Control, Peer};
 use crate::datapath::buf::OverlayIndex;
-use crate::datapath::fdb::TAP;
+use crate::datapath::fdb::{Address, Entry, TAP};
 use crate::datapath::{Datapath, Path};
 use crate::time::Time;
 
@@ -27,6 +27,11 @@ impl Control {
         match request {
             Request::Status => Response::Status(self.status(now, datapath)),
             Request::Fdb => Response::Fdb(self.fdb(now, datapath)),
+            Request::ClaimMac { mac, vlan, overlay } => {
+                let address = mac.parse().map(|mac| Address { vlan: *vlan, mac }).map_err(|error| error.to_string());
+                let claimed = address.and_then(|address| self.claim(now, datapath, address, overlay.as_deref()));
+                claimed.map_or_else(Response::Error, |()| Response::Done)
+            }
             Request::Explain { peer } => match self.find(peer) {
                 Ok(peer) => Response::Explain(self.explain(now, datapath, peer)),
                 Err(sentence) => Response::Error(sentence),
@@ -111,11 +116,30 @@ impl Control {
                     (_, Some(peer)) => peer.name.clone().unwrap_or_else(|| peer.id.to_string()),
                     (_, None) => continue,
                 };
-                let (vlan, mac, age_ms) = (entry.vlan, entry.mac.to_string(), millis(entry.age));
-                rows.push(FdbRow { overlay: overlay.name.clone(), vlan, mac, port, age_ms });
+                let Entry { vlan, mac, sequence, frozen, age, .. } = entry;
+                let (overlay, mac, age_ms) = (overlay.name.clone(), mac.to_string(), millis(age));
+                rows.push(FdbRow { overlay, vlan, mac, port, sequence, frozen, age_ms });
             }
         }
         rows
+    }
+
+    /// Takes an address for a machine behind our TAP, by the word of somebody at this host.
+    fn claim(&self, now: Time, datapath: &mut Datapath, address: Address, overlay: Option<&str>) -> Result<(), String> {
+        let names = || self.overlays.iter().map(|overlay| overlay.name.as_str()).collect::<Vec<_>>().join(", ");
+        let place = match overlay {
+            Some(name) => self.overlays.iter().position(|overlay| overlay.name == name),
+            None => (self.overlays.len() == 1).then_some(0),
+        };
+        let place = place.ok_or_else(|| format!("say --overlay NAME, one of: {}", names()))?;
+        if address.mac.is_group() || address.mac.is_zero() || address.vlan > 4095 {
+            return Err(format!("{address} is no address of a machine"));
+        }
+        if datapath.claim(now, OverlayIndex(place), address) {
+            Ok(())
+        } else {
+            Err(format!("{address} is frozen elsewhere, or the table is full; `longwire fdb` shows it"))
+        }
     }
 
     /// The peer of this name or id, or start of one; `OVERLAY/PEER` where a node is met in several.

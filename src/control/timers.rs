@@ -27,6 +27,8 @@ pub enum Timer {
     Mtu(PortId),
     /// Tell those on the same links that we are there.
     Announce,
+    /// Tell and ask again where machines are.
+    Addresses,
     /// Say that nobody is there.
     Alone(OverlayIndex),
     /// Tell members of each other (as a supernode).
@@ -50,6 +52,7 @@ impl Timer {
             Self::Punch(_) => "punch",
             Self::Mtu(_) => "mtu",
             Self::Announce => "announce",
+            Self::Addresses => "addresses",
             Self::Alone(_) => "alone",
             Self::Push => "roster push",
             Self::Newcomers => "newcomers",

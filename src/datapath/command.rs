@@ -3,7 +3,8 @@
 use std::net::SocketAddr;
 
 use super::buf::OverlayIndex;
-use super::fdb::PortId;
+use super::fdb::{Address, PortId};
+use super::ownership::News;
 use super::port::{Activity, LegId, Path};
 use super::seal::SessionKeys;
 use super::stats::DropReason;
@@ -54,6 +55,40 @@ pub enum Command {
     Silence {
         /// Its port.
         port: PortId,
+    },
+    /// What a peer's handshake said of machines that move.
+    SetFollows {
+        /// Its port.
+        port: PortId,
+        /// Whether it knows of them.
+        follows: bool,
+    },
+    /// Claim an address once more, if nothing has become of it since.
+    ClaimAgain {
+        /// In this overlay.
+        overlay: OverlayIndex,
+        /// Which.
+        address: Address,
+        /// As it was told.
+        news: News,
+    },
+    /// Ask our segment once more for a machine that is said to have left it.
+    AskAgain {
+        /// In this overlay.
+        overlay: OverlayIndex,
+        /// Which.
+        address: Address,
+    },
+    /// A peer says where an address is.
+    Locate {
+        /// Which peer.
+        from: PortId,
+        /// Who has it; `None` if it says that we have.
+        owner: Option<PortId>,
+        /// Which.
+        address: Address,
+        /// Of its last claim.
+        sequence: u32,
     },
     /// A packet ended in the control room.
     CountDrop {
@@ -192,6 +227,15 @@ pub enum Notice {
     Retired {
         /// Which.
         index: u32,
+    },
+    /// Something is to be told of an address.
+    Address {
+        /// In this overlay.
+        overlay: OverlayIndex,
+        /// Which.
+        address: Address,
+        /// What.
+        news: News,
     },
     /// Our own sealed packets came out of a TAP.
     UnderlayLoop {

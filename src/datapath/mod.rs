@@ -17,6 +17,14 @@ mod outbound;
 
 mod switch;
 
+mod ownership;
+
+mod moves;
+
+mod stations;
+
+mod ask;
+
 pub mod fdb;
 
 pub mod limit;
@@ -52,6 +60,7 @@ mod command;
 mod orders;
 
 pub use command::{Command, Notice};
+pub use ownership::News;
 pub use port::{Activity, LegId, MTU_ASSUMED, MTU_FLOOR, Path};
 pub use switch::SwitchSettings;
 

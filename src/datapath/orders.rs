@@ -7,7 +7,7 @@ use rand_chacha::rand_core::RngCore;
 use super::buf::{Batch, Deliveries, OverlayIndex, Transmits};
 use super::coalesce::Coalescer;
 use super::fair::Order;
-use super::fdb::{Entry, PortId};
+use super::fdb::{Address, Entry, PortId};
 use super::port::{Epoch, Path, Port};
 use super::relay::{Channels, Legs};
 use super::seal::SessionKeys;
@@ -75,6 +75,13 @@ impl Datapath {
         self.switches[overlay.0].fdb.entries(now).collect()
     }
 
+    /// Somebody at this host says that a machine is behind our TAP. Whether it is now: it may be frozen elsewhere.
+    pub fn claim(&mut self, now: Time, overlay: OverlayIndex, address: Address) -> bool {
+        let is_here = self.switches[overlay.0].claim_for_user(now, address);
+        self.publish(now, overlay);
+        is_here
+    }
+
     /// Carries out an order.
     pub fn handle_command(&mut self, now: Time, command: Command) {
         match command {
@@ -87,6 +94,18 @@ impl Datapath {
             Command::UsePath { port, path } => self.use_path(now, port, path),
             Command::SetLimit { port, path, mtu } => self.set_limit(port, path, mtu),
             Command::Silence { port } => self.silence(port),
+            Command::SetFollows { port, follows } => {
+                if let Some(port) = self.ports.get_mut(&port) {
+                    port.follows = follows;
+                }
+            }
+            Command::ClaimAgain { overlay, address, news } => self.tell_claim(now, overlay, address, news),
+            Command::AskAgain { overlay, address } => self.ask(now, overlay, address),
+            Command::Locate { from, owner, address, sequence } => {
+                let Some(overlay) = self.ports.get(&from).map(|port| port.overlay) else { return };
+                self.switches[overlay.0].on_location(now, from, owner, address, sequence);
+                self.publish(now, overlay);
+            }
             Command::CountDrop { reason } => self.node_stats.dropped(reason),
             Command::SendSession { port, path, message, hops } => {
                 if let Some(mut way) = self.way(now, port, path, hops) {
@@ -116,6 +135,7 @@ impl Datapath {
         let switch = &mut self.switches[port.overlay.0];
         switch.ports.remove(&id);
         switch.fdb.flush_port(id);
+        switch.moves.forget_port(id);
         for epoch in [port.current, port.previous, port.next].into_iter().flatten() {
             self.retire(&epoch);
         }
@@ -130,6 +150,7 @@ impl Datapath {
         let switch = &mut self.switches[port.overlay.0];
         switch.ports.remove(&id);
         switch.fdb.flush_port(id);
+        switch.moves.forget_port(id);
         for epoch in epochs.into_iter().flatten() {
             self.retire(&epoch);
         }
@@ -192,8 +213,8 @@ impl Datapath {
     fn flush_pending(&mut self, now: Time, id: PortId) {
         let Some(port) = self.ports.get_mut(&id) else { return };
         if port.path.is_some() && port.can_send(now) {
-            for (frame, work) in port.take_held(now) {
-                self.send(now, id, &frame, work);
+            for (frame, work, kind) in port.take_held(now) {
+                self.send(now, id, &frame, work, kind);
             }
         }
     }

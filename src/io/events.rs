@@ -62,6 +62,24 @@ impl EventLog {
             Event::Alone { overlay } => {
                 warn!("alone in {}: check the key and the supernode", self.name(*overlay));
             }
+            Event::AddressContested { overlay, address, peer, name } => {
+                let peer = called(*peer, name.as_deref());
+                warn!(
+                    overlay = self.name(*overlay),
+                    %address,
+                    peer,
+                    "claimed by a peer, but its machine answers here; claimed back"
+                );
+            }
+            Event::AddressFrozen { overlay, address, owner, name } => {
+                let owner = called(*owner, name.as_deref());
+                warn!(
+                    overlay = self.name(*overlay),
+                    %address,
+                    owner,
+                    "two machines have this address; it stays where it was for five minutes"
+                );
+            }
             Event::UnderlayLoop { overlay } => {
                 let tap = self.taps.get(overlay.0).map_or("?", String::as_str);
                 warn!(

@@ -216,6 +216,9 @@ impl World {
                 continue;
             };
             for piece in pieces {
+                if self.answer_node(id, overlay, &piece) {
+                    continue;
+                }
                 let (now, frames) = (self.now, &mut self.traffic.frames);
                 if self.laws.on_delivered(now, (id, overlay), &piece, frames).is_some() {
                     self.reach_vms(id, overlay, &piece);

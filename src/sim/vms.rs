@@ -1,7 +1,7 @@
 //! What machines do: send, answer, move.
 
 use super::kernel::{self, Stream};
-use super::traffic::{BROADCAST, FrameId, OverlayNo, Purpose, Vm, VmId, decode};
+use super::traffic::{BROADCAST, FrameId, OverlayNo, Purpose, Question, Vm, VmId, decode};
 use super::underlay::HostId;
 use super::world::World;
 use crate::datapath::offload::{TapOffload, Virtio};
@@ -74,12 +74,29 @@ impl World {
         let heard = self.reach_vms(host, overlay, &bytes);
         let stays = to[0] & 1 == 0 && heard > 0;
         let index = self.overlays_of(host).iter().position(|own| *own == overlay);
-        if let Some(index) = index.filter(|_| !stays && self.is_awake(host)) {
+        self.put_frame(host, index.filter(|_| !stays), bytes);
+        id
+    }
+
+    /// Lets the machines behind `host` answer what its node asks by `frame`. Whether it asks anything.
+    pub(super) fn answer_node(&mut self, host: HostId, overlay: OverlayNo, frame: &[u8]) -> bool {
+        let Some(question) = Question::read(frame) else { return false };
+        let index = self.overlays_of(host).iter().position(|own| *own == overlay);
+        let here = |vm: &&Vm| vm.host == host && vm.overlay == overlay;
+        let answers = self.traffic.vms.iter().filter(here).filter_map(|vm| question.answer(vm)).collect::<Vec<_>>();
+        for bytes in answers {
+            self.put_frame(host, index, bytes);
+        }
+        true
+    }
+
+    /// A frame for the TAP of `host`, if it is awake.
+    fn put_frame(&mut self, host: HostId, index: Option<usize>, bytes: Vec<u8>) {
+        if let Some(index) = index.filter(|_| self.is_awake(host)) {
             self.note(b'v', host, &bytes);
             self.hosts[host.0].frames.push((index, bytes, Virtio::default()));
             self.wake(host);
         }
-        id
     }
 
     /// A frame is on the segment of `host`. Answers how many machines it was for.
