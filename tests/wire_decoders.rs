@@ -116,6 +116,7 @@ fn a_bent_relay_header_is_refused_or_not_genuine() {
 #[test]
 fn arbitrary_session_messages_end_in_a_value_or_an_error() {
     let list = candidates(6);
+    let moved = session::Moved { vlan: 10, mac: [2, 0, 0, 0, 0, 9], sequence: 3 };
     let messages = [
         session::Message::Probe { token: 5 },
         session::Message::Answer { token: 5, seen: Some(v4()) },
@@ -125,6 +126,8 @@ fn arbitrary_session_messages_end_in_a_value_or_an_error() {
         session::Message::Confirm,
         session::Message::MtuProbe { token: 5 },
         session::Message::MtuAnswer { token: 5, size: 1472 },
+        session::Message::Claim { moved, reason: session::ClaimReason::Announced },
+        session::Message::Location { moved, owner: NodeId([7; 32]) },
     ];
     let mut genuine: Vec<_> = messages.iter().map(session::Message::bytes).collect();
     genuine.push([messages[6].bytes(), vec![0; 200]].concat());

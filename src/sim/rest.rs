@@ -22,13 +22,17 @@ const QUIET_PARTS: u32 = 20;
 impl World {
     /// A host's own view, if its node runs.
     pub fn status(&mut self, id: HostId) -> Option<Status> {
-        let mut status = None;
-        self.feed(id, |node, now| {
-            if let Response::Status(found) = node.handle_request(now, &Request::Status) {
-                status = Some(found);
-            }
-        });
-        status
+        match self.ask(id, &Request::Status) {
+            Some(Response::Status(status)) => Some(status),
+            _ => None,
+        }
+    }
+
+    /// A host's answer to a question or order, if its node runs.
+    pub fn ask(&mut self, id: HostId, request: &Request) -> Option<Response> {
+        let mut response = None;
+        self.feed(id, |node, now| response = Some(node.handle_request(now, request)));
+        response
     }
 
     /// How `from` sees `to` in an overlay of both.
