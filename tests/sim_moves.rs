@@ -224,11 +224,11 @@ fn a_user_may_claim_for_a_machine_that_says_nothing() {
     let mut lab = Lab::three(62);
     lab.world.move_vm(lab.vms[1], lab.hosts[2]);
     let mac = row(&mut lab, 0).mac;
-    let claim = Request::ClaimMac { mac, vlan: 0, overlay: None };
+    let claim = Request::ClaimMac { mac, vlan: 0, ip: None, overlay: None };
     assert_eq!(lab.world.ask(lab.hosts[2], &claim), Some(Response::Done));
     lab.run(0.2);
     assert!(lab.answers(0, 1));
-    let nonsense = Request::ClaimMac { mac: "ff:ff:ff:ff:ff:ff".into(), vlan: 0, overlay: None };
+    let nonsense = Request::ClaimMac { mac: "ff:ff:ff:ff:ff:ff".into(), vlan: 0, ip: None, overlay: None };
     assert!(matches!(lab.world.ask(lab.hosts[2], &nonsense), Some(Response::Error(_))));
     lab.check();
 }

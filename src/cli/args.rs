@@ -1,6 +1,6 @@
 //! Flags, and the config they amount to.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -54,6 +54,9 @@ pub(crate) enum MacCommand {
         /// Its VLAN; 0 = untagged.
         #[arg(long, value_name = "ID", default_value_t = 0)]
         vlan: u16,
+        /// Its IP address: then it is asked to speak, so that the bridges here learn where it is.
+        #[arg(long, value_name = "ADDR")]
+        ip: Option<IpAddr>,
         /// Its overlay, where the daemon is in several.
         #[arg(long, value_name = "NAME")]
         overlay: Option<String>,

@@ -79,8 +79,8 @@ pub(super) fn fdb(args: &AskArgs) -> Result<(), Failure> {
     print(&table.text())
 }
 
-pub(super) fn claim(mac: String, vlan: u16, overlay: Option<String>, args: &AskArgs) -> Result<(), Failure> {
-    match ask(args, &Request::ClaimMac { mac, vlan, overlay })? {
+pub(super) fn claim(claim: &Request, args: &AskArgs) -> Result<(), Failure> {
+    match ask(args, claim)? {
         Response::Done => Ok(()),
         _ => Err(strange()),
     }

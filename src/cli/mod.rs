@@ -9,6 +9,7 @@ pub(crate) use args::Cli;
 use std::io::{self, Write};
 
 use longwire::config::{Config, KeySource, LogLevel, Settings};
+use longwire::control::report::Request;
 use longwire::io::{daemon, state};
 use longwire::keys::{OverlayKey, OverlaySecrets};
 use tracing_subscriber::EnvFilter;
@@ -36,7 +37,9 @@ pub(crate) fn run(cli: Cli) -> Result<(), Failure> {
         Command::Status(args) => ask::status(&args),
         Command::Peers(args) => ask::peers(&args),
         Command::Fdb(args) => ask::fdb(&args),
-        Command::Mac(MacCommand::Claim { mac, vlan, overlay, ask }) => ask::claim(mac, vlan, overlay, &ask),
+        Command::Mac(MacCommand::Claim { mac, vlan, ip, overlay, ask }) => {
+            ask::claim(&Request::ClaimMac { mac, vlan, ip, overlay }, &ask)
+        }
         Command::Explain { peer, ask } => ask::explain(peer, &ask),
     }
 }

@@ -3,7 +3,7 @@
 //! The JSON of these types is a contract that scripts rely on; `tests/status_sample.json` holds one.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
@@ -21,6 +21,8 @@ pub enum Request {
         mac: String,
         /// 0 = untagged.
         vlan: u16,
+        /// Its IP address, if that is known: then it is asked to speak, so that bridges find it too.
+        ip: Option<IpAddr>,
         /// The overlay's name; the only one if there is one.
         overlay: Option<String>,
     },

@@ -1,5 +1,6 @@
 //! Answers to this machine's questions, put together from what everybody knows.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use super::candidate::CandidateState;
@@ -27,9 +28,9 @@ impl Control {
         match request {
             Request::Status => Response::Status(self.status(now, datapath)),
             Request::Fdb => Response::Fdb(self.fdb(now, datapath)),
-            Request::ClaimMac { mac, vlan, overlay } => {
+            Request::ClaimMac { mac, vlan, ip, overlay } => {
                 let address = mac.parse().map(|mac| Address { vlan: *vlan, mac }).map_err(|error| error.to_string());
-                let claimed = address.and_then(|address| self.claim(now, datapath, address, overlay.as_deref()));
+                let claimed = address.and_then(|address| self.claim(now, datapath, (address, *ip), overlay.as_deref()));
                 claimed.map_or_else(Response::Error, |()| Response::Done)
             }
             Request::Explain { peer } => match self.find(peer) {
@@ -125,7 +126,13 @@ impl Control {
     }
 
     /// Takes an address for a machine behind our TAP, by the word of somebody at this host.
-    fn claim(&self, now: Time, datapath: &mut Datapath, address: Address, overlay: Option<&str>) -> Result<(), String> {
+    fn claim(
+        &self,
+        now: Time,
+        datapath: &mut Datapath,
+        (address, ip): (Address, Option<IpAddr>),
+        overlay: Option<&str>,
+    ) -> Result<(), String> {
         let names = || self.overlays.iter().map(|overlay| overlay.name.as_str()).collect::<Vec<_>>().join(", ");
         let place = match overlay {
             Some(name) => self.overlays.iter().position(|overlay| overlay.name == name),
@@ -135,7 +142,7 @@ impl Control {
         if address.mac.is_group() || address.mac.is_zero() || address.vlan > 4095 {
             return Err(format!("{address} is no address of a machine"));
         }
-        if datapath.claim(now, OverlayIndex(place), address) {
+        if datapath.claim(now, OverlayIndex(place), address, ip) {
             Ok(())
         } else {
             Err(format!("{address} is frozen elsewhere, or the table is full; `longwire fdb` shows it"))

@@ -1,6 +1,7 @@
 //! Carrying out the control room's orders.
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::net::IpAddr;
 
 use rand_chacha::rand_core::RngCore;
 
@@ -76,9 +77,17 @@ impl Datapath {
     }
 
     /// Somebody at this host says that a machine is behind our TAP. Whether it is now: it may be frozen elsewhere.
-    pub fn claim(&mut self, now: Time, overlay: OverlayIndex, address: Address) -> bool {
-        let is_here = self.switches[overlay.0].claim_for_user(now, address);
+    pub fn claim(&mut self, now: Time, overlay: OverlayIndex, address: Address, ip: Option<IpAddr>) -> bool {
+        let switch = &mut self.switches[overlay.0];
+        let is_here = switch.claim_for_user(now, address);
+        if let Some(ip) = ip.filter(|_| is_here) {
+            switch.stations.note(address, ip);
+        }
         self.publish(now, overlay);
+        if is_here {
+            // Bridges still think that it is far away, until it speaks.
+            self.question(overlay, address);
+        }
         is_here
     }
 

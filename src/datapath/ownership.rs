@@ -243,7 +243,9 @@ impl Datapath {
             match news {
                 News::Claimed { .. } => self.tell_claim(now, overlay, address, news),
                 News::Left => self.ask(now, overlay, address),
-                News::Misplaced { .. } | News::Contested { .. } | News::Frozen { .. } => {}
+                // It speaks once more: the announcement may have come to the segment's bridge behind its answer.
+                News::Contested { .. } => self.question(overlay, address),
+                News::Misplaced { .. } | News::Frozen { .. } => {}
             }
             self.notices.push_back(Notice::Address { overlay, address, news });
         }
@@ -269,10 +271,13 @@ impl Datapath {
 
     /// Asks our segment for a machine that is said to have left it.
     pub(super) fn ask(&mut self, now: Time, overlay: OverlayIndex, address: Address) {
-        let switch = &self.switches[overlay.0];
-        if !switch.moves.is_asked(now, address) {
-            return;
+        if self.switches[overlay.0].moves.is_asked(now, address) {
+            self.question(overlay, address);
         }
+    }
+
+    pub(super) fn question(&mut self, overlay: OverlayIndex, address: Address) {
+        let switch = &self.switches[overlay.0];
         for ip in switch.stations.addresses(address) {
             self.joining.close(&mut self.deliveries);
             let question = ask::question(switch.station(), address, ip);
