@@ -328,6 +328,20 @@ pub enum Event {
         /// Its name, if known.
         name: Option<String>,
     },
+    /// The segment behind our TAP is behind other members' TAPs too.
+    SegmentShared {
+        /// In this overlay.
+        overlay: OverlayIndex,
+        /// The others.
+        with: Vec<String>,
+        /// Whether we carry what is for everybody.
+        ours: bool,
+    },
+    /// It is ours alone again.
+    SegmentAlone {
+        /// In this overlay.
+        overlay: OverlayIndex,
+    },
     /// An address moved too often between places where it answers; it stays at one of them for five minutes.
     AddressFrozen {
         /// In this overlay.

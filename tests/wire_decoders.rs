@@ -16,6 +16,7 @@ use longwire::wire::data::{self, Checksum, Fragment, FrameKind, Meta};
 use longwire::wire::discovery::{self, Announcement};
 use longwire::wire::handshake::{self, Envelope, Payload, Suite};
 use longwire::wire::message::{self, Directory, Member, OtherSupernode, Refusal};
+use longwire::wire::probe::{self, Probe};
 use longwire::wire::relay::{self, LegKey, RelayId};
 use longwire::wire::session::{self, Candidate, CandidateKind};
 use longwire::wire::version::Version;
@@ -57,6 +58,23 @@ fn arbitrary_announcements_end_in_a_value_or_an_error() {
         if let Ok(discovery::Parts { head, nonce, sealed }) = discovery::split(input) {
             assert_eq!([head, sealed].concat(), input);
             assert_eq!(discovery::head(&nonce), head);
+        }
+    });
+}
+
+#[test]
+fn arbitrary_loop_probes_end_in_a_value_or_an_error() {
+    let told = Probe { node: NodeId([3; 32]), token: 4 };
+    feed(share(10), &mut Bytes::new("probe", vec![told.bytes()]), |input| {
+        if let Ok(told) = Probe::parse(input) {
+            assert_eq!(told.bytes(), input);
+        }
+    });
+    let body = [probe::head(&[5; 12]).as_slice(), &told.bytes(), &[1; 16]].concat();
+    feed(share(10), &mut Bytes::new("probed", vec![body]), |input| {
+        if let Ok(probe::Parts { head, nonce, sealed }) = probe::split(input) {
+            assert_eq!([head, sealed].concat(), input);
+            assert_eq!(probe::head(&nonce), head);
         }
     });
 }
@@ -126,6 +144,8 @@ fn arbitrary_session_messages_end_in_a_value_or_an_error() {
         session::Message::Confirm,
         session::Message::MtuProbe { token: 5 },
         session::Message::MtuAnswer { token: 5, size: 1472 },
+        session::Message::ProbeHeard { token: 6 },
+        session::Message::ProbeSent { token: 6 },
         session::Message::Claim { moved, reason: session::ClaimReason::Announced },
         session::Message::Location { moved, owner: NodeId([7; 32]) },
     ];
@@ -170,6 +190,7 @@ fn arbitrary_frames_are_read_within_their_bounds() {
         };
         assert!(header.payload <= input.len() && header.vlan < 4096);
         let _either = frame::announces(input, &header);
+        let _whose = frame::speaker(input, &header);
         let _which = frame::link_local(header.dst);
         if let Some(payload) = frame::udp_payload(input, &header) {
             assert!(input.as_ptr_range().contains(&payload.as_ptr()) || payload.is_empty());

@@ -4,7 +4,7 @@
 //! follows is written into [`Effects`], which the node drains. One thing at a time, in this order:
 //! `supernode` and `registration` bring members together, `peer` makes keys, `punch` finds a direct
 //! way, `path` chooses, `liveness` watches, `mtu` measures, `discovery` finds neighbours, `mobility` tells of
-//! machines that move, `report` tells people.
+//! machines that move, `loops` finds shared segments, `report` tells people.
 
 pub mod effects;
 
@@ -45,6 +45,8 @@ pub mod mtu;
 pub mod discovery;
 
 mod mobility;
+
+mod loops;
 
 pub mod report;
 
@@ -107,6 +109,7 @@ pub struct Control {
     remembered: Option<Memory>,
     discovery: Discovery,
     mobility: mobility::Mobility,
+    segments: Vec<loops::Segment>,
     last_loop_event: Option<Time>,
     handshake_limit: Bucket,
     certificates: certificates::Certificates,
@@ -129,6 +132,7 @@ impl Control {
         for overlay in 0..overlays.len() {
             fx.timers.set(Timer::Alone(OverlayIndex(overlay)), now + ALONE_AFTER);
         }
+        let segments = overlays.iter().map(|_| loops::Segment::new(now)).collect();
         let mut control = Self {
             me,
             name: settings.name,
@@ -144,6 +148,7 @@ impl Control {
             remembered: None,
             discovery: Discovery::new(settings.discovery),
             mobility: mobility::Mobility::default(),
+            segments,
             last_loop_event: None,
             handshake_limit: Bucket::new(HANDSHAKE_RATE, HANDSHAKE_BURST),
             certificates: certificates::Certificates::default(),
@@ -151,6 +156,7 @@ impl Control {
         };
         control.review_homes();
         control.recall();
+        (0..control.segments.len()).for_each(|overlay| control.on_loop_timer(OverlayIndex(overlay)));
         control
     }
 
@@ -219,6 +225,7 @@ impl Control {
             Notice::Retired { index } => {
                 self.fx.indices.remove(&index);
             }
+            Notice::LoopProbe { overlay, body } => self.on_loop_probe(overlay, &body),
             Notice::Address { overlay, address, news } => self.on_address((overlay, address), news),
             Notice::UnderlayLoop { overlay } => {
                 if self.last_loop_event.is_none_or(|at| now.since(at) >= LOOP_EVENT_GAP) {
@@ -305,6 +312,8 @@ impl Control {
             Message::MtuProbe { token } => peer.on_mtu_probe(fx, token, (path, bytes.len())),
             Message::MtuAnswer { token, size } => peer.on_mtu_answer(fx, token, size),
             Message::Location { moved, owner } => self.on_location(port, moved, owner),
+            Message::ProbeHeard { token } => self.on_probe_heard(port, token),
+            Message::ProbeSent { token } => self.on_probe_sent(port, token),
             // The corridor has read it.
             Message::Claim { .. } => {}
         }
@@ -346,6 +355,7 @@ impl Control {
             }
             Timer::Announce => self.on_announce_timer(),
             Timer::Remember => self.remember(),
+            Timer::Loop(overlay) => self.on_loop_timer(overlay),
             Timer::Addresses => self.on_addresses_timer(),
             Timer::Push | Timer::Newcomers => self.on_serving_timer(timer),
         }

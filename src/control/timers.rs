@@ -29,6 +29,8 @@ pub enum Timer {
     Announce,
     /// Tell and ask again where machines are.
     Addresses,
+    /// Probe our segment for other members.
+    Loop(OverlayIndex),
     /// Say that nobody is there.
     Alone(OverlayIndex),
     /// Tell members of each other (as a supernode).
@@ -53,6 +55,7 @@ impl Timer {
             Self::Mtu(_) => "mtu",
             Self::Announce => "announce",
             Self::Addresses => "addresses",
+            Self::Loop(_) => "loop probe",
             Self::Alone(_) => "alone",
             Self::Push => "roster push",
             Self::Newcomers => "newcomers",

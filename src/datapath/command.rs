@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use super::buf::OverlayIndex;
 use super::fdb::{Address, PortId};
+use super::gate::Gate;
 use super::ownership::News;
 use super::port::{Activity, LegId, Path};
 use super::seal::SessionKeys;
@@ -89,6 +90,20 @@ pub enum Command {
         address: Address,
         /// Of its last claim.
         sequence: u32,
+    },
+    /// What passes between a TAP and the overlay from now on.
+    SetGate {
+        /// The overlay.
+        overlay: OverlayIndex,
+        /// What.
+        gate: Gate,
+    },
+    /// A frame of ours for our own segment.
+    Deliver {
+        /// Of this overlay.
+        overlay: OverlayIndex,
+        /// Whole.
+        frame: Vec<u8>,
     },
     /// A packet ended in the control room.
     CountDrop {
@@ -227,6 +242,13 @@ pub enum Notice {
     Retired {
         /// Which.
         index: u32,
+    },
+    /// What looks like a member's loop probe came out of a TAP.
+    LoopProbe {
+        /// Of this overlay.
+        overlay: OverlayIndex,
+        /// What it carries.
+        body: Vec<u8>,
     },
     /// Something is to be told of an address.
     Address {

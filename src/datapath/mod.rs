@@ -19,6 +19,8 @@ mod switch;
 
 mod ownership;
 
+mod gate;
+
 mod moves;
 
 mod stations;
@@ -60,6 +62,7 @@ mod command;
 mod orders;
 
 pub use command::{Command, Notice};
+pub use gate::Gate;
 pub use ownership::News;
 pub use port::{Activity, LegId, MTU_ASSUMED, MTU_FLOOR, Path};
 pub use switch::SwitchSettings;

@@ -5,10 +5,11 @@ use std::net::IpAddr;
 
 use rand_chacha::rand_core::RngCore;
 
-use super::buf::{Batch, Deliveries, OverlayIndex, Transmits};
+use super::buf::{Batch, Deliveries, Delivery, OverlayIndex, Transmits};
 use super::coalesce::Coalescer;
 use super::fair::Order;
 use super::fdb::{Address, Entry, PortId};
+use super::offload::Virtio;
 use super::port::{Epoch, Path, Port};
 use super::relay::{Channels, Legs};
 use super::seal::SessionKeys;
@@ -115,6 +116,8 @@ impl Datapath {
                 self.switches[overlay.0].on_location(now, from, owner, address, sequence);
                 self.publish(now, overlay);
             }
+            Command::SetGate { overlay, gate } => self.switches[overlay.0].gate = gate,
+            Command::Deliver { overlay, frame } => self.deliver_own(overlay, &frame),
             Command::CountDrop { reason } => self.node_stats.dropped(reason),
             Command::SendSession { port, path, message, hops } => {
                 if let Some(mut way) = self.way(now, port, path, hops) {
@@ -236,6 +239,12 @@ impl Datapath {
         room[lead..].copy_from_slice(packet);
         self.legs.wrap(path, room);
         self.transmits.commit(len, Target { to, hops: None });
+    }
+
+    /// A frame of our own to our segment.
+    pub(super) fn deliver_own(&mut self, overlay: OverlayIndex, frame: &[u8]) {
+        self.joining.close(&mut self.deliveries);
+        self.deliveries.push(frame, Delivery { overlay, virtio: Virtio::default() });
     }
 
     fn measure(&mut self, now: Time, id: PortId) {

@@ -9,7 +9,7 @@ use super::layout::Transport;
 use super::segment::{self, Segments, Work};
 use super::stats::DropReason;
 use super::switch::Verdict;
-use super::{Datapath, Notice, checksum, way};
+use super::{Datapath, Notice, checksum, gate, way};
 use crate::time::Time;
 use crate::wire::data::{self, Checksum, FrameKind};
 use crate::wire::relay as relay_wire;
@@ -47,6 +47,12 @@ impl Datapath {
 
     fn outbound(&mut self, now: Time, overlay: OverlayIndex, header: &Header, frame: &[u8], work: Work) {
         if frame::is_announcement(frame, header) {
+            return self.stats[overlay.0].dropped(DropReason::Announcement);
+        }
+        if let Some(body) = gate::probe_body(frame, header) {
+            if self.switches[overlay.0].probe_limit.take(now) {
+                self.notices.push_back(Notice::LoopProbe { overlay, body: body.to_vec() });
+            }
             return self.stats[overlay.0].dropped(DropReason::Announcement);
         }
         if self.is_own_packet(frame, header) {

@@ -6,10 +6,9 @@
 //! The rules for ordinary frames are in `fdb`, the counts and times in `moves`, the words in protocol.md section 5;
 //! the control room repeats and reports, and decides nothing here.
 
-use super::buf::{Delivery, OverlayIndex};
+use super::buf::OverlayIndex;
 use super::fdb::{Address, Learned, Owner, PortId, QUIET, TAP};
 use super::moves::FREEZE;
-use super::offload::Virtio;
 use super::stats::DropReason;
 use super::switch::Switch;
 use super::{Datapath, Notice, ask};
@@ -278,10 +277,9 @@ impl Datapath {
 
     pub(super) fn question(&mut self, overlay: OverlayIndex, address: Address) {
         let switch = &self.switches[overlay.0];
+        let station = switch.station();
         for ip in switch.stations.addresses(address) {
-            self.joining.close(&mut self.deliveries);
-            let question = ask::question(switch.station(), address, ip);
-            self.deliveries.push(&question, Delivery { overlay, virtio: Virtio::default() });
+            self.deliver_own(overlay, &ask::question(station, address, ip));
         }
     }
 }

@@ -54,6 +54,8 @@ drop_reasons! {
     Answer = "answer",
     /// More addresses moved than are remembered: frames for them are not sent on.
     MovesFull = "moves_full",
+    /// The segment is another member's too, and that one carries it; or it is not known yet whether it is.
+    Shared = "shared",
     /// More floods than the limit.
     FloodLimit = "flood_limit",
     /// One of our own packets came out of a TAP: the overlay must not run over itself.

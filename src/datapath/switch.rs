@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 
 use super::fdb::{Address, Fdb, Learned, PortId, TAP};
 use super::frame::{self, Header, LinkLocal, Mac};
+use super::gate::{Gate, Share};
 use super::limit::{Bucket, FLOOD_BURST, FLOOD_RATE};
 use super::moves::Moves;
 use super::offload::TapOffload;
@@ -19,6 +20,9 @@ use crate::wire::data::FrameKind;
 
 /// Ethernet header and two VLAN tags: what a frame may have besides its payload.
 const ETHERNET_LEN: usize = 14 + 4 + 4;
+
+/// Loop probes looked at per second: those of a segment with all the members it may have, twice over.
+const PROBE_RATE: u32 = 64;
 
 /// What becomes of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,6 +64,10 @@ pub(super) struct Switch {
     pub(super) fdb: Fdb,
     /// The peers' ports, in the order of their ids.
     pub(super) ports: BTreeSet<PortId>,
+    /// What passes between the TAP and the peers.
+    pub(super) gate: Gate,
+    /// Probes of other members that the control room looks at.
+    pub(super) probe_limit: Bucket,
     /// Addresses that moved of late.
     pub(super) moves: Moves,
     /// What is to be told of addresses since the last frame or message.
@@ -77,6 +85,8 @@ impl Switch {
         Self {
             fdb: Fdb::new(seed),
             ports: BTreeSet::new(),
+            gate: Gate::default(),
+            probe_limit: Bucket::new(PROBE_RATE, PROBE_RATE),
             moves: Moves::default(),
             news: Vec::new(),
             stations: Stations::default(),
@@ -112,13 +122,10 @@ impl Switch {
             return Verdict::Drop(reason);
         }
         let address = Address { vlan: header.vlan, mac: header.src };
-        let announced = frame::announces(bytes, header);
-        let learned = self.fdb.learn(now, header.vlan, header.src, TAP, announced);
-        if learned != Learned::Refreshed {
-            self.on_arrival(now, address, learned, announced);
-        }
-        if let Some(ip) = frame::speaker(bytes, header) {
-            self.stations.note(address, ip);
+        match self.share(now, header) {
+            Share::Ours => self.learn_own(now, address, bytes, header),
+            Share::Designated => {}
+            Share::Theirs => return Verdict::Drop(DropReason::Shared),
         }
         if header.dst == self.settings.station {
             self.on_answer(now, address);
@@ -126,10 +133,24 @@ impl Switch {
         }
         match self.destination(now, header) {
             Some(TAP) => Verdict::Drop(DropReason::Local),
+            Some(port) if self.gate.shares(port) => Verdict::Drop(DropReason::Local),
             Some(port) => Verdict::Forward(port),
+            None if self.gate.is_shut() => Verdict::Drop(DropReason::Shared),
             None if self.ports.is_empty() => Verdict::Drop(DropReason::NoPeer),
             None if !self.flood_limit.take(now) => Verdict::Drop(DropReason::FloodLimit),
             None => Verdict::Flood,
+        }
+    }
+
+    /// Learns from a frame out of our TAP.
+    fn learn_own(&mut self, now: Time, address: Address, bytes: &[u8], header: &Header) {
+        let announced = frame::announces(bytes, header);
+        let learned = self.fdb.learn(now, header.vlan, header.src, TAP, announced);
+        if learned != Learned::Refreshed {
+            self.on_arrival(now, address, learned, announced);
+        }
+        if let Some(ip) = frame::speaker(bytes, header) {
+            self.stations.note(address, ip);
         }
     }
 
@@ -147,8 +168,11 @@ impl Switch {
         if self.is_hijack(now, (port, kind), bytes, header) {
             return Verdict::Drop(DropReason::Hijack);
         }
-        match self.destination(now, header) {
+        let destination = self.destination(now, header);
+        match destination {
+            _ if self.is_kept_out(kind, destination.is_some()) => Verdict::Drop(DropReason::Shared),
             None | Some(TAP) => Verdict::Forward(TAP),
+            Some(known) if self.gate.shares(known) => Verdict::Forward(TAP),
             Some(known) if known == port => Verdict::Drop(DropReason::Local),
             Some(known) if kind == FrameKind::Direct => self.pass_on(now, port, known, header),
             Some(_) => Verdict::Drop(DropReason::Elsewhere),

@@ -71,6 +71,17 @@ impl EventLog {
                     "claimed by a peer, but its machine answers here; claimed back"
                 );
             }
+            Event::SegmentShared { overlay, with, ours } => {
+                let carries = if *ours { "this node" } else { "another one" };
+                let (overlay, with) = (self.name(*overlay), with.join(", "));
+                warn!(
+                    overlay,
+                    with, carries, "the network behind the TAP is another member's too; one carries broadcasts"
+                );
+            }
+            Event::SegmentAlone { overlay } => {
+                info!(overlay = self.name(*overlay), "the network behind the TAP is this member's alone again");
+            }
             Event::AddressFrozen { overlay, address, owner, name } => {
                 let owner = called(*owner, name.as_deref());
                 warn!(

@@ -240,6 +240,12 @@ impl Question {
         Some(Self { station, vlan, ip: *arp.get(24..)?.first_chunk()? })
     }
 
+    /// Whether `frame` is an answer to any: such a one may stray where segments are cabled.
+    pub fn is_answer(frame: &[u8]) -> bool {
+        let ends = |body: &[u8]| body.ends_with(&[0; 4]) && body.get(..8) == Some(&[0, 1, 8, 0, 6, 4, 0, 2]);
+        frame.len().checked_sub(ARP_BODY).is_some_and(|start| start >= ETHERNET && ends(&frame[start..]))
+    }
+
     /// The answer of `vm`, if it is the one that is asked.
     pub fn answer(&self, vm: &Vm) -> Option<Vec<u8>> {
         let Self { station, vlan, ip } = *self;

@@ -17,6 +17,8 @@ pub mod message;
 
 pub mod discovery;
 
+pub mod probe;
+
 pub mod version;
 
 mod codec;

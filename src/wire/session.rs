@@ -186,6 +186,16 @@ pub enum Message {
         /// How many bytes of UDP payload it had.
         size: u16,
     },
+    /// "Your loop probe came out of my TAP. Did you send it just now?"
+    ProbeHeard {
+        /// What it told.
+        token: u64,
+    },
+    /// "I did."
+    ProbeSent {
+        /// What it told.
+        token: u64,
+    },
     /// "This address is behind my TAP now."
     Claim {
         /// Which.
@@ -234,6 +244,8 @@ impl Message {
                 Self::Claim { moved: Moved::read(&mut reader)?, reason }
             }
             0x09 => Self::Location { moved: Moved::read(&mut reader)?, owner: NodeId(reader.array()?) },
+            0x0a => Self::ProbeHeard { token: reader.u64()? },
+            0x0b => Self::ProbeSent { token: reader.u64()? },
             _ => return Err(DecodeError::Range),
         };
         reader.end()?;
@@ -276,6 +288,8 @@ impl Message {
             Self::Confirm => Writer::new().u8(0x05).finish(),
             Self::MtuProbe { token } => Writer::new().u8(0x06).u64(*token).reserved(MTU_PADDING).finish(),
             Self::MtuAnswer { token, size } => Writer::new().u8(0x07).u64(*token).u16(*size).finish(),
+            Self::ProbeHeard { token } => Writer::new().u8(0x0a).u64(*token).finish(),
+            Self::ProbeSent { token } => Writer::new().u8(0x0b).u64(*token).finish(),
             Self::Claim { moved, reason } => moved.write(Writer::new().u8(CLAIM).u8(reason.byte())).finish(),
             Self::Location { moved, owner } => moved.write(Writer::new().u8(0x09)).bytes(&owner.0).finish(),
         }
@@ -316,6 +330,8 @@ mod tests {
             },
             Message::Close,
             Message::Confirm,
+            Message::ProbeHeard { token: 8 },
+            Message::ProbeSent { token: 8 },
             Message::Claim { moved: MOVED, reason: ClaimReason::Announced },
             Message::Location { moved: MOVED, owner: NodeId([7; 32]) },
             Message::MtuAnswer { token: 6, size: 1472 },
