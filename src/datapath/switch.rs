@@ -226,3 +226,6 @@ impl Switch {
         if header.dst.is_group() { None } else { self.fdb.lookup(now, header.vlan, header.dst) }
     }
 }
+
+#[cfg(test)]
+mod tests;
