@@ -1,13 +1,13 @@
 //! The gate between a TAP and the overlay, where the segment behind the TAP may be another member's too.
 //!
 //! Two members on one segment are two ways between it and the overlay: a loop. One of them, the designated one,
-//! carries broadcast, unknown and group frames; the others stand by for these, and every member carries what is to
-//! and from the machines that it owns (`ownership`), so that nothing is carried twice. Who shares a segment is
-//! found out by the control room (`loops`).
+//! carries broadcast, unknown and group frames; the others stand by for these. What is for one known machine every
+//! member carries: the segment's own bridges hand it to one of them (where they have forgotten the machine, to all,
+//! and it may come twice). Who shares a segment is found out by the control room (`loops`).
 
 use std::collections::BTreeSet;
 
-use super::fdb::{Address, PortId, TAP};
+use super::fdb::{Address, Owner, PortId, TAP};
 use super::frame::{self, Header};
 use super::switch::Switch;
 use crate::time::Time;
@@ -43,32 +43,19 @@ impl Gate {
     }
 }
 
-/// What a frame out of a shared segment is to us.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Share {
-    /// Ours to carry, and to learn from.
-    Ours,
-    /// Ours to carry, from a machine that another one owns, or may own: nothing is learned from it.
-    Designated,
-    /// Another one carries it.
-    Theirs,
-}
-
 impl Switch {
-    /// Whose business a frame out of the TAP is.
-    pub(super) fn share(&self, now: Time, header: &Header) -> Share {
+    /// Whether the sender of a frame out of the TAP is ours to learn. Who stands by takes nobody new, and nobody takes
+    /// a machine from another one that has the same segment.
+    pub(super) fn learns(&self, now: Time, header: &Header) -> bool {
         let (with, stands_by) = match &self.gate {
-            Gate::Open => return Share::Ours,
-            Gate::Held => return Share::Designated,
-            Gate::Shared { with, stands_by } => (with, stands_by),
+            Gate::Open => return true,
+            Gate::Held => return false,
+            Gate::Shared { with, stands_by } => (with, *stands_by),
         };
-        let owner = self.fdb.owner(now, Address { vlan: header.vlan, mac: header.src }).map(|owner| owner.port);
-        match (owner, *stands_by) {
-            (Some(TAP), _) => Share::Ours,
-            (_, true) => Share::Theirs,
-            (Some(port), false) if with.contains(&port) && header.dst.is_group() => Share::Designated,
-            (Some(port), false) if with.contains(&port) => Share::Theirs,
-            (_, false) => Share::Ours,
+        match self.fdb.owner(now, Address { vlan: header.vlan, mac: header.src }) {
+            Some(Owner { port: TAP, .. }) => true,
+            Some(Owner { port, .. }) => !stands_by && !with.contains(&port),
+            None => !stands_by,
         }
     }
 

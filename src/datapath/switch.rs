@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 
 use super::fdb::{Address, Fdb, Learned, PortId, TAP};
 use super::frame::{self, Header, LinkLocal, Mac};
-use super::gate::{Gate, Share};
+use super::gate::Gate;
 use super::limit::{Bucket, FLOOD_BURST, FLOOD_RATE};
 use super::moves::Moves;
 use super::offload::TapOffload;
@@ -122,10 +122,8 @@ impl Switch {
             return Verdict::Drop(reason);
         }
         let address = Address { vlan: header.vlan, mac: header.src };
-        match self.share(now, header) {
-            Share::Ours => self.learn_own(now, address, bytes, header),
-            Share::Designated => {}
-            Share::Theirs => return Verdict::Drop(DropReason::Shared),
+        if self.learns(now, header) {
+            self.learn_own(now, address, bytes, header);
         }
         if header.dst == self.settings.station {
             self.on_answer(now, address);

@@ -88,8 +88,9 @@ impl World {
             if a != host && b != host {
                 continue;
             }
-            let heard = self.reach_vms(other, overlay, frame);
-            if is_group || heard == 0 {
+            self.reach_vms(other, overlay, frame);
+            // The bridges have learned behind which TAP a machine far away is: the nearest one.
+            if is_group {
                 self.put_frame(other, overlay, frame.to_vec());
             }
         }
