@@ -87,6 +87,6 @@ mod tests {
         assert_eq!([parts.head, parts.sealed].concat(), body);
         assert_eq!((parts.nonce, head(&parts.nonce)), ([7; NONCE_LEN], parts.head.to_vec()));
         assert_eq!(split(&[&body[..], &[0]].concat()), Err(DecodeError::Long));
-        assert_eq!(split(&vec![0; BODY_LEN]), Err(DecodeError::Range));
+        assert_eq!(split(&[0; BODY_LEN]), Err(DecodeError::Range));
     }
 }
