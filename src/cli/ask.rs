@@ -80,10 +80,7 @@ pub(super) fn fdb(args: &AskArgs) -> Result<(), Failure> {
 }
 
 pub(super) fn claim(claim: &Request, args: &AskArgs) -> Result<(), Failure> {
-    match ask(args, claim)? {
-        Response::Done => Ok(()),
-        _ => Err(strange()),
-    }
+    if ask(args, claim)? == Response::Done { Ok(()) } else { Err(strange()) }
 }
 
 pub(super) fn explain(peer: String, args: &AskArgs) -> Result<(), Failure> {

@@ -27,9 +27,10 @@ use crate::wire::session::Message;
 /// Between two probes: a loop is found this fast.
 const ROUND: Duration = Duration::from_secs(2);
 /// Between the first ones of a TAP that comes up...
-const FIRST_ROUND: Duration = Duration::from_millis(100);
-/// ...which are so many: then it is known whose the segment is, and the gate opens.
-const FIRST_ROUNDS: u32 = 5;
+const FIRST_ROUND: Duration = Duration::from_millis(10);
+/// ...which are so many: whoever is there answers with a probe within a LAN's round trip, or the gate opens. Peers
+/// are met later than that, so nothing is lost by the wait.
+const FIRST_ROUNDS: u32 = 3;
 /// Who has heard a probe meanwhile gets so long to find its member.
 const HOLD_MAX: Duration = Duration::from_secs(3);
 /// A member that shares the segment and is not confirmed again is there no more: two probes may be lost.

@@ -22,10 +22,8 @@ const QUIET_PARTS: u32 = 20;
 impl World {
     /// A host's own view, if its node runs.
     pub fn status(&mut self, id: HostId) -> Option<Status> {
-        match self.ask(id, &Request::Status) {
-            Some(Response::Status(status)) => Some(status),
-            _ => None,
-        }
+        let response = self.ask(id, &Request::Status)?;
+        if let Response::Status(status) = response { Some(status) } else { None }
     }
 
     /// A host's answer to a question or order, if its node runs.
