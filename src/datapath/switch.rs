@@ -131,7 +131,6 @@ impl Switch {
         }
         match self.destination(now, header) {
             Some(TAP) => Verdict::Drop(DropReason::Local),
-            Some(port) if self.gate.shares(port) => Verdict::Drop(DropReason::Local),
             Some(port) => Verdict::Forward(port),
             None if self.gate.is_shut() => Verdict::Drop(DropReason::Shared),
             None if self.ports.is_empty() => Verdict::Drop(DropReason::NoPeer),
