@@ -411,6 +411,7 @@ impl OverlayConfig {
             tap: tap.map(|tap| tap.0),
             tap_queue,
             switch: SwitchSettings {
+                station: SwitchSettings::default().station,
                 mtu: usize::from(mtu),
                 stp: stp != Some(Stp::Drop),
                 clamp_mss: mss_clamp != Some(false),

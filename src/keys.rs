@@ -149,6 +149,15 @@ public_id! {
     NodeId
 }
 
+impl NodeId {
+    /// The MAC address under which the node itself speaks to its own segment: locally administered, and told
+    /// nobody else.
+    pub const fn station(&self) -> [u8; 6] {
+        let [a, b, c, d, e, ..] = self.0;
+        [0x02, a, b, c, d, e]
+    }
+}
+
 public_id! {
     /// A supernode: the Ed25519 public key it shows in TLS. Text form: 52 letters and digits.
     Fingerprint

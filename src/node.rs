@@ -21,8 +21,9 @@ use std::net::{IpAddr, SocketAddr};
 
 use crate::control::Control;
 use crate::control::report::{Request, Response};
-use crate::datapath::Datapath;
 use crate::datapath::buf::{Datagrams, Deliveries, Frames, OverlayIndex, Transmits};
+use crate::datapath::frame::Mac;
+use crate::datapath::{Datapath, SwitchSettings};
 use crate::time::{Time, WallTime};
 
 /// Spare batches kept for reuse.
@@ -41,7 +42,9 @@ impl Node {
     /// A node that has done nothing yet. `seed` is all the chance it will ever have.
     pub fn new(settings: Settings, seed: [u8; 32], now: Time, wall: WallTime) -> Self {
         let mut rng = <rand_chacha::ChaCha20Rng as rand_chacha::rand_core::SeedableRng>::from_seed(seed);
-        let switches = settings.overlays.iter().map(|overlay| overlay.switch).collect::<Vec<_>>();
+        let station = settings.identity.id().station();
+        let switch = |overlay: &OverlaySettings| SwitchSettings { station: Mac(station), ..overlay.switch };
+        let switches = settings.overlays.iter().map(switch).collect::<Vec<_>>();
         let datapath = Datapath::new(&switches, &mut rng);
         let mut control_seed = [0; 32];
         rand_chacha::rand_core::RngCore::fill_bytes(&mut rng, &mut control_seed);

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::datapath::SwitchSettings;
 use crate::datapath::buf::{Deliveries, OverlayIndex, Transmits};
+use crate::datapath::fdb::Address;
 use crate::keys::{Fingerprint, Identity, NodeId, OverlayId, OverlaySecrets};
 use crate::time::Time;
 use crate::wire::carry::RelayFor;
@@ -380,6 +381,42 @@ pub enum Event {
     Alone {
         /// In this overlay.
         overlay: OverlayIndex,
+    },
+    /// A peer claimed the address of a machine that answers behind our TAP; it was claimed back.
+    AddressContested {
+        /// In this overlay.
+        overlay: OverlayIndex,
+        /// Which.
+        address: Address,
+        /// Who claimed it.
+        peer: NodeId,
+        /// Its name, if known.
+        name: Option<String>,
+    },
+    /// The segment behind our TAP is behind other members' TAPs too.
+    SegmentShared {
+        /// In this overlay.
+        overlay: OverlayIndex,
+        /// The others.
+        with: Vec<String>,
+        /// Whether we carry what is for everybody.
+        ours: bool,
+    },
+    /// It is ours alone again.
+    SegmentAlone {
+        /// In this overlay.
+        overlay: OverlayIndex,
+    },
+    /// An address moved too often between places where it answers; it stays at one of them for five minutes.
+    AddressFrozen {
+        /// In this overlay.
+        overlay: OverlayIndex,
+        /// Which.
+        address: Address,
+        /// Where it stays.
+        owner: NodeId,
+        /// That node's name, if known.
+        name: Option<String>,
     },
     /// Our own sealed packets came out of a TAP: the overlay is routed into itself.
     UnderlayLoop {

@@ -31,6 +31,10 @@ fn the_keys_are_those_of_the_contract() {
 #[test]
 fn a_row_of_the_fdb_has_the_keys_of_the_contract() {
     let row = json!({"overlay": "lab", "vlan": 10, "mac": "02:00:5e:10:00:01", "port": "tap", "age_ms": 40});
+    let old: FdbRow = serde_json::from_value(row.clone()).expect("a row of an older daemon");
+    assert_eq!((old.sequence, old.frozen), (0, false));
+    let mut row = row;
+    (row["sequence"], row["frozen"]) = (json!(3), json!(true));
     let parsed: FdbRow = serde_json::from_value(row.clone()).expect("a row");
     assert_eq!(serde_json::to_value(parsed).expect("JSON"), row);
 }

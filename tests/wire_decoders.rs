@@ -13,10 +13,11 @@ use longwire::datapath::frame::{self, Mac};
 use longwire::keys::{Fingerprint, Identity, NodeId, OverlayId, OverlayKey, OverlaySecrets};
 use longwire::wire::carry::{Carry, Grant, Leg, Neighbour, Neighbours, RelayFor};
 use longwire::wire::certificate::Certificate;
-use longwire::wire::data::{self, Checksum, Fragment, Meta};
+use longwire::wire::data::{self, Checksum, Fragment, FrameKind, Meta};
 use longwire::wire::discovery::{self, Announcement};
 use longwire::wire::handshake::{self, Envelope, Payload, Suite};
 use longwire::wire::message::{self, Directory, Member, OtherSupernode, Refusal};
+use longwire::wire::probe::{self, Probe};
 use longwire::wire::relay::{self, LegKey, RelayId};
 use longwire::wire::session::{self, Candidate, CandidateKind};
 use longwire::wire::stream::{self, Frame};
@@ -36,7 +37,7 @@ fn arbitrary_handshakes_end_in_a_value_or_an_error() {
             assert!(covered.len() < input.len());
         }
     });
-    let payload = Payload { boot: 7, timestamp: [3; 12], has_aes: true, certificate: certificate() };
+    let payload = Payload { boot: 7, timestamp: [3; 12], has_aes: true, follows: true, certificate: certificate() };
     feed(share(20), &mut Bytes::new("payload", vec![payload.bytes()]), |input| {
         if let Ok(payload) = Payload::parse(input) {
             assert_eq!(Payload::parse(&payload.bytes()), Ok(payload));
@@ -64,6 +65,23 @@ fn arbitrary_announcements_end_in_a_value_or_an_error() {
 }
 
 #[test]
+fn arbitrary_loop_probes_end_in_a_value_or_an_error() {
+    let told = Probe { node: NodeId([3; 32]), token: 4 };
+    feed(share(10), &mut Bytes::new("probe", vec![told.bytes()]), |input| {
+        if let Ok(told) = Probe::parse(input) {
+            assert_eq!(told.bytes(), input);
+        }
+    });
+    let body = [probe::head(&[5; 12]).as_slice(), &told.bytes(), &[1; 16]].concat();
+    feed(share(10), &mut Bytes::new("probed", vec![body]), |input| {
+        if let Ok(probe::Parts { head, nonce, sealed }) = probe::split(input) {
+            assert_eq!([head, sealed].concat(), input);
+            assert_eq!(probe::head(&nonce), head);
+        }
+    });
+}
+
+#[test]
 fn a_bent_certificate_is_never_genuine() {
     let genuine = certificate();
     feed(share(20), &mut Bytes::new("certificate", vec![genuine.bytes().to_vec()]), |input| {
@@ -80,7 +98,7 @@ fn arbitrary_packets_end_in_a_value_or_an_error() {
         [header.bytes().as_slice(), &[9; 60]].concat(),
         [data::Header { is_data: false, ..header }.bytes().as_slice(), &[9; 17]].concat(),
         [
-            &[Meta { fragment: true, checksum: Checksum::Finished }.byte()],
+            &[Meta { kind: FrameKind::Moved, fragment: true, checksum: Checksum::Finished }.byte()],
             Fragment { id: 3, part: 1 }.bytes().as_slice(),
             &[5; 30],
         ]
@@ -157,6 +175,7 @@ fn arbitrary_session_messages_end_in_a_value_or_an_error() {
         filtering: Some(observe::Filtering::PerPort),
         ports: observe::Ports::Counting(1),
     });
+    let moved = session::Moved { vlan: 10, mac: [2, 0, 0, 0, 0, 9], sequence: 3 };
     let messages = [
         session::Message::Probe { token: 5 },
         session::Message::Answer { token: 5, seen: Some(v4()) },
@@ -177,6 +196,10 @@ fn arbitrary_session_messages_end_in_a_value_or_an_error() {
             grant: Some(Grant { own: RelayId(1), key: LegKey([2; 16]), peer: RelayId(3) }),
         }),
         session::Message::Search { step: session::SearchStep::Go, door: Some(session::Door { at: v4(), step: -2 }) },
+        session::Message::ProbeHeard { token: 6 },
+        session::Message::ProbeSent { token: 6 },
+        session::Message::Claim { moved, reason: session::ClaimReason::Announced },
+        session::Message::Location { moved, owner: NodeId([7; 32]) },
     ];
     let mut genuine: Vec<_> = messages.iter().map(session::Message::bytes).collect();
     genuine.push([messages[6].bytes(), vec![0; 200]].concat());
@@ -220,6 +243,7 @@ fn arbitrary_frames_are_read_within_their_bounds() {
         };
         assert!(header.payload <= input.len() && header.vlan < 4096);
         let _either = frame::announces(input, &header);
+        let _whose = frame::speaker(input, &header);
         let _which = frame::link_local(header.dst);
         if let Some(payload) = frame::udp_payload(input, &header) {
             assert!(input.as_ptr_range().contains(&payload.as_ptr()) || payload.is_empty());

@@ -1,6 +1,6 @@
 //! Flags, and the config they amount to.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -45,10 +45,33 @@ pub(crate) enum Command {
         #[command(flatten)]
         ask: AskArgs,
     },
+    /// Orders about MAC addresses.
+    #[command(subcommand)]
+    Mac(MacCommand),
     /// Show every address tried for a peer, and why the present path was chosen.
     Explain {
         /// Its name or id, or the start of that; OVERLAY/PEER where it is met in several overlays.
         peer: String,
+        #[command(flatten)]
+        ask: AskArgs,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum MacCommand {
+    /// Say that a machine is behind this host's TAP now, if it does not say so itself after a move.
+    Claim {
+        /// Its MAC address.
+        mac: String,
+        /// Its VLAN; 0 = untagged.
+        #[arg(long, value_name = "ID", default_value_t = 0)]
+        vlan: u16,
+        /// Its IP address: then it is asked to speak, so that the bridges here learn where it is.
+        #[arg(long, value_name = "ADDR")]
+        ip: Option<IpAddr>,
+        /// Its overlay, where the daemon is in several.
+        #[arg(long, value_name = "NAME")]
+        overlay: Option<String>,
         #[command(flatten)]
         ask: AskArgs,
     },

@@ -73,12 +73,17 @@ pub(super) fn fdb(args: &AskArgs) -> Result<(), Failure> {
     if args.json {
         return print_json(&rows);
     }
-    let mut table = Table::new(&["OVERLAY", "VLAN", "MAC", "PORT", "AGE"]);
+    let mut table = Table::new(&["OVERLAY", "VLAN", "MAC", "PORT", "SEQUENCE", "AGE"]);
     for row in rows {
         let vlan = if row.vlan == 0 { "-".into() } else { row.vlan.to_string() };
-        table.row([row.overlay, vlan, row.mac, row.port, age(Some(row.age_ms))]);
+        let sequence = if row.frozen { format!("{} (frozen)", row.sequence) } else { row.sequence.to_string() };
+        table.row([row.overlay, vlan, row.mac, row.port, sequence, age(Some(row.age_ms))]);
     }
     print(&table.text())
+}
+
+pub(super) fn claim(claim: &Request, args: &AskArgs) -> Result<(), Failure> {
+    if ask(args, claim)? == Response::Done { Ok(()) } else { Err(strange()) }
 }
 
 pub(super) fn explain(peer: String, args: &AskArgs) -> Result<(), Failure> {

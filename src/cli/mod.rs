@@ -10,11 +10,12 @@ pub(crate) use args::Cli;
 use std::io::{self, Write};
 
 use longwire::config::{Config, KeySource, LogLevel, Settings};
+use longwire::control::report::Request;
 use longwire::io::{daemon, state};
 use longwire::keys::{OverlayKey, OverlaySecrets};
 use tracing_subscriber::EnvFilter;
 
-use args::{Command, IdArgs};
+use args::{Command, IdArgs, MacCommand};
 
 /// Where a key may stand instead of a file.
 const KEY_VARIABLE: &str = "LONGWIRE_KEY";
@@ -39,6 +40,9 @@ pub(crate) fn run(cli: Cli) -> Result<(), Failure> {
         Command::Fdb(args) => ask::fdb(&args),
         Command::Netcheck(args) => netcheck::run(args),
         Command::Via { peer, via, ask } => ask::via(peer, via, &ask),
+        Command::Mac(MacCommand::Claim { mac, vlan, ip, overlay, ask }) => {
+            ask::claim(&Request::ClaimMac { mac, vlan, ip, overlay }, &ask)
+        }
         Command::Explain { peer, ask } => ask::explain(peer, &ask),
     }
 }

@@ -46,12 +46,18 @@ fn a_whole_file_becomes_settings() {
     assert_eq!(settings.overlays[0].attach, Attach::Bridge("br0".into()));
     assert_eq!(
         settings.overlays[0].switch,
-        SwitchSettings { mtu: 1504, stp: false, clamp_mss: false, tap: TapOffload::TcpAndUdp }
+        SwitchSettings {
+            mtu: 1504,
+            stp: false,
+            clamp_mss: false,
+            tap: TapOffload::TcpAndUdp,
+            ..SwitchSettings::default()
+        }
     );
     assert_eq!(settings.overlays[1].attach.clone(), Attach::Address("10.10.0.1/24".parse().expect("CIDR")));
     assert_eq!(
         settings.overlays[1].switch,
-        SwitchSettings { mtu: 1500, stp: true, clamp_mss: true, tap: TapOffload::None }
+        SwitchSettings { mtu: 1500, stp: true, clamp_mss: true, tap: TapOffload::None, ..SwitchSettings::default() }
     );
     assert_eq!(settings.socket, SocketChoice::At("/tmp/socket".into()));
     assert!(settings.serve.is_none() && settings.log_json);

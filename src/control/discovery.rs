@@ -119,7 +119,7 @@ impl Control {
     }
 }
 
-fn key(overlay: &Overlay) -> LessSafeKey {
+pub(super) fn key(overlay: &Overlay) -> LessSafeKey {
     LessSafeKey::new(UnboundKey::new(&CHACHA20_POLY1305, overlay.secrets.link_key()).expect("the key is 32 bytes long"))
 }
 

@@ -3,8 +3,9 @@
 //! Notices of the corridor, events of control links, deadlines and requests come in; everything that
 //! follows is written into [`Effects`], which the node drains. One thing at a time, in this order:
 //! `supernode` and `registration` bring members together, `peer` makes keys, `punch` finds a direct
-//! way, `path` chooses, `carriers` finds members that relay,
-//! `carrying` relays for others, `liveness` watches, `mtu` measures, `discovery` finds neighbours, `report` tells.
+//! way, `path` chooses, `carriers` finds members that relay, `carrying` relays for others, `liveness` watches,
+//! `mtu` measures, `discovery` finds neighbours, `mobility` tells of machines that move, `loops` finds shared
+//! segments, `report` tells people.
 
 pub mod effects;
 
@@ -63,6 +64,10 @@ pub mod liveness;
 pub mod mtu;
 
 pub mod discovery;
+
+mod mobility;
+
+mod loops;
 
 pub mod report;
 
@@ -130,6 +135,8 @@ pub struct Control {
     memory: Memory,
     remembered: Option<Memory>,
     discovery: Discovery,
+    mobility: mobility::Mobility,
+    segments: Vec<loops::Segment>,
     last_loop_event: Option<Time>,
     handshake_limit: Bucket,
     certificates: certificates::Certificates,
@@ -157,6 +164,7 @@ impl Control {
         for overlay in 0..overlays.len() {
             fx.timers.set(Timer::Alone(OverlayIndex(overlay)), now + ALONE_AFTER);
         }
+        let segments = overlays.iter().map(|_| loops::Segment::new(now)).collect();
         let mut control = Self {
             me,
             name: settings.name,
@@ -171,6 +179,8 @@ impl Control {
             memory: settings.memory,
             remembered: None,
             discovery: Discovery::new(settings.discovery),
+            mobility: mobility::Mobility::default(),
+            segments,
             last_loop_event: None,
             handshake_limit: Bucket::new(HANDSHAKE_RATE, HANDSHAKE_BURST),
             certificates: certificates::Certificates::default(),
@@ -180,6 +190,7 @@ impl Control {
         };
         control.review_homes();
         control.recall();
+        (0..control.segments.len()).for_each(|overlay| control.on_loop_timer(OverlayIndex(overlay)));
         control
     }
 
@@ -262,6 +273,8 @@ impl Control {
             Notice::Retired { index } => {
                 self.fx.indices.remove(&index);
             }
+            Notice::LoopProbe { overlay, body } => self.on_loop_probe(overlay, &body),
+            Notice::Address { overlay, address, news } => self.on_address((overlay, address), news),
             Notice::UnderlayLoop { overlay } => {
                 if self.last_loop_event.is_none_or(|at| now.since(at) >= LOOP_EVENT_GAP) {
                     self.last_loop_event = Some(now);
@@ -351,6 +364,11 @@ impl Control {
             Message::Neighbours(told) => self.on_neighbours(port, path, &told),
             Message::Carry(carry) => self.on_carry(port, path, carry),
             Message::Leg(leg) => self.on_leg(port, path, leg),
+            Message::Location { moved, owner } => self.on_location(port, moved, owner),
+            Message::ProbeHeard { token } => self.on_probe_heard(port, token),
+            Message::ProbeSent { token } => self.on_probe_sent(port, token),
+            // The corridor has read it.
+            Message::Claim { .. } => {}
         }
     }
 
@@ -398,6 +416,8 @@ impl Control {
             }
             Timer::Announce => self.on_announce_timer(),
             Timer::Remember => self.remember(),
+            Timer::Loop(overlay) => self.on_loop_timer(overlay),
+            Timer::Addresses => self.on_addresses_timer(),
             Timer::Push | Timer::Newcomers => self.on_serving_timer(timer),
         }
     }

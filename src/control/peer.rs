@@ -86,7 +86,7 @@ pub struct Me {
 impl Me {
     fn payload(&self, fx: &mut Effects, certificate: &Certificate) -> Payload {
         let (boot, has_aes) = (self.boot, self.has_aes);
-        Payload { boot, timestamp: fx.timestamp(), has_aes, certificate: certificate.clone() }
+        Payload { boot, timestamp: fx.timestamp(), has_aes, follows: true, certificate: certificate.clone() }
     }
 }
 
@@ -322,7 +322,7 @@ impl Peer {
         match attempt.initiator.finish(envelope, certificates) {
             Ok((payload, keys)) => {
                 fx.timers.cancel(Timer::Handshake(self.port));
-                self.has_aes = payload.has_aes;
+                self.on_abilities(fx, &payload);
                 // Now we know that AES is slow there: these keys carry frames until the next ones are made.
                 let is_slow = keys.suite == Suite::AesGcm && !payload.has_aes;
                 let rekey = if is_slow { Duration::ZERO } else { REKEY_AFTER };
@@ -376,7 +376,7 @@ impl Peer {
             let patience = fx.jittered(CONFIRM_PATIENCE);
             fx.timers.set(Timer::Handshake(self.port), fx.now + patience);
         }
-        self.has_aes = responder.payload.has_aes;
+        self.on_abilities(fx, &responder.payload);
         let index = fx.new_index(self.port);
         let payload = me.payload(fx, certificate);
         let Some((packet, keys)) = responder.answer(local, index, &payload) else {
@@ -390,6 +390,11 @@ impl Peer {
         if let Some(old) = self.answered.replace(Answered { mac1, packet, path, boot, at: fx.now }) {
             fx.answered.remove(&old.mac1);
         }
+    }
+
+    fn on_abilities(&mut self, fx: &mut Effects, payload: &Payload) {
+        self.has_aes = payload.has_aes;
+        fx.commands.push_back(Command::SetFollows { port: self.port, follows: payload.follows });
     }
 
     /// A genuine INIT of another boot, but older than one we have seen: replayed, or the peer has restarted with its

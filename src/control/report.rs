@@ -3,7 +3,7 @@
 //! The JSON of these types is a contract that scripts rely on; `tests/status_sample.json` holds one.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
@@ -15,6 +15,17 @@ pub enum Request {
     Status,
     /// What each overlay's switch has learned.
     Fdb,
+    /// The machine with this MAC address is behind our TAP now: for machines that say nothing when they move.
+    ClaimMac {
+        /// As `02:00:5e:10:00:01`.
+        mac: String,
+        /// 0 = untagged.
+        vlan: u16,
+        /// Its IP address, if that is known: then it is asked to speak, so that bridges find it too.
+        ip: Option<IpAddr>,
+        /// The overlay's name; the only one if there is one.
+        overlay: Option<String>,
+    },
     /// Why a peer is reached as it is; by name or id (or the start of it), `OVERLAY/` in front if need be.
     Explain {
         /// Name or id.
@@ -234,8 +245,14 @@ pub struct FdbRow {
     pub vlan: u16,
     /// As `02:00:5e:10:00:01`.
     pub mac: String,
-    /// `tap`, or the peer's name (its id where the name is unknown).
+    /// Who has it: `tap`, or the peer's name (its id where the name is unknown).
     pub port: String,
+    /// Counts the claims of it; the highest is right, 0 if nobody claimed it.
+    #[serde(default)]
+    pub sequence: u32,
+    /// Whether it stays there because it moved too often.
+    #[serde(default)]
+    pub frozen: bool,
     /// Since it was last heard.
     pub age_ms: u64,
 }

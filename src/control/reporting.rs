@@ -1,6 +1,6 @@
 //! Answers to this machine's questions, put together from what everybody knows.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use super::carriers::Via;
@@ -10,7 +10,7 @@ use super::report::{
 };
 use super::{Control, Peer};
 use crate::datapath::buf::OverlayIndex;
-use crate::datapath::fdb::{PortId, TAP};
+use crate::datapath::fdb::{Address, Entry, PortId, TAP};
 use crate::datapath::{Datapath, Path};
 use crate::seam::stream::is_stream;
 use crate::time::Time;
@@ -33,6 +33,11 @@ impl Control {
         match request {
             Request::Status => Response::Status(self.status(now, datapath)),
             Request::Fdb => Response::Fdb(self.fdb(now, datapath)),
+            Request::ClaimMac { mac, vlan, ip, overlay } => {
+                let address = mac.parse().map(|mac| Address { vlan: *vlan, mac }).map_err(|error| error.to_string());
+                let claimed = address.and_then(|address| self.claim(now, datapath, (address, *ip), overlay.as_deref()));
+                claimed.map_or_else(Response::Error, |()| Response::Done)
+            }
             Request::Explain { peer } => match self.find(peer) {
                 Ok(peer) => Response::Explain(self.explain(now, self.peer_status(now, datapath, peer), peer)),
                 Err(sentence) => Response::Error(sentence),
@@ -167,11 +172,36 @@ impl Control {
                     (_, Some(peer)) => peer.called(),
                     (_, None) => continue,
                 };
-                let (vlan, mac, age_ms) = (entry.vlan, entry.mac.to_string(), millis(entry.age));
-                rows.push(FdbRow { overlay: overlay.name.clone(), vlan, mac, port, age_ms });
+                let Entry { vlan, mac, sequence, frozen, age, .. } = entry;
+                let (overlay, mac, age_ms) = (overlay.name.clone(), mac.to_string(), millis(age));
+                rows.push(FdbRow { overlay, vlan, mac, port, sequence, frozen, age_ms });
             }
         }
         rows
+    }
+
+    /// Takes an address for a machine behind our TAP, by the word of somebody at this host.
+    fn claim(
+        &self,
+        now: Time,
+        datapath: &mut Datapath,
+        (address, ip): (Address, Option<IpAddr>),
+        overlay: Option<&str>,
+    ) -> Result<(), String> {
+        let names = || self.overlays.iter().map(|overlay| overlay.name.as_str()).collect::<Vec<_>>().join(", ");
+        let place = match overlay {
+            Some(name) => self.overlays.iter().position(|overlay| overlay.name == name),
+            None => (self.overlays.len() == 1).then_some(0),
+        };
+        let place = place.ok_or_else(|| format!("say --overlay NAME, one of: {}", names()))?;
+        if address.mac.is_group() || address.mac.is_zero() || address.vlan > 4095 {
+            return Err(format!("{address} is no address of a machine"));
+        }
+        if datapath.claim(now, OverlayIndex(place), address, ip) {
+            Ok(())
+        } else {
+            Err(format!("{address} is frozen elsewhere, or the table is full; `longwire fdb` shows it"))
+        }
     }
 
     /// The peer of this name or id, or start of one; `OVERLAY/PEER` where a node is met in several.

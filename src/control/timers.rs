@@ -35,6 +35,10 @@ pub enum Timer {
     Carrying,
     /// Ask where we are seen, and judge.
     Observe,
+    /// Tell and ask again where machines are.
+    Addresses,
+    /// Probe our segment for other members.
+    Loop(OverlayIndex),
     /// Say that nobody is there.
     Alone(OverlayIndex),
     /// Tell members of each other (as a supernode).
@@ -62,6 +66,8 @@ impl Timer {
             Self::Carry(_) => "carry",
             Self::Carrying => "carrying",
             Self::Observe => "observe",
+            Self::Addresses => "addresses",
+            Self::Loop(_) => "loop probe",
             Self::Alone(_) => "alone",
             Self::Push => "roster push",
             Self::Newcomers => "newcomers",

@@ -3,7 +3,9 @@
 use std::net::SocketAddr;
 
 use super::buf::OverlayIndex;
-use super::fdb::PortId;
+use super::fdb::{Address, PortId};
+use super::gate::Gate;
+use super::ownership::News;
 use super::port::{Activity, LegId, Path};
 use super::relay::LegTally;
 use super::seal::SessionKeys;
@@ -55,6 +57,54 @@ pub enum Command {
     Silence {
         /// Its port.
         port: PortId,
+    },
+    /// What a peer's handshake said of machines that move.
+    SetFollows {
+        /// Its port.
+        port: PortId,
+        /// Whether it knows of them.
+        follows: bool,
+    },
+    /// Claim an address once more, if nothing has become of it since.
+    ClaimAgain {
+        /// In this overlay.
+        overlay: OverlayIndex,
+        /// Which.
+        address: Address,
+        /// As it was told.
+        news: News,
+    },
+    /// Ask our segment once more for a machine that is said to have left it.
+    AskAgain {
+        /// In this overlay.
+        overlay: OverlayIndex,
+        /// Which.
+        address: Address,
+    },
+    /// A peer says where an address is.
+    Locate {
+        /// Which peer.
+        from: PortId,
+        /// Who has it; `None` if it says that we have.
+        owner: Option<PortId>,
+        /// Which.
+        address: Address,
+        /// Of its last claim.
+        sequence: u32,
+    },
+    /// What passes between a TAP and the overlay from now on.
+    SetGate {
+        /// The overlay.
+        overlay: OverlayIndex,
+        /// What.
+        gate: Gate,
+    },
+    /// A frame of ours for our own segment.
+    Deliver {
+        /// Of this overlay.
+        overlay: OverlayIndex,
+        /// Whole.
+        frame: Vec<u8>,
     },
     /// A packet ended in the control room.
     CountDrop {
@@ -232,6 +282,22 @@ pub enum Notice {
     Retired {
         /// Which.
         index: u32,
+    },
+    /// What looks like a member's loop probe came out of a TAP.
+    LoopProbe {
+        /// Of this overlay.
+        overlay: OverlayIndex,
+        /// What it carries.
+        body: Vec<u8>,
+    },
+    /// Something is to be told of an address.
+    Address {
+        /// In this overlay.
+        overlay: OverlayIndex,
+        /// Which.
+        address: Address,
+        /// What.
+        news: News,
     },
     /// Our own sealed packets came out of a TAP.
     UnderlayLoop {

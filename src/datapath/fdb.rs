@@ -4,11 +4,14 @@
 //! One rule for every move, TAP or peer, from or to: an announced one is followed at once, an
 //! ordinary frame only when the owner has not been heard for [`QUIET`]. Too old is as if it were not
 //! there; its room is taken back when a new entry needs it, a few at a time, so that no frame pays
-//! for a scan. No port's new addresses ever displace another port's entries.
+//! for a scan. No port's new addresses ever displace another port's entries. Every entry carries the
+//! sequence of its address's last claim, and may be frozen; what these mean is `ownership`'s business.
 //! Does no I/O and reads no clock.
 
 mod due;
 
+use std::collections::BTreeMap;
+use std::fmt;
 use std::time::Duration;
 
 use ahash::RandomState;
@@ -46,8 +49,8 @@ pub enum Learned {
     New,
     /// Known here, heard again.
     Refreshed,
-    /// Was known at another port, is here now.
-    Moved,
+    /// Was known at this other port, is here now.
+    Moved(PortId),
     /// Known at another port that was heard a moment ago: stays there.
     Held,
     /// No room: not known now, frames to it are flooded.
@@ -56,9 +59,39 @@ pub enum Learned {
     Group,
 }
 
-/// One address in one VLAN, ordered by VLAN first.
+/// A MAC address in a VLAN.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Address {
+    /// The VLAN; 0 = untagged.
+    pub vlan: u16,
+    /// The address.
+    pub mac: Mac,
+}
+
+impl From<(u16, [u8; 6])> for Address {
+    fn from((vlan, mac): (u16, [u8; 6])) -> Self {
+        Self { vlan, mac: Mac(mac) }
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.vlan {
+            0 => write!(out, "{}", self.mac),
+            vlan => write!(out, "{} in VLAN {vlan}", self.mac),
+        }
+    }
+}
+
+/// The same in one number, ordered by VLAN first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 struct Key(u64);
+
+impl From<Address> for Key {
+    fn from(Address { vlan, mac }: Address) -> Self {
+        Self::new(vlan, mac)
+    }
+}
 
 impl Key {
     fn new(vlan: u16, Mac([a, b, c, d, e, f]): Mac) -> Self {
@@ -75,6 +108,8 @@ impl Key {
 #[derive(Clone, Copy, Debug)]
 struct Slot {
     port: PortId,
+    /// Of the last claim; 0 if nobody claimed it.
+    sequence: u32,
     heard: Time,
     /// When [`Due`] looks at it next; not later than it ages out.
     due: Time,
@@ -95,8 +130,25 @@ pub struct Entry {
     pub mac: Mac,
     /// Where it is.
     pub port: PortId,
+    /// Of its last claim; 0 if nobody claimed it.
+    pub sequence: u32,
+    /// Whether it stays there whoever claims it.
+    pub frozen: bool,
     /// Since it was last heard.
     pub age: Duration,
+}
+
+/// Who has an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Owner {
+    /// Where it is.
+    pub port: PortId,
+    /// Of its last claim; 0 if nobody claimed it.
+    pub sequence: u32,
+    /// When a frame of it came by that port last.
+    pub heard: Time,
+    /// Whether it stays there whoever claims it.
+    pub frozen: bool,
 }
 
 /// The table.
@@ -105,6 +157,8 @@ pub struct Fdb {
     /// Hashed with a key of ours: strangers choose the addresses.
     entries: IndexMap<Key, Slot, RandomState>,
     due: Due,
+    /// Entries that do not move before then.
+    frozen: BTreeMap<Key, Time>,
 }
 
 impl Fdb {
@@ -112,7 +166,7 @@ impl Fdb {
     pub fn new(seed: [u64; 4]) -> Self {
         let [a, b, c, d] = seed;
         let hasher = RandomState::with_seeds(a, b, c, d);
-        Self { entries: IndexMap::with_hasher(hasher), due: Due::default() }
+        Self { entries: IndexMap::with_hasher(hasher), due: Due::default(), frozen: BTreeMap::new() }
     }
 
     /// A frame from `mac` came in by `port`; `announced` if it says that the sender is there now.
@@ -122,19 +176,56 @@ impl Fdb {
         }
         let key = Key::new(vlan, mac);
         let Some(slot) = self.entries.get_mut(&key) else {
-            return self.insert(now, key, port, Learned::New);
+            return self.insert(now, key, (port, 0), Learned::New);
         };
         let known = !slot.is_old(now);
         if slot.port == port {
             slot.heard = slot.heard.max(now);
             return if known { Learned::Refreshed } else { Learned::New };
         }
-        if known && !announced && now.since(slot.heard) < QUIET {
+        let (from, sequence) = (slot.port, slot.sequence);
+        let is_quiet = announced || now.since(slot.heard) >= QUIET;
+        if known && (!is_quiet || self.is_frozen(now, key)) {
             return Learned::Held;
         }
         // It has left there, whether or not there is room for it here.
         self.remove(key);
-        self.insert(now, key, port, if known { Learned::Moved } else { Learned::New })
+        self.insert(now, key, (port, sequence), if known { Learned::Moved(from) } else { Learned::New })
+    }
+
+    /// Who has `address`, if that is known.
+    pub fn owner(&self, now: Time, address: Address) -> Option<Owner> {
+        let key = address.into();
+        let slot = self.entries.get(&key).filter(|slot| !slot.is_old(now))?;
+        let Slot { port, sequence, heard, .. } = *slot;
+        Some(Owner { port, sequence, heard, frozen: self.is_frozen(now, key) })
+    }
+
+    /// `address` is at `port` with this sequence, whatever was known before.
+    pub fn assign(&mut self, now: Time, address: Address, port: PortId, sequence: u32) -> Learned {
+        let key = address.into();
+        match self.entries.get_mut(&key) {
+            Some(slot) if slot.port == port => {
+                slot.sequence = sequence;
+                slot.heard = slot.heard.max(now);
+                Learned::Refreshed
+            }
+            slot => {
+                let learned = slot.map_or(Learned::New, |slot| Learned::Moved(slot.port));
+                self.remove(key);
+                self.insert(now, key, (port, sequence), learned)
+            }
+        }
+    }
+
+    /// `address` stays where it is until then. Those that have thawed are forgotten.
+    pub fn freeze(&mut self, now: Time, address: Address, until: Time) {
+        self.frozen.retain(|_, thaw| *thaw > now);
+        self.frozen.insert(address.into(), until);
+    }
+
+    fn is_frozen(&self, now: Time, key: Key) -> bool {
+        self.frozen.get(&key).is_some_and(|thaw| *thaw > now)
     }
 
     /// Where frames to `mac` go; `None` if nobody knows: flood.
@@ -147,6 +238,7 @@ impl Fdb {
     pub fn flush_port(&mut self, port: PortId) {
         for key in self.due.take_port(port) {
             self.entries.swap_remove(&key);
+            self.frozen.remove(&key);
         }
     }
 
@@ -160,17 +252,18 @@ impl Fdb {
         let mut live: Vec<_> =
             self.entries.iter().filter(|(_, slot)| !slot.is_old(now)).map(|(k, s)| (*k, *s)).collect();
         live.sort_unstable_by_key(|(key, _)| *key);
-        live.into_iter().map(move |(key, slot)| {
-            let (vlan, mac) = key.parts();
-            Entry { vlan, mac, port: slot.port, age: now.since(slot.heard) }
-        })
+        let entry = |(key, slot): (Key, Slot)| {
+            let ((vlan, mac), Slot { port, sequence, heard, .. }) = (key.parts(), slot);
+            Entry { vlan, mac, port, sequence, frozen: self.is_frozen(now, key), age: now.since(heard) }
+        };
+        live.into_iter().map(entry).collect::<Vec<_>>().into_iter()
     }
 
-    fn insert(&mut self, now: Time, key: Key, port: PortId, learned: Learned) -> Learned {
+    fn insert(&mut self, now: Time, key: Key, (port, sequence): (PortId, u32), learned: Learned) -> Learned {
         if !self.has_room(now, port) {
             return Learned::Full;
         }
-        let slot = Slot { port, heard: now, due: now + AGEING };
+        let slot = Slot { port, sequence, heard: now, due: now + AGEING };
         self.due.insert(slot.due, port, key);
         self.entries.insert(key, slot);
         learned
@@ -179,6 +272,7 @@ impl Fdb {
     fn remove(&mut self, key: Key) {
         if let Some(slot) = self.entries.swap_remove(&key) {
             self.due.remove(slot.due, slot.port, key);
+            self.frozen.remove(&key);
         }
     }
 

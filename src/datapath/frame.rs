@@ -5,9 +5,10 @@
 //! and no input panics. Read first: IEEE 802.3 clause 3, 802.1Q clause 9, RFC 826, RFC 4861 4.4.
 
 use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
-use etherparse::icmpv6::TYPE_NEIGHBOR_ADVERTISEMENT;
+use etherparse::icmpv6::{TYPE_NEIGHBOR_ADVERTISEMENT, TYPE_NEIGHBOR_SOLICITATION};
 use etherparse::{ArpHardwareId, ArpPacketSlice, EtherType, Icmpv6Slice, Icmpv6Type, IpNumber, Ipv6HeaderSlice};
 
 use crate::wire::DISCOVER;
@@ -21,12 +22,12 @@ const ADDRESSES: usize = 12;
 /// The VLAN identifier within a tag's control information; above it are priority and drop bit.
 const VID: u16 = 0x0fff;
 /// Customer tag, IEEE 802.1Q.
-const TAG_8021Q: u16 = 0x8100;
+pub(super) const TAG_8021Q: u16 = 0x8100;
 /// Service tag, IEEE 802.1ad.
 const TAG_8021AD: u16 = 0x88a8;
 pub(super) const IPV4: u16 = EtherType::IPV4.0;
 pub(super) const IPV6: u16 = EtherType::IPV6.0;
-const ARP: u16 = EtherType::ARP.0;
+pub(super) const ARP: u16 = EtherType::ARP.0;
 /// Reverse ARP: what hypervisors send for a machine that has just arrived.
 const RARP: u16 = 0x8035;
 const IPV4_HEADER: usize = 20;
@@ -138,6 +139,36 @@ pub fn announces(frame: &[u8], header: &Header) -> bool {
         IPV6 => is_unsolicited_advertisement(payload()),
         _ => false,
     }
+}
+
+/// The IP address that the sender of ARP or neighbour discovery says is its own; `None` in all other frames, and
+/// where it asks whether an address is free.
+pub fn speaker(frame: &[u8], header: &Header) -> Option<IpAddr> {
+    let packet = frame.get(header.payload..)?;
+    match header.ethertype {
+        ARP => arp_speaker(packet, header.src),
+        IPV6 => nd_speaker(packet),
+        _ => None,
+    }
+    .filter(|ip| !ip.is_unspecified() && !ip.is_multicast())
+}
+
+fn arp_speaker(packet: &[u8], src: Mac) -> Option<IpAddr> {
+    let arp = ArpPacketSlice::from_slice(packet).ok()?;
+    let is_ipv4 = arp.proto_addr_type() == EtherType::IPV4 && matches!(arp.operation().0, 1 | 2);
+    let ip = <[u8; 4]>::try_from(arp.sender_protocol_addr()).ok()?;
+    (is_ipv4 && arp.sender_hw_addr() == src.0).then_some(IpAddr::V4(Ipv4Addr::from(ip)))
+}
+
+/// Who solicits speaks from its own address, who advertises tells it.
+fn nd_speaker(packet: &[u8]) -> Option<IpAddr> {
+    let ip: [u8; 16] = match *packet.get(IPV6_HEADER)? {
+        TYPE_NEIGHBOR_SOLICITATION => *packet.get(8..)?.first_chunk()?,
+        TYPE_NEIGHBOR_ADVERTISEMENT => *packet.get(IPV6_HEADER + 8..)?.first_chunk()?,
+        _ => return None,
+    };
+    let is_nd = packet[6] == IpNumber::IPV6_ICMP.0 && packet[7] == ND_HOP_LIMIT;
+    is_nd.then_some(IpAddr::V6(Ipv6Addr::from(ip)))
 }
 
 /// ARP about the sender's own address: request and reply are both in use (RFC 5227 3).

@@ -7,13 +7,14 @@ use super::buf::{Datagrams, OverlayIndex};
 use super::fdb::{PortId, TAP};
 use super::frame::Header;
 use super::port::{Generation, Path};
+use super::segment::Work;
 use super::stats::DropReason;
 use super::switch::Verdict;
 use super::{Datapath, Notice};
 use crate::time::Time;
-use crate::wire::data::{self, Checksum, Fragment, Meta};
+use crate::wire::data::{self, Checksum, Fragment, FrameKind, Meta};
 use crate::wire::handshake::Envelope;
-use crate::wire::{Kind, relay as relay_wire};
+use crate::wire::{Kind, relay as relay_wire, session};
 
 impl Datapath {
     /// Datagrams off the underlay, towards the TAPs. Opened in place. Nothing is held beyond the batch.
@@ -114,6 +115,9 @@ impl Datapath {
         }
         if header.is_data {
             self.frame(now, (overlay, id), plain);
+        } else if plain.first() == Some(&session::CLAIM) {
+            // Here, not in the control room: frames behind it in this batch are judged by it.
+            self.claimed(now, id, plain);
         } else {
             self.notices.push_back(Notice::Session { port: id, path, message: plain.to_vec() });
         }
@@ -126,7 +130,7 @@ impl Datapath {
             return stats.dropped(DropReason::Reserved);
         };
         if !meta.fragment {
-            return self.deliver(now, from, meta.checksum, rest);
+            return self.deliver(now, from, (meta.kind, meta.checksum), rest);
         }
         let (fragment, bytes) = match Fragment::parse(rest) {
             Ok(parsed) => parsed,
@@ -136,39 +140,45 @@ impl Datapath {
         stats.dropped_many(DropReason::Reassembly, port.reassembly.take_lost());
         let mut reassembly = mem::take(&mut port.reassembly);
         if let Some(frame) = reassembly.accept(now, fragment.id, fragment.part, bytes) {
-            self.deliver(now, from, meta.checksum, frame);
+            self.deliver(now, from, (meta.kind, meta.checksum), frame);
         }
         if let Some(port) = self.ports.get_mut(&from.1) {
             port.reassembly = reassembly;
         }
     }
 
-    /// A whole frame from a peer, to the TAP.
-    fn deliver(&mut self, now: Time, from: (OverlayIndex, PortId), checksum: Checksum, frame: &[u8]) {
-        // What continues the frame before it has the same header, so it was judged with it.
-        if self.joining.extend(&mut self.deliveries, from, checksum, frame) {
-            self.stats[from.0.0].joined += 1;
-        } else if let Err(reason) = self.judge_and_push(now, from, checksum, frame) {
-            return self.stats[from.0.0].dropped(reason);
-        }
-        self.stats[from.0.0].frame_out(frame.len());
-    }
-
-    fn judge_and_push(
+    /// A whole frame from a peer, to the TAP, or once on to where its machine went.
+    fn deliver(
         &mut self,
         now: Time,
         from: (OverlayIndex, PortId),
-        checksum: Checksum,
+        (kind, checksum): (FrameKind, Checksum),
         frame: &[u8],
-    ) -> Result<(), DropReason> {
-        let header = Header::parse(frame).ok_or(DropReason::Runt)?;
-        let switch = &mut self.switches[from.0.0];
-        match switch.judge_inbound(now, from.1, frame, &header) {
-            Verdict::Forward(TAP) => {
-                self.joining.push(&mut self.deliveries, from, switch.tap(), checksum, &header, frame)
+    ) {
+        // What continues the frame before it has the same header, so it was judged with it.
+        if self.joining.extend(&mut self.deliveries, from, checksum, frame) {
+            self.stats[from.0.0].joined += 1;
+            return self.stats[from.0.0].frame_out(frame.len());
+        }
+        let Some(header) = Header::parse(frame) else { return self.stats[from.0.0].dropped(DropReason::Runt) };
+        let verdict = self.switches[from.0.0].judge_inbound(now, (from.1, kind), frame, &header);
+        self.publish(now, from.0);
+        match verdict {
+            Verdict::Forward(TAP) => self.push(from, checksum, &header, frame),
+            Verdict::SendOn(port) => {
+                self.stats[from.0.0].moved += 1;
+                self.send(now, port, frame, Work::Whole(checksum), FrameKind::Moved);
             }
-            Verdict::Forward(_) | Verdict::Flood => Err(DropReason::Elsewhere),
-            Verdict::Drop(reason) => Err(reason),
+            Verdict::Forward(_) | Verdict::Flood => self.stats[from.0.0].dropped(DropReason::Elsewhere),
+            Verdict::Drop(reason) => self.stats[from.0.0].dropped(reason),
+        }
+    }
+
+    fn push(&mut self, from: (OverlayIndex, PortId), checksum: Checksum, header: &Header, frame: &[u8]) {
+        let takes = self.switches[from.0.0].tap();
+        match self.joining.push(&mut self.deliveries, from, takes, checksum, header, frame) {
+            Ok(()) => self.stats[from.0.0].frame_out(frame.len()),
+            Err(reason) => self.stats[from.0.0].dropped(reason),
         }
     }
 }

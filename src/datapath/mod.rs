@@ -17,6 +17,16 @@ mod outbound;
 
 mod switch;
 
+mod ownership;
+
+mod gate;
+
+mod moves;
+
+mod stations;
+
+mod ask;
+
 pub mod fdb;
 
 pub mod limit;
@@ -54,6 +64,8 @@ mod command;
 mod orders;
 
 pub use command::{Command, Notice};
+pub use gate::Gate;
+pub use ownership::News;
 pub use port::{Activity, LegId, MTU_ASSUMED, MTU_FLOOR, Path};
 pub use relay::LegTally;
 pub use switch::SwitchSettings;

@@ -1,13 +1,15 @@
 //! Carrying out the control room's orders.
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::net::IpAddr;
 
 use rand_chacha::rand_core::RngCore;
 
-use super::buf::{Batch, Deliveries, OverlayIndex, Transmits};
+use super::buf::{Batch, Deliveries, Delivery, OverlayIndex, Transmits};
 use super::coalesce::Coalescer;
 use super::fair::Order;
-use super::fdb::{Entry, PortId};
+use super::fdb::{Address, Entry, PortId};
+use super::offload::Virtio;
 use super::port::{Epoch, Path, Port};
 use super::relay::{Channels, Legs};
 use super::seal::SessionKeys;
@@ -77,6 +79,21 @@ impl Datapath {
         self.switches[overlay.0].fdb.entries(now).collect()
     }
 
+    /// Somebody at this host says that a machine is behind our TAP. Whether it is now: it may be frozen elsewhere.
+    pub fn claim(&mut self, now: Time, overlay: OverlayIndex, address: Address, ip: Option<IpAddr>) -> bool {
+        let switch = &mut self.switches[overlay.0];
+        let is_here = switch.claim_for_user(now, address);
+        if let Some(ip) = ip.filter(|_| is_here) {
+            switch.stations.note(address, ip);
+        }
+        self.publish(now, overlay);
+        if is_here {
+            // Bridges still think that it is far away, until it speaks.
+            self.question(overlay, address);
+        }
+        is_here
+    }
+
     /// Carries out an order.
     pub fn handle_command(&mut self, now: Time, command: Command) {
         match command {
@@ -89,6 +106,20 @@ impl Datapath {
             Command::UsePath { port, path } => self.use_path(now, port, path),
             Command::SetLimit { port, path, mtu } => self.set_limit(port, path, mtu),
             Command::Silence { port } => self.silence(port),
+            Command::SetFollows { port, follows } => {
+                if let Some(port) = self.ports.get_mut(&port) {
+                    port.follows = follows;
+                }
+            }
+            Command::ClaimAgain { overlay, address, news } => self.tell_claim(now, overlay, address, news),
+            Command::AskAgain { overlay, address } => self.ask(now, overlay, address),
+            Command::Locate { from, owner, address, sequence } => {
+                let Some(overlay) = self.ports.get(&from).map(|port| port.overlay) else { return };
+                self.switches[overlay.0].on_location(now, from, owner, address, sequence);
+                self.publish(now, overlay);
+            }
+            Command::SetGate { overlay, gate } => self.switches[overlay.0].gate = gate,
+            Command::Deliver { overlay, frame } => self.deliver_own(overlay, &frame),
             Command::CountDrop { reason } => self.node_stats.dropped(reason),
             Command::SendSession { port, path, message, hops } => {
                 if let Some(mut way) = self.way(now, port, path, hops) {
@@ -125,6 +156,7 @@ impl Datapath {
         let switch = &mut self.switches[port.overlay.0];
         switch.ports.remove(&id);
         switch.fdb.flush_port(id);
+        switch.moves.forget_port(id);
         for epoch in [port.current, port.previous, port.next].into_iter().flatten() {
             self.retire(&epoch);
         }
@@ -139,6 +171,7 @@ impl Datapath {
         let switch = &mut self.switches[port.overlay.0];
         switch.ports.remove(&id);
         switch.fdb.flush_port(id);
+        switch.moves.forget_port(id);
         for epoch in epochs.into_iter().flatten() {
             self.retire(&epoch);
         }
@@ -201,8 +234,8 @@ impl Datapath {
     fn flush_pending(&mut self, now: Time, id: PortId) {
         let Some(port) = self.ports.get_mut(&id) else { return };
         if port.path.is_some() && port.can_send(now) {
-            for (frame, work) in port.take_held(now) {
-                self.send(now, id, &frame, work);
+            for (frame, work, kind) in port.take_held(now) {
+                self.send(now, id, &frame, work, kind);
             }
         }
     }
@@ -223,6 +256,12 @@ impl Datapath {
         self.sources = Sources::new(keep);
         self.legs.forget_sources();
         self.ports.values_mut().for_each(Port::forget_sources);
+    }
+
+    /// A frame of our own to our segment.
+    pub(super) fn deliver_own(&mut self, overlay: OverlayIndex, frame: &[u8]) {
+        self.joining.close(&mut self.deliveries);
+        self.deliveries.push(frame, Delivery { overlay, virtio: Virtio::default() });
     }
 
     fn measure(&mut self, now: Time, id: PortId) {

@@ -9,9 +9,9 @@ use super::layout::Transport;
 use super::segment::{self, Segments, Work};
 use super::stats::DropReason;
 use super::switch::Verdict;
-use super::{Datapath, Notice, checksum, way};
+use super::{Datapath, Notice, checksum, gate, way};
 use crate::time::Time;
-use crate::wire::data::{self, Checksum};
+use crate::wire::data::{self, Checksum, FrameKind};
 use crate::wire::relay as relay_wire;
 
 impl Datapath {
@@ -49,15 +49,24 @@ impl Datapath {
         if frame::is_announcement(frame, header) {
             return self.stats[overlay.0].dropped(DropReason::Announcement);
         }
+        if let Some(body) = gate::probe_body(frame, header) {
+            if self.switches[overlay.0].probe_limit.take(now) {
+                self.notices.push_back(Notice::LoopProbe { overlay, body: body.to_vec() });
+            }
+            return self.stats[overlay.0].dropped(DropReason::Announcement);
+        }
         if self.is_own_packet(frame, header) {
             self.notices.push_back(Notice::UnderlayLoop { overlay });
             return self.stats[overlay.0].dropped(DropReason::UnderlayLoop);
         }
-        match self.switches[overlay.0].judge_outbound(now, frame, header, longest(frame, work)) {
-            Verdict::Forward(port) => self.send(now, port, frame, work),
+        let verdict = self.switches[overlay.0].judge_outbound(now, frame, header, longest(frame, work));
+        self.publish(now, overlay);
+        match verdict {
+            Verdict::Forward(port) | Verdict::SendOn(port) => self.send(now, port, frame, work, FrameKind::Direct),
             Verdict::Flood => {
                 self.stats[overlay.0].floods += 1;
-                self.flood(now, overlay, frame, work);
+                let kind = if header.dst.is_group() { FrameKind::Direct } else { FrameKind::Copy };
+                self.flood(now, overlay, frame, work, kind);
             }
             Verdict::Drop(reason) => self.stats[overlay.0].dropped(reason),
         }
@@ -74,7 +83,7 @@ impl Datapath {
     }
 
     /// Once to each peer. A peer that cannot be sent to does not keep it from the others.
-    fn flood(&mut self, now: Time, overlay: OverlayIndex, frame: &[u8], work: Work) {
+    fn flood(&mut self, now: Time, overlay: OverlayIndex, frame: &[u8], work: Work, kind: FrameKind) {
         let ports = mem::take(&mut self.switches[overlay.0].ports);
         if let Work::Cut { layout, size, checksum } = work {
             // Cut once, so that it fits them all; sealed for each.
@@ -87,22 +96,27 @@ impl Datapath {
                 cuts.commit(len, ());
             }
             for id in &ports {
-                cuts.iter().for_each(|(cut, ())| self.send(now, *id, cut, Work::Whole(checksum)));
+                cuts.iter().for_each(|(cut, ())| self.send(now, *id, cut, Work::Whole(checksum), kind));
             }
             self.cuts = cuts;
         } else {
-            ports.iter().for_each(|id| self.send(now, *id, frame, work));
+            ports.iter().for_each(|id| self.send(now, *id, frame, work, kind));
         }
         self.switches[overlay.0].ports = ports;
     }
 
     /// To one peer: seals it, or keeps it until there are keys and a path.
-    pub(super) fn send(&mut self, now: Time, id: PortId, frame: &[u8], work: Work) {
+    pub(super) fn send(&mut self, now: Time, id: PortId, frame: &[u8], work: Work, kind: FrameKind) {
         let Some(port) = self.ports.get_mut(&id) else { return };
         let stats = &mut self.stats[port.overlay.0];
+        let kind = match kind {
+            FrameKind::Moved if !port.follows => return stats.dropped(DropReason::Elsewhere),
+            FrameKind::Copy if !port.follows => FrameKind::Direct,
+            FrameKind::Direct | FrameKind::Copy | FrameKind::Moved => kind,
+        };
         let (Some(path), true) = (port.path, port.can_send(now)) else {
             self.notices.push_back(Notice::NeedKeys { port: id });
-            return if !port.hold(now, frame, work) {
+            return if !port.hold(now, frame, work, kind) {
                 stats.dropped(DropReason::QueueFull)
             };
         };
@@ -111,7 +125,10 @@ impl Datapath {
         }
         let (overlay, mut scratch) = (port.overlay, mem::take(&mut self.scratch));
         match self.way(now, id, path, None) {
-            Some(mut way) => way.send(frame, work, &mut scratch),
+            Some(mut way) => {
+                way.kind = kind;
+                way.send(frame, work, &mut scratch);
+            }
             None => self.stats[overlay.0].dropped(DropReason::NoPath),
         }
         self.scratch = scratch;

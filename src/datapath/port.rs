@@ -8,9 +8,11 @@ use std::time::Duration;
 
 use super::buf::OverlayIndex;
 use super::fragment::Reassembly;
+use super::limit::{Bucket, FLOOD_BURST, FLOOD_RATE};
 use super::seal::{Opener, PACKETS_MAX, Sealer, SessionKeys};
 use super::segment::Work;
 use crate::time::Time;
+use crate::wire::data::FrameKind;
 use crate::wire::relay::RelayId;
 
 /// Keys are not used to open longer than this (WireGuard's reject-after-time).
@@ -33,6 +35,11 @@ pub const MTU_FLOOR: u16 = 1280;
 const LARGE_FRAME: usize = MTU_FLOOR as usize - 48 - 24 - 33;
 /// A peer that goes on by another path than the one in use is reported this often.
 const NOTE_AGAIN: Duration = Duration::from_secs(1);
+
+/// Claims believed per second from one peer: what an honest one tells, three times over...
+const CLAIM_RATE: u32 = 3 * FLOOD_RATE;
+/// ...and at once.
+const CLAIM_BURST: u32 = 3 * FLOOD_BURST;
 
 /// A leg of ours at a supernode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -113,6 +120,7 @@ struct Held {
     since: Time,
     frame: Vec<u8>,
     work: Work,
+    kind: FrameKind,
 }
 
 /// One port towards a peer.
@@ -135,6 +143,10 @@ pub(super) struct Port {
     spoken: Option<(SocketAddr, IpAddr)>,
     /// The address that packets on the path in use leave from.
     source: Option<IpAddr>,
+    /// Whether the peer knows of machines that move.
+    pub(super) follows: bool,
+    /// How many claims of it are believed.
+    pub(super) claims: Bucket,
     pending: VecDeque<Held>,
     pending_bytes: usize,
 }
@@ -155,6 +167,8 @@ impl Port {
             noted: None,
             spoken: None,
             source: None,
+            follows: false,
+            claims: Bucket::new(CLAIM_RATE, CLAIM_BURST),
             pending: VecDeque::new(),
             pending_bytes: 0,
         }
@@ -186,7 +200,7 @@ impl Port {
     }
 
     /// Keeps a frame until there are keys; what waited too long makes room. `false` if there is none.
-    pub(super) fn hold(&mut self, now: Time, frame: &[u8], work: Work) -> bool {
+    pub(super) fn hold(&mut self, now: Time, frame: &[u8], work: Work, kind: FrameKind) -> bool {
         while self.pending.front().is_some_and(|held| now.since(held.since) >= PENDING_LIFE) {
             self.pending_bytes -= self.pending.pop_front().map_or(0, |old| old.frame.len());
         }
@@ -194,15 +208,15 @@ impl Port {
             return false;
         }
         self.pending_bytes += frame.len();
-        self.pending.push_back(Held { since: now, frame: frame.to_vec(), work });
+        self.pending.push_back(Held { since: now, frame: frame.to_vec(), work, kind });
         true
     }
 
     /// The frames that waited and are not too old, oldest first.
-    pub(super) fn take_held(&mut self, now: Time) -> impl Iterator<Item = (Vec<u8>, Work)> + use<> {
+    pub(super) fn take_held(&mut self, now: Time) -> impl Iterator<Item = (Vec<u8>, Work, FrameKind)> + use<> {
         self.pending_bytes = 0;
         let held = std::mem::take(&mut self.pending).into_iter();
-        held.filter(move |held| now.since(held.since) < PENDING_LIFE).map(|held| (held.frame, held.work))
+        held.filter(move |held| now.since(held.since) < PENDING_LIFE).map(|held| (held.frame, held.work, held.kind))
     }
 
     /// Nobody waits for these frames any more.

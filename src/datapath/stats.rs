@@ -50,6 +50,12 @@ drop_reasons! {
     Elsewhere = "elsewhere",
     /// From a peer, with the source of a machine that is live behind our TAP.
     Hijack = "hijack",
+    /// To this daemon itself: the answer to a question it asked its segment.
+    Answer = "answer",
+    /// More addresses moved than are remembered: frames for them are not sent on.
+    MovesFull = "moves_full",
+    /// The segment is another member's too, and that one carries it; or it is not known yet whether it is.
+    Shared = "shared",
     /// More floods than the limit.
     FloodLimit = "flood_limit",
     /// One of our own packets came out of a TAP: the overlay must not run over itself.
@@ -90,6 +96,8 @@ drop_reasons! {
     TooOld = "too_old",
     /// One piece of a split frame never came.
     Reassembly = "reassembly",
+    /// More claims of addresses than one peer may make.
+    ClaimLimit = "claim_limit",
 
     // Relay packets, at either end of a leg.
     /// No leg of that relay id comes from there.
@@ -182,6 +190,8 @@ pub struct Stats {
     pub splits: u64,
     /// Frames that went to the TAP as part of a superframe, but for the first of each.
     pub joined: u64,
+    /// Frames sent on to where their machine had moved.
+    pub moved: u64,
     dropped: [u64; DropReason::ALL.len()],
 }
 
@@ -199,6 +209,7 @@ impl Default for Stats {
             floods: 0,
             splits: 0,
             joined: 0,
+            moved: 0,
             dropped: [0; DropReason::ALL.len()],
         }
     }
@@ -245,7 +256,7 @@ impl Stats {
         totals.chain(drops).map(|(name, count)| (name.to_owned(), count)).collect()
     }
 
-    fn totals(&self) -> [(&'static str, u64); 11] {
+    fn totals(&self) -> [(&'static str, u64); 12] {
         let Self {
             frames_in,
             bytes_in,
@@ -258,6 +269,7 @@ impl Stats {
             floods,
             splits,
             joined,
+            moved,
             dropped: _,
         } = *self;
         [
@@ -272,6 +284,7 @@ impl Stats {
             ("floods", floods),
             ("splits", splits),
             ("joined", joined),
+            ("moved", moved),
         ]
     }
 }

@@ -1,25 +1,36 @@
 //! The switch of one overlay: from a frame's header to a verdict.
 //!
 //! Port 0 is the TAP, every other port is a peer. A frame from a peer goes to the TAP or ends here:
-//! split horizon is per node, so no frame ever crosses the overlay twice.
+//! split horizon is per node, so no frame ever crosses the overlay twice, but for those whose machine has just
+//! left us: they are sent on once, as [`FrameKind::Moved`], which nobody sends on again.
 
 use std::collections::BTreeSet;
 
-use super::fdb::{Fdb, Learned, PortId, TAP};
-use super::frame::{self, Header, LinkLocal};
+use super::fdb::{Address, Fdb, Learned, PortId, TAP};
+use super::frame::{self, Header, LinkLocal, Mac};
+use super::gate::Gate;
 use super::limit::{Bucket, FLOOD_BURST, FLOOD_RATE};
+use super::moves::Moves;
 use super::offload::TapOffload;
+use super::ownership::Told;
+use super::stations::Stations;
 use super::stats::DropReason;
 use crate::time::Time;
+use crate::wire::data::FrameKind;
 
 /// Ethernet header and two VLAN tags: what a frame may have besides its payload.
 const ETHERNET_LEN: usize = 14 + 4 + 4;
+
+/// Loop probes looked at per second: those of a segment with all the members it may have, twice over.
+const PROBE_RATE: u32 = 64;
 
 /// What becomes of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
     /// Out of this port.
     Forward(PortId),
+    /// Out of this port, to which its address has moved away from us.
+    SendOn(PortId),
     /// Out of every port but the one it came from.
     Flood,
     /// It ends here.
@@ -37,11 +48,14 @@ pub struct SwitchSettings {
     pub clamp_mss: bool,
     /// What the TAP takes and gives besides whole frames.
     pub tap: TapOffload,
+    /// The MAC address of this daemon itself on its own segment.
+    pub station: Mac,
 }
 
 impl Default for SwitchSettings {
     fn default() -> Self {
-        Self { mtu: 1500, stp: true, clamp_mss: true, tap: TapOffload::None }
+        let station = Mac([2, 0, 0, 0, 0, 0]);
+        Self { mtu: 1500, stp: true, clamp_mss: true, tap: TapOffload::None, station }
     }
 }
 
@@ -50,7 +64,19 @@ pub(super) struct Switch {
     pub(super) fdb: Fdb,
     /// The peers' ports, in the order of their ids.
     pub(super) ports: BTreeSet<PortId>,
+    /// What passes between the TAP and the peers.
+    pub(super) gate: Gate,
+    /// Probes of other members that the control room looks at.
+    pub(super) probe_limit: Bucket,
+    /// Addresses that moved of late.
+    pub(super) moves: Moves,
+    /// What is to be told of addresses since the last frame or message.
+    pub(super) news: Vec<Told>,
+    /// The IP addresses of machines behind the TAP.
+    pub(super) stations: Stations,
     flood_limit: Bucket,
+    /// A claim goes to every peer, as a flood does.
+    pub(super) claim_limit: Bucket,
     settings: SwitchSettings,
 }
 
@@ -59,7 +85,13 @@ impl Switch {
         Self {
             fdb: Fdb::new(seed),
             ports: BTreeSet::new(),
+            gate: Gate::default(),
+            probe_limit: Bucket::new(PROBE_RATE, PROBE_RATE),
+            moves: Moves::default(),
+            news: Vec::new(),
+            stations: Stations::default(),
             flood_limit: Bucket::new(FLOOD_RATE, FLOOD_BURST),
+            claim_limit: Bucket::new(FLOOD_RATE, FLOOD_BURST),
             settings,
         }
     }
@@ -79,35 +111,97 @@ impl Switch {
         self.settings.tap
     }
 
+    /// The MAC address of this daemon itself on its own segment.
+    pub(super) const fn station(&self) -> Mac {
+        self.settings.station
+    }
+
     /// A frame out of the TAP, or a superframe that is cut to frames of at most `longest` bytes.
     pub(super) fn judge_outbound(&mut self, now: Time, bytes: &[u8], header: &Header, longest: usize) -> Verdict {
         if let Err(reason) = self.check(longest, header) {
             return Verdict::Drop(reason);
         }
-        self.fdb.learn(now, header.vlan, header.src, TAP, frame::announces(bytes, header));
+        let address = Address { vlan: header.vlan, mac: header.src };
+        if self.learns(now, header) {
+            self.learn_own(now, address, bytes, header);
+        }
+        if header.dst == self.settings.station {
+            self.on_answer(now, address);
+            return Verdict::Drop(DropReason::Answer);
+        }
         match self.destination(now, header) {
             Some(TAP) => Verdict::Drop(DropReason::Local),
             Some(port) => Verdict::Forward(port),
+            None if self.gate.is_shut() => Verdict::Drop(DropReason::Shared),
             None if self.ports.is_empty() => Verdict::Drop(DropReason::NoPeer),
             None if !self.flood_limit.take(now) => Verdict::Drop(DropReason::FloodLimit),
             None => Verdict::Flood,
         }
     }
 
-    /// A frame from the peer at `port`: to the TAP, or it ends here.
-    pub(super) fn judge_inbound(&mut self, now: Time, port: PortId, bytes: &[u8], header: &Header) -> Verdict {
+    /// Learns from a frame out of our TAP.
+    fn learn_own(&mut self, now: Time, address: Address, bytes: &[u8], header: &Header) {
+        let announced = frame::announces(bytes, header);
+        let learned = self.fdb.learn(now, header.vlan, header.src, TAP, announced);
+        if learned != Learned::Refreshed {
+            self.on_arrival(now, address, learned, announced);
+        }
+        if let Some(ip) = frame::speaker(bytes, header) {
+            self.stations.note(address, ip);
+        }
+    }
+
+    /// A frame from the peer at `port`: to the TAP, once on to where its machine went, or it ends here.
+    pub(super) fn judge_inbound(
+        &mut self,
+        now: Time,
+        (port, kind): (PortId, FrameKind),
+        bytes: &[u8],
+        header: &Header,
+    ) -> Verdict {
         if let Err(reason) = self.check(bytes.len(), header) {
             return Verdict::Drop(reason);
         }
-        let learned = self.fdb.learn(now, header.vlan, header.src, port, frame::announces(bytes, header));
-        if learned == Learned::Held && self.fdb.lookup(now, header.vlan, header.src) == Some(TAP) {
+        if self.is_hijack(now, (port, kind), bytes, header) {
             return Verdict::Drop(DropReason::Hijack);
         }
-        match self.destination(now, header) {
+        let destination = self.destination(now, header);
+        match destination {
+            _ if self.is_kept_out(kind, destination.is_some()) => Verdict::Drop(DropReason::Shared),
             None | Some(TAP) => Verdict::Forward(TAP),
+            Some(known) if self.gate.shares(known) => Verdict::Forward(TAP),
             Some(known) if known == port => Verdict::Drop(DropReason::Local),
+            Some(known) if kind == FrameKind::Direct => self.pass_on(now, port, known, header),
             Some(_) => Verdict::Drop(DropReason::Elsewhere),
         }
+    }
+
+    /// Learns where the sender is. Whether it is a machine that is live behind our TAP.
+    fn is_hijack(&mut self, now: Time, (port, kind): (PortId, FrameKind), bytes: &[u8], header: &Header) -> bool {
+        let address = Address { vlan: header.vlan, mac: header.src };
+        if kind == FrameKind::Moved {
+            // Who sent it on does not have the sender; nothing is learned of it.
+            return self.fdb.lookup(now, address.vlan, address.mac) == Some(TAP);
+        }
+        let announced = frame::announces(bytes, header) && !self.is_claimed(now, address);
+        match self.fdb.learn(now, address.vlan, address.mac, port, announced) {
+            Learned::Held => self.fdb.lookup(now, address.vlan, address.mac) == Some(TAP),
+            Learned::Moved(from) => {
+                self.on_departure(now, address, from);
+                false
+            }
+            Learned::New | Learned::Refreshed | Learned::Full | Learned::Group => false,
+        }
+    }
+
+    /// A frame for a machine that is not behind our TAP: sent on if it has just left it.
+    fn pass_on(&mut self, now: Time, from: PortId, to: PortId, header: &Header) -> Verdict {
+        let address = Address { vlan: header.vlan, mac: header.dst };
+        if !self.moves.forwards(now, address) {
+            return Verdict::Drop(DropReason::Elsewhere);
+        }
+        self.hint(now, address, from);
+        Verdict::SendOn(to)
     }
 
     /// What no bridge passes on, whatever its tables say.
@@ -129,3 +223,6 @@ impl Switch {
         if header.dst.is_group() { None } else { self.fdb.lookup(now, header.vlan, header.dst) }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -10,7 +10,7 @@ use super::segment::{self, Segments, Work};
 use super::stats::{DropReason, Stats};
 use super::{Datapath, MTU_ASSUMED, clamp, fragment, frame_limit, lead};
 use crate::time::Time;
-use crate::wire::data::{Checksum, FRAGMENT_LEN, Fragment, HEADER_LEN, Meta, TAG_LEN};
+use crate::wire::data::{Checksum, FRAGMENT_LEN, Fragment, FrameKind, HEADER_LEN, Meta, TAG_LEN};
 
 /// What a packet to one peer needs.
 pub(super) struct Way<'a> {
@@ -20,6 +20,8 @@ pub(super) struct Way<'a> {
     stats: &'a mut Stats,
     fragment_id: &'a mut u16,
     path: Path,
+    /// Of the frames that are sent.
+    pub(super) kind: FrameKind,
     target: Target,
     /// The longest frame that travels in one packet.
     limit: usize,
@@ -53,6 +55,7 @@ impl Datapath {
             stats: &mut self.stats[port.overlay.0],
             fragment_id: &mut port.fragment_id,
             path,
+            kind: FrameKind::Direct,
             target: Target { to, hops, from },
             limit: frame_limit(path, to, port.mtu.unwrap_or(MTU_ASSUMED)).min(switch.frame_max()),
             clamp: switch.clamps_mss().then(|| frame_limit(path, to, port.mtu.unwrap_or(MTU_HOPED))),
@@ -85,7 +88,7 @@ impl Way<'_> {
     /// A superframe: each segment is a packet of its own.
     fn cut(&mut self, frame: &[u8], layout: Layout, size: usize, checksum: Checksum, scratch: &mut Vec<u8>) {
         let mut segments = Segments::new(frame, layout, fitting(layout, size, self.limit));
-        let meta = Meta { fragment: false, checksum }.byte();
+        let meta = Meta { kind: self.kind, fragment: false, checksum }.byte();
         while let Some(len) = segments.next_len() {
             if len <= self.limit {
                 self.seal(true, 1 + len, |plain| {
@@ -103,7 +106,8 @@ impl Way<'_> {
     /// One frame: as one packet; as two segments if it is TCP that nobody has summed yet; as two pieces.
     fn whole(&mut self, frame: &[u8], checksum: Checksum) {
         if frame.len() <= self.limit {
-            return self.seal_parts(true, &[&[Meta { fragment: false, checksum }.byte()], frame]);
+            let meta = Meta { kind: self.kind, fragment: false, checksum };
+            return self.seal_parts(true, &[&[meta.byte()], frame]);
         }
         let layout = Header::parse(frame).and_then(|header| Layout::find(frame, &header));
         let cut = layout.and_then(|layout| Some((layout, segment::tcp_cut(frame, layout, self.limit)?)));
@@ -120,7 +124,7 @@ impl Way<'_> {
         };
         self.stats.splits += 1;
         *self.fragment_id = self.fragment_id.wrapping_add(1);
-        let (id, meta) = (*self.fragment_id, Meta { fragment: true, checksum }.byte());
+        let (id, meta) = (*self.fragment_id, Meta { kind: self.kind, fragment: true, checksum }.byte());
         for (part, bytes) in [(0, &frame[..cut]), (1, &frame[cut..])] {
             self.seal_parts(true, &[&[meta], &Fragment { id, part }.bytes(), bytes]);
         }

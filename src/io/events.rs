@@ -68,6 +68,35 @@ impl EventLog {
             Event::Alone { overlay } => {
                 warn!("alone in {}: check the key and the supernode", self.name(*overlay));
             }
+            Event::AddressContested { overlay, address, peer, name } => {
+                let peer = called(*peer, name.as_deref());
+                warn!(
+                    overlay = self.name(*overlay),
+                    %address,
+                    peer,
+                    "claimed by a peer, but its machine answers here; claimed back"
+                );
+            }
+            Event::SegmentShared { overlay, with, ours } => {
+                let carries = if *ours { "this node" } else { "another one" };
+                let (overlay, with) = (self.name(*overlay), with.join(", "));
+                warn!(
+                    overlay,
+                    with, carries, "the network behind the TAP is another member's too; one carries broadcasts"
+                );
+            }
+            Event::SegmentAlone { overlay } => {
+                info!(overlay = self.name(*overlay), "the network behind the TAP is this member's alone again");
+            }
+            Event::AddressFrozen { overlay, address, owner, name } => {
+                let owner = called(*owner, name.as_deref());
+                warn!(
+                    overlay = self.name(*overlay),
+                    %address,
+                    owner,
+                    "two machines have this address; it stays where it was for five minutes"
+                );
+            }
             Event::UnderlayLoop { overlay } => {
                 let tap = self.taps.get(overlay.0).map_or("?", String::as_str);
                 warn!(

@@ -122,7 +122,9 @@ impl Wire {
                     self.nodes[number].recycle_transmits(batch);
                 }
                 Output::Deliver(batch) => {
-                    self.delivered[number].extend(batch.iter().map(|(bytes, _)| bytes.to_vec()));
+                    let is_probe = |bytes: &[u8]| bytes.starts_with(&crate::wire::probe::GROUP);
+                    let frames = batch.iter().map(|(bytes, _)| bytes.to_vec()).filter(|bytes| !is_probe(bytes));
+                    self.delivered[number].extend(frames);
                     self.nodes[number].recycle_deliveries(batch);
                 }
                 Output::Link(command) => self.link(number, command, todo),

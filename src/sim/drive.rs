@@ -7,11 +7,13 @@ use std::time::Duration;
 use super::chance::MILLION;
 use super::doors::reflector;
 use super::kernel;
+use super::traffic::Question;
 use super::underlay::HostId;
 use super::world::{Happening, Payload, World};
 use crate::datapath::buf::{Datagrams, Deliveries, Frames, Origin, OverlayIndex, Transmits};
 use crate::node::{Deadline, Node, Output};
 use crate::time::Time;
+use crate::wire::probe;
 
 /// From a packet's arrival to its being read, at most: neighbours are read in one batch.
 const WAKE_UP: Duration = Duration::from_micros(30);
@@ -219,9 +221,15 @@ impl World {
                 continue;
             };
             for piece in pieces {
+                let is_of_nodes = piece.get(..6) == Some(&probe::GROUP[..]) || Question::is_answer(&piece);
+                if is_of_nodes || self.answer_node(id, overlay, &piece) {
+                    self.cross(id, overlay, &piece);
+                    continue;
+                }
                 let (now, frames) = (self.now, &mut self.traffic.frames);
                 if self.laws.on_delivered(now, (id, overlay), &piece, frames).is_some() {
                     self.reach_vms(id, overlay, &piece);
+                    self.cross(id, overlay, &piece);
                 }
             }
         }

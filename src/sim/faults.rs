@@ -94,6 +94,17 @@ impl World {
         self.underlay.flush(site, readdress);
     }
 
+    /// Joins the segments behind two hosts by a cable, past their TAPs: a loop. It has to be over after `patience`.
+    pub fn cable(&mut self, a: HostId, b: HostId, patience: Duration) {
+        self.cables.push((a, b));
+        self.laws.be_lenient(self.now + patience);
+    }
+
+    /// Pulls every cable.
+    pub fn uncable(&mut self) {
+        self.cables.clear();
+    }
+
     /// Packets from `from` to `to` vanish from now on.
     pub fn cut(&mut self, from: SiteId, to: SiteId) {
         self.underlay.cut(from, to);

@@ -22,13 +22,11 @@ const QUIET_PARTS: u32 = 20;
 impl World {
     /// A host's own view, if its node runs.
     pub fn status(&mut self, id: HostId) -> Option<Status> {
-        match self.ask(id, &Request::Status)? {
-            Response::Status(status) => Some(status),
-            Response::Fdb(_) | Response::Explain(_) | Response::Done | Response::Error(_) => None,
-        }
+        let response = self.ask(id, &Request::Status)?;
+        if let Response::Status(status) = response { Some(status) } else { None }
     }
 
-    /// What a host answers to its user, if its node runs.
+    /// A host's answer to a question or order, if its node runs.
     pub fn ask(&mut self, id: HostId, request: &Request) -> Option<Response> {
         let mut response = None;
         self.feed(id, |node, now| response = Some(node.handle_request(now, request)));

@@ -209,11 +209,56 @@ fn encode(from: [u8; 6], label: Label, payload: usize) -> Vec<u8> {
     bytes
 }
 
-/// "Who has my address? Tell me": the address is made from the MAC.
+/// A machine's IP address is made from its MAC.
+const fn ip_of(mac: [u8; 6]) -> [u8; 4] {
+    [10, mac[3], mac[4], mac[5]]
+}
+
+/// "Who has my address? Tell me."
 fn gratuitous_arp(mac: [u8; 6]) -> Vec<u8> {
-    let address = [10, mac[3], mac[4], mac[5]];
     let head = [0, 1, 8, 0, 6, 4, 0, 1];
-    [&head[..], &mac[..], &address[..], &[0; 6][..], &address[..]].concat()
+    [&head[..], &mac[..], &ip_of(mac)[..], &[0; 6][..], &ip_of(mac)[..]].concat()
+}
+
+/// What a node asks its segment: an ARP request of its own, for a machine that may be there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Question {
+    station: [u8; 6],
+    vlan: u16,
+    ip: [u8; 4],
+}
+
+impl Question {
+    /// Reads it; `None` for every other frame. A test frame is longer.
+    pub fn read(frame: &[u8]) -> Option<Self> {
+        let station = *frame.get(6..)?.first_chunk()?;
+        let tagged = frame.get(12..14)? == VLAN_TAG.to_be_bytes();
+        let vlan = if tagged { u16::from_be_bytes(*frame.get(14..)?.first_chunk()?) } else { 0 };
+        let arp = frame.get(if tagged { 18 } else { 14 }..)?;
+        let is_question = arp.len() == ARP_BODY && arp[..8] == [0, 1, 8, 0, 6, 4, 0, 1] && arp[14..18] == [0; 4];
+        is_question.then_some(())?;
+        Some(Self { station, vlan, ip: *arp.get(24..)?.first_chunk()? })
+    }
+
+    /// Whether `frame` is an answer to any: such a one may stray where segments are cabled.
+    pub fn is_answer(frame: &[u8]) -> bool {
+        let ends = |body: &[u8]| body.ends_with(&[0; 4]) && body.get(..8) == Some(&[0, 1, 8, 0, 6, 4, 0, 2]);
+        frame.len().checked_sub(ARP_BODY).is_some_and(|start| start >= ETHERNET && ends(&frame[start..]))
+    }
+
+    /// The answer of `vm`, if it is the one that is asked.
+    pub fn answer(&self, vm: &Vm) -> Option<Vec<u8>> {
+        let Self { station, vlan, ip } = *self;
+        if vm.vlan != vlan || ip_of(vm.mac) != ip {
+            return None;
+        }
+        let mut bytes = [station, vm.mac].concat();
+        if vlan != 0 {
+            bytes.extend([VLAN_TAG, vlan].map(u16::to_be_bytes).concat());
+        }
+        bytes.extend([&ARP.to_be_bytes()[..], &[0, 1, 8, 0, 6, 4, 0, 2], &vm.mac, &ip, &station, &[0; 4]].concat());
+        Some(bytes)
+    }
 }
 
 /// Reads a frame of the world; `None` if it is none.

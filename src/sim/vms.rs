@@ -1,7 +1,7 @@
 //! What machines do: send, answer, move.
 
 use super::kernel::{self, Stream};
-use super::traffic::{BROADCAST, FrameId, OverlayNo, Purpose, Vm, VmId, decode};
+use super::traffic::{BROADCAST, FrameId, OverlayNo, Purpose, Question, Vm, VmId, decode};
 use super::underlay::HostId;
 use super::world::World;
 use crate::datapath::offload::{TapOffload, Virtio};
@@ -73,13 +73,50 @@ impl World {
         let Vm { host, overlay, .. } = self.traffic.vms[vm.0];
         let heard = self.reach_vms(host, overlay, &bytes);
         let stays = to[0] & 1 == 0 && heard > 0;
+        if !stays {
+            self.put_frame(host, overlay, bytes.clone());
+        }
+        self.cross(host, overlay, &bytes);
+        id
+    }
+
+    /// A frame on the segment of `host` is also on those that are cabled to it, with their TAPs.
+    pub(super) fn cross(&mut self, host: HostId, overlay: OverlayNo, frame: &[u8]) {
+        let is_group = frame.first().is_some_and(|first| first & 1 == 1);
+        for (a, b) in self.cables.clone() {
+            let other = if a == host { b } else { a };
+            if a != host && b != host {
+                continue;
+            }
+            self.reach_vms(other, overlay, frame);
+            // The bridges have learned behind which TAP a machine far away is: the nearest one.
+            if is_group {
+                self.put_frame(other, overlay, frame.to_vec());
+            }
+        }
+    }
+
+    /// Lets the machines behind `host` answer what its node asks by `frame`. Whether it asks anything.
+    pub(super) fn answer_node(&mut self, host: HostId, overlay: OverlayNo, frame: &[u8]) -> bool {
+        let Some(question) = Question::read(frame) else { return false };
+        let cabled = |(a, b): &(HostId, HostId), at: HostId| (*a == host && *b == at) || (*b == host && *a == at);
+        let is_near = |at: HostId| at == host || self.cables.iter().any(|cable| cabled(cable, at));
+        let here = |vm: &&Vm| is_near(vm.host) && vm.overlay == overlay;
+        let answers = self.traffic.vms.iter().filter(here).filter_map(|vm| question.answer(vm)).collect::<Vec<_>>();
+        for bytes in answers {
+            self.put_frame(host, overlay, bytes);
+        }
+        true
+    }
+
+    /// A frame for the TAP of `host`, if it is awake.
+    fn put_frame(&mut self, host: HostId, overlay: OverlayNo, bytes: Vec<u8>) {
         let index = self.overlays_of(host).iter().position(|own| *own == overlay);
-        if let Some(index) = index.filter(|_| !stays && self.is_awake(host)) {
+        if let Some(index) = index.filter(|_| self.is_awake(host)) {
             self.note(b'v', host, &bytes);
             self.hosts[host.0].frames.push((index, bytes, Virtio::default()));
             self.wake(host);
         }
-        id
     }
 
     /// A frame is on the segment of `host`. Answers how many machines it was for.

@@ -63,6 +63,8 @@ pub struct World {
     pub(super) hosts: Vec<Host>,
     pub(super) links: Links,
     pub(super) traffic: Traffic,
+    /// Cables between the segments of two hosts, past all TAPs.
+    pub(super) cables: Vec<(HostId, HostId)>,
     pub(super) laws: Laws,
     pub(super) handshake: HandshakeKind,
     pub(super) names: BTreeMap<String, SocketAddr>,
@@ -95,6 +97,7 @@ impl World {
             hosts: Vec::new(),
             links: Links::default(),
             traffic: Traffic::default(),
+            cables: Vec::new(),
             laws: Laws::default(),
             handshake,
             names: BTreeMap::new(),

@@ -68,17 +68,33 @@ pub enum Checksum {
     UdpPartial,
 }
 
+/// What the receiver may do with a frame. No kind is ever sent on as itself, so no table can make a loop.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum FrameKind {
+    /// From whoever has the sender behind its TAP: delivered, or sent on as [`FrameKind::Moved`].
+    #[default]
+    Direct,
+    /// The same, but one of several: another node has one too. Delivered or dropped.
+    Copy,
+    /// Sent on by the node that the machine has left. Delivered or dropped.
+    Moved,
+}
+
 /// The first sealed byte of DATA.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Meta {
+    /// What may become of the frame.
+    pub kind: FrameKind,
     /// Whether the fragment field follows.
     pub fragment: bool,
     /// Of the frame.
     pub checksum: Checksum,
 }
 
-/// Frame kind DIRECT in bits 7-6.
+/// Frame kinds in bits 7-6, and that of a copy in bit 0 too.
 const KIND_DIRECT: u8 = 2 << 6;
+const KIND_COPY: u8 = KIND_DIRECT | 1;
+const KIND_MOVED: u8 = 1 << 6;
 const TCP_PARTIAL: u8 = 1 << 4;
 const UDP_PARTIAL: u8 = 2 << 4;
 const CHECKSUM: u8 = 3 << 4;
@@ -87,16 +103,19 @@ const FRAGMENT: u8 = 1 << 3;
 impl Meta {
     /// Reads it; what is reserved is refused.
     pub const fn parse(byte: u8) -> Result<Self, DecodeError> {
-        if byte & !(FRAGMENT | CHECKSUM) != KIND_DIRECT {
-            return Err(DecodeError::Reserved);
-        }
+        let kind = match byte & !(FRAGMENT | CHECKSUM) {
+            KIND_DIRECT => FrameKind::Direct,
+            KIND_COPY => FrameKind::Copy,
+            KIND_MOVED => FrameKind::Moved,
+            _ => return Err(DecodeError::Reserved),
+        };
         let checksum = match byte & CHECKSUM {
             0 => Checksum::Finished,
             TCP_PARTIAL => Checksum::TcpPartial,
             UDP_PARTIAL => Checksum::UdpPartial,
             _ => return Err(DecodeError::Reserved),
         };
-        Ok(Self { fragment: byte & FRAGMENT != 0, checksum })
+        Ok(Self { kind, fragment: byte & FRAGMENT != 0, checksum })
     }
 
     /// Its byte.
@@ -106,7 +125,12 @@ impl Meta {
             Checksum::TcpPartial => TCP_PARTIAL,
             Checksum::UdpPartial => UDP_PARTIAL,
         };
-        KIND_DIRECT | checksum | if self.fragment { FRAGMENT } else { 0 }
+        let kind = match self.kind {
+            FrameKind::Direct => KIND_DIRECT,
+            FrameKind::Copy => KIND_COPY,
+            FrameKind::Moved => KIND_MOVED,
+        };
+        kind | checksum | if self.fragment { FRAGMENT } else { 0 }
     }
 }
 
@@ -157,6 +181,11 @@ mod tests {
         packet[2] = 1;
         assert_eq!(Header::parse(&packet), Err(DecodeError::Reserved));
         let known = (0..=255).filter(|byte| Meta::parse(*byte).is_ok()).collect::<Vec<u8>>();
-        assert_eq!(known, [0x80, 0x88, 0x90, 0x98, 0xa0, 0xa8]);
+        let bodies = [0x00, 0x08, 0x10, 0x18, 0x20, 0x28];
+        let expected = [0x40, 0x80].map(|kind| bodies.map(|body| kind | body)).concat();
+        let copies = bodies.map(|body| 0x81 | body);
+        let mut expected = [&expected[..], &copies].concat();
+        expected.sort_unstable();
+        assert_eq!(known, expected);
     }
 }

@@ -10,6 +10,9 @@ pub const INIT: u8 = 0x01;
 pub const RESP: u8 = 0x02;
 /// Bytes of `mac1` and `mac2` at the end.
 pub const MACS_LEN: usize = 32;
+/// Bits of the capabilities.
+const HAS_AES: u32 = 1;
+const FOLLOWS: u32 = 2;
 const INIT_HEAD: usize = 8;
 const RESP_HEAD: usize = 12;
 
@@ -115,6 +118,8 @@ pub struct Payload {
     pub timestamp: [u8; 12],
     /// Whether the sender's processor has AES instructions.
     pub has_aes: bool,
+    /// Whether it knows of machines that move: CLAIM, LOCATION, and frames that are copies or were sent on.
+    pub follows: bool,
     /// The sender's membership.
     pub certificate: Certificate,
 }
@@ -133,19 +138,16 @@ impl Payload {
         let mut reader = Reader::new(bytes);
         let boot = reader.u64()?;
         let timestamp = reader.array()?;
-        let has_aes = reader.u32()? & 1 != 0;
+        let capabilities = reader.u32()?;
+        let (has_aes, follows) = (capabilities & HAS_AES != 0, capabilities & FOLLOWS != 0);
         let certificate = check(reader.blob(CERTIFICATE_MAX)?)?;
-        Ok(Self { boot, timestamp, has_aes, certificate })
+        Ok(Self { boot, timestamp, has_aes, follows, certificate })
     }
 
     /// Its bytes.
     pub fn bytes(&self) -> Vec<u8> {
-        Writer::new()
-            .u64(self.boot)
-            .bytes(&self.timestamp)
-            .u32(u32::from(self.has_aes))
-            .blob(self.certificate.bytes())
-            .finish()
+        let capabilities = u32::from(self.has_aes) * HAS_AES + u32::from(self.follows) * FOLLOWS;
+        Writer::new().u64(self.boot).bytes(&self.timestamp).u32(capabilities).blob(self.certificate.bytes()).finish()
     }
 }
 

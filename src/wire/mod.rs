@@ -23,6 +23,8 @@ pub mod stream;
 
 pub mod discovery;
 
+pub mod probe;
+
 pub mod version;
 
 mod codec;

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use super::carry::{Carry, Leg, Neighbours};
 use super::codec::{DecodeError, Reader, Writer};
 use super::observe::NatClass;
+use crate::keys::NodeId;
 
 /// Most candidates in one message.
 pub const CANDIDATES_MAX: usize = 16;
@@ -14,6 +15,11 @@ const NAT_CLASS: u8 = 7;
 const PROBE_PADDING: usize = 18;
 /// The least that follows the token of an MTU_PROBE: its answer is not longer.
 const MTU_PADDING: usize = 2;
+
+/// The highest VLAN identifier.
+const VLAN_MAX: u16 = 0x0fff;
+/// First byte of a CLAIM, which the corridor reads itself: it is about its table, and frames follow it.
+pub const CLAIM: u8 = 0x08;
 
 /// Where an address of a peer was learned from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -118,6 +124,59 @@ pub enum SearchStep {
     Stop,
 }
 
+/// An address, and how often it has moved as far as the sender knows: the higher sequence is right.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Moved {
+    /// The VLAN; 0 = untagged.
+    pub vlan: u16,
+    /// The MAC address.
+    pub mac: [u8; 6],
+    /// Counts its moves.
+    pub sequence: u32,
+}
+
+impl Moved {
+    fn write(self, writer: Writer) -> Writer {
+        writer.u16(self.vlan).bytes(&self.mac).u32(self.sequence)
+    }
+
+    fn read(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        let (vlan, mac, sequence) = (reader.u16()?, reader.array::<6>()?, reader.u32()?);
+        let is_group = mac[0] & 1 != 0 || mac == [0; 6];
+        if vlan > VLAN_MAX || is_group { Err(DecodeError::Range) } else { Ok(Self { vlan, mac, sequence }) }
+    }
+}
+
+/// Why a node claims an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClaimReason {
+    /// A frame came from it, and its owner was silent.
+    Heard,
+    /// The machine announced itself, or somebody at the host did.
+    Announced,
+    /// The node was the owner, asked, and was answered.
+    Answered,
+}
+
+impl ClaimReason {
+    const fn byte(self) -> u8 {
+        match self {
+            Self::Heard => 0,
+            Self::Announced => 1,
+            Self::Answered => 2,
+        }
+    }
+
+    const fn of(byte: u8) -> Option<Self> {
+        match byte {
+            0 => Some(Self::Heard),
+            1 => Some(Self::Announced),
+            2 => Some(Self::Answered),
+            _ => None,
+        }
+    }
+}
+
 /// One message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Message {
@@ -173,6 +232,30 @@ pub enum Message {
     Carry(Carry),
     /// "Here is your leg", or "no".
     Leg(Leg),
+    /// "Your loop probe came out of my TAP. Did you send it just now?"
+    ProbeHeard {
+        /// What it told.
+        token: u64,
+    },
+    /// "I did."
+    ProbeSent {
+        /// What it told.
+        token: u64,
+    },
+    /// "This address is behind my TAP now."
+    Claim {
+        /// Which.
+        moved: Moved,
+        /// Why.
+        reason: ClaimReason,
+    },
+    /// "You look for this address here, or claim it with too low a sequence: it is there."
+    Location {
+        /// Which.
+        moved: Moved,
+        /// The node.
+        owner: NodeId,
+    },
 }
 
 impl Message {
@@ -217,6 +300,13 @@ impl Message {
             0x10 => Self::Neighbours(Neighbours::parse(&mut reader)?),
             0x11 => Self::Carry(Carry::parse(&mut reader)?),
             0x12 => Self::Leg(Leg::parse(&mut reader)?),
+            CLAIM => {
+                let reason = ClaimReason::of(reader.u8()?).ok_or(DecodeError::Range)?;
+                Self::Claim { moved: Moved::read(&mut reader)?, reason }
+            }
+            0x09 => Self::Location { moved: Moved::read(&mut reader)?, owner: NodeId(reader.array()?) },
+            0x0a => Self::ProbeHeard { token: reader.u64()? },
+            0x0b => Self::ProbeSent { token: reader.u64()? },
             _ => return Err(DecodeError::Range),
         };
         reader.end()?;
@@ -286,6 +376,10 @@ impl Message {
             Self::Neighbours(neighbours) => neighbours.write(Writer::new().u8(0x10)).finish(),
             Self::Carry(carry) => carry.write(Writer::new().u8(0x11)).finish(),
             Self::Leg(leg) => leg.write(Writer::new().u8(0x12)).finish(),
+            Self::ProbeHeard { token } => Writer::new().u8(0x0a).u64(*token).finish(),
+            Self::ProbeSent { token } => Writer::new().u8(0x0b).u64(*token).finish(),
+            Self::Claim { moved, reason } => moved.write(Writer::new().u8(CLAIM).u8(reason.byte())).finish(),
+            Self::Location { moved, owner } => moved.write(Writer::new().u8(0x09)).bytes(&owner.0).finish(),
         }
     }
 }
@@ -298,6 +392,17 @@ mod tests {
     use super::*;
     use crate::keys::NodeId;
     use proptest::prelude::*;
+
+    const MOVED: Moved = Moved { vlan: 10, mac: [2, 0, 0, 0, 0, 9], sequence: 3 };
+
+    #[test]
+    fn nobody_claims_a_group_or_a_vlan_that_cannot_be() {
+        for moved in [Moved { mac: [0xff; 6], ..MOVED }, Moved { mac: [0; 6], ..MOVED }, Moved { vlan: 4096, ..MOVED }]
+        {
+            let bytes = Message::Claim { moved, reason: ClaimReason::Heard }.bytes();
+            assert_eq!(Message::parse(&bytes), Err(DecodeError::Range));
+        }
+    }
 
     fn all() -> Vec<Message> {
         let v4 = "198.51.100.7:7777".parse().expect("address");
@@ -334,6 +439,10 @@ mod tests {
             Message::Confirm,
             Message::Search { step: SearchStep::Begin, door: Some(Door { at: v4, step: -1 }) },
             Message::Search { step: SearchStep::Later, door: None },
+            Message::ProbeHeard { token: 8 },
+            Message::ProbeSent { token: 8 },
+            Message::Claim { moved: MOVED, reason: ClaimReason::Announced },
+            Message::Location { moved: MOVED, owner: NodeId([7; 32]) },
             Message::MtuAnswer { token: 6, size: 1472 },
             Message::MtuProbe { token: 6 },
         ]

@@ -1,4 +1,4 @@
-//! The version of the protocol that a node speaks (protocol.md, section 8).
+//! The version of the protocol that a node speaks (protocol.md, section 10).
 //!
 //! Another major version is another protocol and is refused with that reason. A minor version only adds:
 //! whoever is older skips what it does not know, whoever is newer does not expect it.

@@ -68,5 +68,7 @@ pub struct FdbEntry {
     pub vlan: u16,
     pub mac: String,
     pub port: String,
+    pub sequence: u32,
+    pub frozen: bool,
     pub age_ms: Option<u64>,
 }

@@ -30,11 +30,11 @@ fn the_rules_of_learning() {
     for (from, to) in [(TAP, A), (A, TAP), (A, B)] {
         table.push((Some(from), Duration::ZERO, VM, to, false, Held, Some(from)));
         table.push((Some(from), just, VM, to, false, Held, Some(from)));
-        table.push((Some(from), quiet, VM, to, false, Moved, Some(to)));
-        table.push((Some(from), late, VM, to, false, Moved, Some(to)));
+        table.push((Some(from), quiet, VM, to, false, Moved(from), Some(to)));
+        table.push((Some(from), late, VM, to, false, Moved(from), Some(to)));
         table.push((Some(from), aged, VM, to, false, New, Some(to)));
-        table.push((Some(from), Duration::ZERO, VM, to, true, Moved, Some(to)));
-        table.push((Some(from), just, VM, to, true, Moved, Some(to)));
+        table.push((Some(from), Duration::ZERO, VM, to, true, Moved(from), Some(to)));
+        table.push((Some(from), just, VM, to, true, Moved(from), Some(to)));
         table.push((Some(from), aged, VM, to, true, New, Some(to)));
     }
     for (owner, silence, mac, port, announced, expected, then) in table {
@@ -58,7 +58,7 @@ fn each_frame_of_the_owner_keeps_the_address_for_five_more_seconds() {
         fdb.learn(at(second), 0, VM, TAP, false);
         assert_eq!(fdb.learn(at(second + 4), 0, VM, A, false), Learned::Held);
     }
-    assert_eq!(fdb.learn(at(13), 0, VM, A, false), Learned::Moved);
+    assert_eq!(fdb.learn(at(13), 0, VM, A, false), Learned::Moved(TAP));
     assert_eq!(fdb.learn(at(13), 0, VM, TAP, false), Learned::Held, "the same rule on the way back");
 }
 
@@ -153,7 +153,7 @@ fn room_of_what_is_too_old_is_taken_back_at_once() {
     assert_eq!(fdb.learn(at(300), 0, VM, A, false), Learned::Full);
     assert_eq!(fdb.learn(at(301), 0, VM, A, false), Learned::New);
     // Another port takes room of whoever is too old.
-    assert_eq!(fdb.learn(at(301), 0, VM, PortId(last + 1), true), Learned::Moved);
+    assert_eq!(fdb.learn(at(301), 0, VM, PortId(last + 1), true), Learned::Moved(A));
     assert_eq!(fill(&mut fdb, at(302), PortId(last + 1), 1_000), 1_000);
     assert!(fdb.entries.len() <= CAPACITY - PER_TAP);
     sound(&fdb);
@@ -204,7 +204,7 @@ proptest! {
                 None => Learned::New,
                 Some((owner, _)) if *owner == port => Learned::Refreshed,
                 Some((_, heard)) if !announced && now.since(*heard) < QUIET => Learned::Held,
-                Some(_) => Learned::Moved,
+                Some((owner, _)) => Learned::Moved(*owner),
             };
             if expected != Learned::Held {
                 model.insert(n, (port, now));

@@ -1,0 +1,159 @@
+//! Machines that move, and machines that pretend: with real bridges, real ARP, and the kernel's own answers.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails where it stands")]
+
+mod lab;
+
+use std::thread::sleep;
+use std::time::{Duration, SystemTime};
+
+use lab::frame::{gratuitous_arp, marked};
+use lab::{Capture, Impairment, Lab, Nat, Node, PacketSocket, Ping, PingReport, World, wait_for};
+
+const MEETING: Duration = Duration::from_secs(15);
+/// Between the pings that measure.
+const EVERY: Duration = Duration::from_millis(10);
+/// A forged announcement is undone in this time.
+const BACK: Duration = Duration::from_millis(300);
+/// How long a machine that has moved may be out of reach, beside its round trips.
+const BLACKOUT: Duration = Duration::from_millis(100);
+/// What is measured after each event.
+const CALM: Duration = Duration::from_secs(1);
+
+/// Pings the second guest from the first; waits until it answers.
+fn watch(world: &World) -> Ping {
+    let ping = Ping::start(&world.nodes[0].guest.space, world.nodes[1].guest.address, EVERY, &[]);
+    wait_for("a first answer", MEETING, || (!ping.so_far().replies.is_empty()).then_some(()));
+    ping
+}
+
+/// The longest time without an answer in the second after `start`.
+fn gap(report: &PingReport, start: SystemTime) -> Duration {
+    let within = |at: &SystemTime| *at >= start && *at < start + CALM;
+    let times = report.replies.iter().map(|reply| reply.at).filter(within);
+    let times: Vec<_> = std::iter::once(start).chain(times).chain([start + CALM]).collect();
+    times.windows(2).filter_map(|pair| pair[1].duration_since(pair[0]).ok()).max().unwrap_or(Duration::MAX)
+}
+
+/// What the forwarding database of a node says of the second guest: its place, and whether it is frozen there.
+fn place(node: &Node, mac: &str) -> Option<(String, bool)> {
+    let entry = node.daemon.fdb().into_iter().find(|entry| entry.mac == mac)?;
+    Some((entry.port, entry.frozen))
+}
+
+#[test]
+fn ordinary_frames_with_anothers_address_divert_no_frame() {
+    let world = World::new(&[Nat::Open; 3]);
+    world.wait_paths("direct", MEETING);
+    let [one, two, three] = &world.nodes[..] else { panic!("three nodes") };
+    let ping = watch(&world);
+    let thief = PacketSocket::open(&three.guest.space, "eth0");
+    for mark in 0..20 {
+        thief.send(&marked(one.guest.mac, two.guest.mac, mark)).unwrap();
+        sleep(Duration::from_millis(100));
+    }
+    let stolen = thief.collect(Duration::ZERO, |_| false);
+    let stolen = stolen.iter().filter(|frame| frame[..6] == two.guest.mac.0 && frame[6..12] == one.guest.mac.0);
+    assert_eq!(stolen.count(), 0, "frames came to the thief");
+    let report = ping.finish();
+    assert_eq!(report.lost(), 0, "{report:?}");
+}
+
+#[test]
+fn a_forged_announcement_is_undone_and_repeated_ones_are_frozen_out() {
+    let world = World::new(&[Nat::Open; 3]);
+    world.wait_paths("direct", MEETING);
+    let two = &world.nodes[1];
+    let mac = two.guest.mac.to_string();
+    let thief = PacketSocket::open(&world.nodes[2].guest.space, "eth0");
+    let ping = watch(&world);
+    let mut starts = Vec::new();
+    for _ in 0..4 {
+        starts.push(SystemTime::now());
+        thief.send(&gratuitous_arp(two.guest.mac, two.guest.address)).unwrap();
+        sleep(CALM);
+    }
+    let report = ping.finish();
+    let gaps: Vec<_> = starts.into_iter().map(|start| gap(&report, start)).collect();
+    eprintln!("longest gaps after forged announcements: {gaps:?}");
+    assert!(gaps.iter().all(|gap| *gap <= BACK), "{gaps:?}");
+    for (node, port) in world.nodes.iter().zip(["n2", "tap", "n2"]) {
+        assert_eq!(place(node, &mac), Some((port.into(), true)), "at {}", node.daemon.node);
+    }
+    let said = two.daemon.process().stderr();
+    assert!(said.contains("claimed by a peer, but its machine answers here"), "{said}");
+    assert!(said.contains("two machines have this address"), "{said}");
+    let shown = two.daemon.show(&["fdb"]);
+    assert!(shown.contains("(frozen)"), "{shown}");
+}
+
+/// Moves the second guest to the third host: announced, or claimed there by hand. How long after that the first
+/// guest had to wait for an answer.
+fn migrate(world: &World, by_hand: bool) -> Duration {
+    let [_, from, to] = &world.nodes[..] else { panic!("three nodes") };
+    let guest = &from.guest;
+    let wire = PacketSocket::open(&guest.space, "eth0");
+    // Its kernel forgets neighbours with the cable; asking for them is not the overlay's round trip.
+    let asker = &world.nodes[0].guest;
+    guest.space.ip(&format!("neigh replace {} lladdr {} dev eth0 nud permanent", asker.address, asker.mac));
+    let ping = watch(world);
+    guest.move_to(&from.host, &to.host, "br0");
+    wait_for("the cable is in", Duration::from_secs(3), || {
+        guest.space.ip("link show dev eth0").contains("state UP").then_some(())
+    });
+    let start = SystemTime::now();
+    if by_hand {
+        let output = to.daemon.run(&["mac", "claim", &guest.mac.to_string(), "--ip", &guest.address.to_string()]);
+        assert!(output.status.success(), "{output:?}");
+    } else {
+        wire.send(&gratuitous_arp(guest.mac, guest.address)).unwrap();
+    }
+    sleep(CALM);
+    let stale = Capture::start(&from.host.space, "lw-lan");
+    sleep(CALM);
+    let waited = gap(&ping.finish(), start);
+    let for_guest = stale.stop().iter().filter(|frame| frame[..6] == guest.mac.0).count();
+    assert_eq!(for_guest, 0, "frames still come to the host that it left");
+    let mac = guest.mac.to_string();
+    for (node, port) in world.nodes.iter().zip(["n3", "n3", "tap"]) {
+        assert_eq!(place(node, &mac), Some((port.into(), false)), "at {}", node.daemon.node);
+    }
+    waited
+}
+
+#[test]
+fn a_machine_that_moves_and_says_so_is_followed_within_a_tenth_of_a_second() {
+    let world = World::new(&[Nat::Open; 3]);
+    world.wait_paths("direct", MEETING);
+    let waited = migrate(&world, false);
+    eprintln!("followed after {waited:?}");
+    assert!(waited <= BLACKOUT, "{waited:?}");
+}
+
+#[test]
+fn a_silent_machine_is_followed_when_its_new_host_claims_it() {
+    let world = World::new(&[Nat::Open; 3]);
+    world.wait_paths("direct", MEETING);
+    let waited = migrate(&world, true);
+    eprintln!("followed after {waited:?}");
+    // Starting the program takes its time too.
+    assert!(waited <= BLACKOUT * 3, "{waited:?}");
+}
+
+#[test]
+fn far_away_a_move_takes_a_round_trip_and_a_half_more() {
+    let mut lab = Lab::new();
+    let server = lab.supernode_host("sn");
+    let delay = Duration::from_millis(20);
+    let places = ["1", "2", "3"].map(|number| {
+        let impairment = Impairment::delay(delay);
+        let site = lab.emulated_site(&format!("s{number}"), Nat::Open, impairment);
+        let host = lab.host(&site, &format!("h{number}"));
+        (site, host)
+    });
+    let world = World::with_hosts(lab, server, places.into());
+    world.wait_paths("direct", MEETING);
+    let rtt = delay * 4;
+    let waited = migrate(&world, false);
+    eprintln!("followed after {waited:?} with a round trip of {rtt:?}");
+    assert!(waited <= rtt * 3 / 2 + BLACKOUT, "{waited:?}");
+}
