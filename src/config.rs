@@ -42,6 +42,8 @@ const TAP_QUEUE_RANGE: std::ops::RangeInclusive<u32> = 1..=16_384;
 const PRIORITY_DEFAULT: i32 = -15;
 /// What Linux knows.
 const PRIORITY_RANGE: std::ops::RangeInclusive<i32> = -20..=19;
+/// One for each stream that a key has.
+const LANES_RANGE: std::ops::RangeInclusive<u8> = 1..=16;
 /// Overlays of one daemon.
 const OVERLAYS_MAX: usize = 64;
 /// Supernodes of one daemon.
@@ -76,6 +78,8 @@ pub struct Config {
     pub cipher: Option<Cipher>,
     /// The nice value of the thread that carries frames.
     pub priority: Option<i32>,
+    /// How many threads carry frames.
+    pub lanes: Option<u8>,
     /// Where to register.
     pub supernode: Vec<SupernodeText>,
     /// The only overlays served, as a supernode.
@@ -190,6 +194,8 @@ pub struct Settings {
     pub cipher: Cipher,
     /// The nice value of the thread that carries frames, if the host allows it.
     pub priority: i32,
+    /// How many threads carry frames; `None` is by the number of cores.
+    pub lanes: Option<u8>,
     /// Where to register.
     pub supernodes: Vec<SupernodeSettings>,
     /// How the underlay is used.
@@ -260,6 +266,7 @@ impl Config {
             log,
             log_json,
             priority,
+            lanes,
             cipher,
             supernode,
             allow,
@@ -297,6 +304,9 @@ impl Config {
         distinct(&overlay)?;
         let priority = priority.unwrap_or(PRIORITY_DEFAULT);
         within("priority", priority, &PRIORITY_RANGE)?;
+        if let Some(lanes) = lanes {
+            within("lanes", lanes, &LANES_RANGE)?;
+        }
         if env_key.is_some() && overlay.iter().filter(|overlay| overlay.takes_env()).count() > 1 {
             return Err(ConfigError::EnvForMany);
         }
@@ -314,6 +324,7 @@ impl Config {
             log_json: log_json.unwrap_or(false),
             cipher: cipher.unwrap_or_default(),
             priority,
+            lanes,
             supernodes: supernode.into_iter().map(|text| text.0).collect(),
             underlay,
             overlays: overlay.into_iter().map(|overlay| overlay.check(env_key)).collect::<Result<_, _>>()?,

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::datapath::SwitchSettings;
 use crate::datapath::buf::{Deliveries, OverlayIndex, Transmits};
+use crate::datapath::lane::Order;
 use crate::keys::{Fingerprint, Identity, NodeId, OverlayId, OverlaySecrets};
 use crate::time::Time;
 
@@ -216,6 +217,8 @@ pub enum Output {
     Link(LinkCommand),
     /// Do this with a door; before any [`Output::Transmit`] of the same call.
     Door(DoorCommand),
+    /// Tell another lane this, in this order with what else is told it and with [`Output::Transmit`].
+    Lane(u8, Order),
     /// Keep this for the next start (small; rarely; the newest counts).
     Remember(Memory),
     /// Something a user may want to read.

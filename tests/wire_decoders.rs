@@ -34,7 +34,7 @@ fn arbitrary_handshakes_end_in_a_value_or_an_error() {
             assert!(covered.len() < input.len());
         }
     });
-    let payload = Payload { boot: 7, timestamp: [3; 12], has_aes: true, certificate: certificate() };
+    let payload = Payload { boot: 7, timestamp: [3; 12], has_aes: true, streams: true, certificate: certificate() };
     feed(share(20), &mut Bytes::new("payload", vec![payload.bytes()]), |input| {
         if let Ok(payload) = Payload::parse(input) {
             assert_eq!(Payload::parse(&payload.bytes()), Ok(payload));

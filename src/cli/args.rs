@@ -114,6 +114,9 @@ pub(crate) struct UpArgs {
     /// What people call this node [default: the host's name].
     #[arg(long, value_name = "NODE")]
     name: Option<String>,
+    /// Threads that carry frames [default: one up to 3 cores, else half of them, at most 4].
+    #[arg(long, value_name = "N")]
+    lanes: Option<u8>,
     #[command(flatten)]
     run: RunArgs,
 }
@@ -190,7 +193,8 @@ impl RunArgs {
 impl UpArgs {
     /// The same as a file would say.
     pub(crate) fn config(self) -> Result<Config, ConfigError> {
-        let Self { overlay, key, supernode, bridge, address, tap, no_tap_offload, listen, serve, name, run } = self;
+        let Self { overlay, key, supernode, bridge, address, tap, no_tap_offload, listen, serve, name, lanes, run } =
+            self;
         let KeyArgs { key_file, passphrase_file } = key;
         let base = run.config()?;
         let overlay = match overlay {
@@ -209,6 +213,7 @@ impl UpArgs {
             listen,
             serve,
             name: name.or(base.name),
+            lanes: lanes.or(base.lanes),
             ..base
         })
     }
@@ -254,6 +259,8 @@ mod tests {
             "[::]:1",
             "--name",
             "attic",
+            "--lanes",
+            "2",
             "--state",
             "/s",
             "--socket",
@@ -265,6 +272,7 @@ mod tests {
         let file = Config::parse(
             r#"
             name = "attic"
+            lanes = 2
             listen = "[::]:1"
             state = "/s"
             socket = "/k"

@@ -83,7 +83,7 @@ pub struct Me {
 impl Me {
     fn payload(&self, fx: &mut Effects, certificate: &Certificate) -> Payload {
         let (boot, has_aes) = (self.boot, self.has_aes);
-        Payload { boot, timestamp: fx.timestamp(), has_aes, certificate: certificate.clone() }
+        Payload { boot, timestamp: fx.timestamp(), has_aes, streams: true, certificate: certificate.clone() }
     }
 }
 

@@ -29,6 +29,9 @@ impl Datapath {
     }
 
     fn inbound(&mut self, now: Time, from: SocketAddr, datagram: &mut [u8]) {
+        if self.is_anothers(from, datagram) {
+            return;
+        }
         match datagram.first().copied().and_then(Kind::of) {
             Some(Kind::Init | Kind::Resp) => self.handshake(Path::Direct(from), datagram),
             Some(Kind::Data | Kind::Session) => self.open(now, Path::Direct(from), datagram),
@@ -76,11 +79,15 @@ impl Datapath {
     }
 
     /// A sealed packet: finds its keys by the receiver index, opens it, takes note of who was heard where.
-    fn open(&mut self, now: Time, path: Path, packet: &mut [u8]) {
+    pub(super) fn open(&mut self, now: Time, path: Path, packet: &mut [u8]) {
         let header = match data::Header::parse(packet) {
             Ok(header) => header,
             Err(error) => return self.node_stats.dropped(error.into()),
         };
+        // The other streams have one way only, so that each replay window has one owner.
+        if header.stream() != 0 && !(header.is_data && path.is_direct()) {
+            return self.node_stats.dropped(DropReason::Reserved);
+        }
         let found = self.by_index.get(&header.receiver).and_then(|id| Some((*id, self.ports.get_mut(id)?)));
         let Some((id, port)) = found else { return self.node_stats.dropped(DropReason::UnknownIndex) };
         let stats = &mut self.stats[port.overlay.0];
@@ -103,17 +110,17 @@ impl Datapath {
             self.notices.push_back(Notice::Heard { port: id, path });
         }
         if generation == Generation::Next {
-            self.confirm(now, id, path);
+            self.confirm(now, id, header.receiver, path);
         }
         if header.is_data {
-            self.frame(now, (overlay, id), plain);
+            self.frame(now, (overlay, id), header.stream(), plain);
         } else {
             self.notices.push_back(Notice::Session { port: id, path, message: plain.to_vec() });
         }
     }
 
     /// The plain part of DATA: a frame, or a piece of one.
-    fn frame(&mut self, now: Time, from: (OverlayIndex, PortId), plain: &[u8]) {
+    fn frame(&mut self, now: Time, from: (OverlayIndex, PortId), stream: u8, plain: &[u8]) {
         let stats = &mut self.stats[from.0.0];
         let Some((Ok(meta), rest)) = plain.split_first().map(|(meta, rest)| (Meta::parse(*meta), rest)) else {
             return stats.dropped(DropReason::Reserved);
@@ -126,21 +133,23 @@ impl Datapath {
             Err(error) => return stats.dropped(error.into()),
         };
         let Some(port) = self.ports.get_mut(&from.1) else { return };
-        stats.dropped_many(DropReason::Reassembly, port.reassembly.take_lost());
-        let mut reassembly = mem::take(&mut port.reassembly);
+        let mut reassembly = mem::take(port.reassembly(stream));
+        stats.dropped_many(DropReason::Reassembly, reassembly.take_lost());
         if let Some(frame) = reassembly.accept(now, fragment.id, fragment.part, bytes) {
             self.deliver(now, from, meta.checksum, frame);
         }
         if let Some(port) = self.ports.get_mut(&from.1) {
-            port.reassembly = reassembly;
+            *port.reassembly(stream) = reassembly;
         }
     }
 
     /// A whole frame from a peer, to the TAP.
-    fn deliver(&mut self, now: Time, from: (OverlayIndex, PortId), checksum: Checksum, frame: &[u8]) {
+    pub(super) fn deliver(&mut self, now: Time, from: (OverlayIndex, PortId), checksum: Checksum, frame: &[u8]) {
         // What continues the frame before it has the same header, so it was judged with it.
         if self.joining.extend(&mut self.deliveries, from, checksum, frame) {
             self.stats[from.0.0].joined += 1;
+        } else if self.hands_opened(now, from, checksum, frame) {
+            return;
         } else if let Err(reason) = self.judge_and_push(now, from, checksum, frame) {
             return self.stats[from.0.0].dropped(reason);
         }

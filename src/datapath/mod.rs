@@ -51,6 +51,8 @@ mod command;
 
 mod orders;
 
+pub mod lane;
+
 pub use command::{Command, Notice};
 pub use port::{Activity, LegId, MTU_ASSUMED, MTU_FLOOR, Path};
 pub use switch::SwitchSettings;
@@ -62,6 +64,7 @@ use buf::{Batch, Deliveries, Target, Transmits};
 use coalesce::Coalescer;
 use fair::Order;
 use fdb::PortId;
+use lane::Role;
 use port::Port;
 use relay::{Channels, Legs};
 use stats::Stats;
@@ -93,6 +96,7 @@ pub struct Datapath {
     finished: Vec<u8>,
     scratch: Vec<u8>,
     notices: VecDeque<Notice>,
+    role: Role,
 }
 
 /// The longest frame that travels in one packet on `path`, whose next stop is `to`, if IP packets there may have

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::buf::OverlayIndex;
 use super::fragment::Reassembly;
-use super::seal::{Opener, PACKETS_MAX, Sealer, SessionKeys};
+use super::seal::{Opener, Sealer, SessionKeys, Share};
 use super::segment::Work;
 use crate::time::Time;
 use crate::wire::relay::RelayId;
@@ -59,12 +59,20 @@ pub(super) struct Epoch {
     pub(super) sealer: Sealer,
     pub(super) opener: Opener,
     pub(super) local_index: u32,
+    /// Whether the peer takes streams other than the first.
+    streams: bool,
     since: Time,
 }
 
 impl Epoch {
-    pub(super) fn new(now: Time, keys: &SessionKeys) -> Self {
-        Self { sealer: Sealer::new(keys), opener: Opener::new(keys), local_index: keys.local_index, since: now }
+    pub(super) fn new(now: Time, keys: &SessionKeys, share: Share) -> Self {
+        Self {
+            sealer: Sealer::new(keys, share),
+            opener: Opener::new(keys),
+            local_index: keys.local_index,
+            streams: keys.streams,
+            since: now,
+        }
     }
 
     /// `current`, if it may seal at `now`.
@@ -73,7 +81,7 @@ impl Epoch {
     }
 
     fn can_send(&self, now: Time) -> bool {
-        !self.is_expired(now) && self.sealer.sealed() < PACKETS_MAX
+        !self.is_expired(now) && !self.sealer.is_spent()
     }
 
     pub(super) fn is_expired(&self, now: Time) -> bool {
@@ -94,6 +102,8 @@ pub(super) enum Generation {
 pub struct Activity {
     /// When anything genuine came from the peer, on any path.
     pub heard: Option<Time>,
+    /// When anything genuine came on the present path.
+    pub answered: Option<Time>,
     /// Since when packets have gone out on the present path with nothing coming back on it.
     pub unanswered_since: Option<Time>,
     /// When the last frame was sent.
@@ -124,13 +134,16 @@ pub(super) struct Port {
     pub(super) current: Option<Box<Epoch>>,
     pub(super) previous: Option<Box<Epoch>>,
     pub(super) next: Option<Box<Epoch>>,
-    pub(super) reassembly: Reassembly,
+    /// Of each stream up to the last one used: fragment ids count within a stream.
+    reassembly: Vec<Reassembly>,
     pub(super) fragment_id: u16,
     pub(super) activity: Activity,
     /// The control room watches this port; it is told once when frames begin to flow.
     pub(super) watched: bool,
     /// A path other than the one in use that was reported, and when.
     pub(super) noted: Option<(Path, Time)>,
+    /// Since when frames take the present path.
+    path_since: Time,
     pending: VecDeque<Held>,
     pending_bytes: usize,
 }
@@ -144,11 +157,12 @@ impl Port {
             current: None,
             previous: None,
             next: None,
-            reassembly: Reassembly::default(),
+            reassembly: Vec::new(),
             fragment_id: 0,
             activity: Activity::default(),
             watched: false,
             noted: None,
+            path_since: Time::START,
             pending: VecDeque::new(),
             pending_bytes: 0,
         }
@@ -157,6 +171,26 @@ impl Port {
     /// Whether there are keys to send with at `now`.
     pub(super) fn can_send(&self, now: Time) -> bool {
         self.current.as_deref().is_some_and(|epoch| epoch.can_send(now))
+    }
+
+    /// Whether lanes other than the first may send to the peer.
+    pub(super) fn is_fast(&self, now: Time) -> bool {
+        let takes_streams = |epoch: &Epoch| epoch.streams && epoch.can_send(now);
+        self.path.is_some_and(Path::is_direct) && self.current.as_deref().is_some_and(takes_streams)
+    }
+
+    /// Whether so many packets were sealed that new keys are needed.
+    pub(super) fn is_spent(&self) -> bool {
+        self.current.as_deref().is_some_and(|epoch| epoch.sealer.is_spent())
+    }
+
+    /// The pieces of a stream's frames.
+    pub(super) fn reassembly(&mut self, stream: u8) -> &mut Reassembly {
+        let place = usize::from(stream);
+        if self.reassembly.len() <= place {
+            self.reassembly.resize_with(place + 1, Reassembly::default);
+        }
+        &mut self.reassembly[place]
     }
 
     /// The epoch that `index` names.
@@ -209,6 +243,7 @@ impl Port {
     pub(super) fn hear(&mut self, now: Time, path: Path) -> bool {
         self.activity.heard = Some(now);
         if self.path == Some(path) {
+            self.activity.answered = Some(now);
             self.activity.unanswered_since = None;
             return false;
         }
@@ -231,8 +266,26 @@ impl Port {
         !std::mem::replace(&mut self.watched, true)
     }
 
+    /// Adds what happened on another lane, as if it had happened here; says whether the control room should begin to
+    /// watch.
+    pub(super) fn add(&mut self, more: &Activity) -> bool {
+        let on_this_path = |at: &Time| *at >= self.path_since;
+        let sum = &mut self.activity;
+        sum.heard = sum.heard.max(more.heard);
+        sum.answered = sum.answered.max(more.answered.filter(on_this_path));
+        let unanswered = [sum.unanswered_since, more.unanswered_since.filter(on_this_path)];
+        // What one lane sent may have been answered to another.
+        sum.unanswered_since = unanswered.into_iter().flatten().filter(|since| Some(*since) > sum.answered).min();
+        sum.sent = sum.sent.max(more.sent);
+        sum.large = sum.large.max(more.large);
+        sum.tx_bytes += more.tx_bytes;
+        sum.rx_bytes += more.rx_bytes;
+        more.sent.is_some() && !std::mem::replace(&mut self.watched, true)
+    }
+
     /// Packets go another way from now on.
-    pub(super) fn use_path(&mut self, path: Option<Path>) {
+    pub(super) fn use_path(&mut self, now: Time, path: Option<Path>) {
+        self.path_since = now;
         self.path = path;
         self.mtu = None;
         self.noted = None;

@@ -9,25 +9,25 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustix::process::setpriority_process;
 use sd_notify::NotifyState;
 use thiserror::Error;
 use tokio::runtime::{Builder, Handle as Background};
 use tokio::sync::{mpsc, watch as latest};
-use tracing::{debug, info, warn};
+use tracing::{info, warn};
 
 use super::addresses::Surroundings;
 use super::driver::{DriveError, Driver, Parts};
 use super::egress::EgressError;
 use super::interfaces::Rules;
+use super::lanes::{self, Crew};
 use super::mapping::Mapper;
 use super::netlink::{self, NetlinkError, TapShape, Wiring};
-use super::quic::{Links, QuicError, inbox};
+use super::quic::{Inbox, Links, QuicError, inbox};
 use super::state::{self, State, StateError};
 use super::status::{self, Server, SocketError};
-use super::tap::{self, Tap, TapError};
+use super::tap::{self, Queue, Tap, TapError};
 use super::udp::{Listen, UdpError, Underlay};
-use super::{INPUT_QUEUE, Input, addresses, clock, discovery, egress, reflect};
+use super::{INPUT_QUEUE, Input, addresses, clock, discovery, egress, prefer, reflect};
 use crate::config::{Attach, Cipher, INTERFACE_NAME_MAX, Overlay, Settings, SocketChoice};
 use crate::keys::{Fingerprint, Identity};
 use crate::node::{self, HandshakeKind, Memory, Node, OverlaySettings, SupernodeSettings};
@@ -129,12 +129,16 @@ async fn serve(
     }
     let links = Links::new(background.clone(), Arc::clone(&underlay), received, &identity, serves, inputs_in.clone())?;
 
-    let mut taps: Vec<Box<dyn Tap>> = Vec::new();
+    let wanted = wanted_lanes(&settings);
+    let (mut taps, mut queues): (Vec<Box<dyn Tap>>, Vec<Vec<Queue>>) = Default::default();
     for overlay in &mut settings.overlays {
-        let tap = open_tap(overlay, &identity, netlink, wirings).await?;
+        let (tap, further) = open_tap(overlay, &identity, netlink, wirings, wanted).await?;
         overlay.switch.tap = tap.offload();
         taps.push(tap);
+        queues.push(further);
     }
+    let sockets =
+        spread(&underlay, &queues, wanted, |socket| egress::restrict(socket, &settings.underlay, talks_to_itself))?;
     let tap_names: BTreeSet<String> = taps.iter().map(|tap| tap.name().to_owned()).collect();
     let _socket = open_socket(&settings.socket, background, &inputs_in)?;
 
@@ -158,9 +162,11 @@ async fn serve(
     let overlays = settings.overlays.iter().map(|overlay| overlay.name.clone()).collect();
     let priority = settings.priority;
     let node_settings = node_settings(settings, identity, underlay.local(), state.memory());
-    let node = Node::new(node_settings, state::random()?, start.0, start.1);
+    let mut node = Node::new(node_settings, state::random()?, start.0, start.1);
+    let inbox = Arc::new(inbox);
+    let crew = Crew::start(man(&mut node, sockets, queues, &inbox, priority)?)?;
     let kept = memory.clone();
-    let driver = Driver::new(Parts { node, underlay, inbox, taps, links, inputs, announces, memory, overlays })?;
+    let driver = Driver::new(Parts { node, underlay, inbox, taps, links, inputs, announces, memory, overlays, crew })?;
     prefer(priority);
     notify(NotifyState::Ready);
     let ended = driver.drive(found).await;
@@ -181,9 +187,10 @@ async fn open_tap(
     identity: &Identity,
     netlink: &rtnetlink::Handle,
     wirings: &mut Vec<Wiring>,
-) -> Result<Box<dyn Tap>, DaemonError> {
+    lanes: u8,
+) -> Result<(Box<dyn Tap>, Vec<Queue>), DaemonError> {
     let name = overlay.tap.clone().unwrap_or_else(|| default_tap(&overlay.name));
-    let tap = tap::open(&name, overlay.switch.mtu, overlay.switch.tap)?;
+    let (tap, queues) = tap::open(&name, overlay.switch.mtu, overlay.switch.tap, lanes)?;
     let mac = identity.tap_mac(overlay.secrets.id());
     let shape = TapShape { mac, mtu: overlay.switch.mtu, queue: overlay.tap_queue };
     wirings.push(netlink::wire(netlink, tap.name(), shape, &overlay.attach).await?);
@@ -195,7 +202,62 @@ async fn open_tap(
             "the TAP has neither bridge nor address: put it on a bridge, or give --bridge or --address"
         );
     }
-    Ok(tap)
+    Ok((tap, queues))
+}
+
+/// A mere supernode relays, which is lane 0's business.
+fn wanted_lanes(settings: &Settings) -> u8 {
+    let by_cores = || lanes::default_lanes(std::thread::available_parallelism().map_or(1, usize::from));
+    if settings.overlays.is_empty() { 1 } else { settings.lanes.unwrap_or_else(by_cores) }
+}
+
+/// The sockets of the lanes from 1 on; none if the kernel gave fewer `queues` or does not share the port.
+fn spread(
+    underlay: &Underlay,
+    queues: &[Vec<Queue>],
+    wanted: u8,
+    restrict: impl Fn(&Underlay) -> Result<(), EgressError>,
+) -> Result<Vec<Arc<Underlay>>, EgressError> {
+    if wanted == 1 {
+        return Ok(Vec::new());
+    }
+    if queues.iter().any(|queues| queues.len() + 1 != usize::from(wanted)) {
+        warn!(
+            "one lane: a TAP has one queue only (no offloads, an older kernel, or a lasting device without multi_queue)"
+        );
+        return Ok(Vec::new());
+    }
+    match underlay.spread(wanted) {
+        Ok(sockets) => {
+            sockets.iter().try_for_each(restrict)?;
+            info!(lanes = wanted, "threads that carry frames");
+            Ok(sockets.into_iter().map(Arc::new).collect())
+        }
+        Err(error) => {
+            warn!(%error, "one lane: this kernel does not share a port between sockets");
+            Ok(Vec::new())
+        }
+    }
+}
+
+/// The further lanes, each with its socket and its queue of each TAP.
+fn man(
+    node: &mut Node,
+    sockets: Vec<Arc<Underlay>>,
+    queues: Vec<Vec<Queue>>,
+    inbox: &Arc<Inbox>,
+    priority: i32,
+) -> io::Result<Vec<lanes::Parts>> {
+    let mut queues = queues.into_iter().map(Vec::into_iter).collect::<Vec<_>>();
+    let lanes = node.split(1 + sockets.len(), state::random()?);
+    let parts = lanes.into_iter().zip(sockets).map(|(lane, underlay)| lanes::Parts {
+        lane,
+        underlay,
+        queues: queues.iter_mut().filter_map(Iterator::next).collect(),
+        inbox: Arc::clone(inbox),
+        priority,
+    });
+    Ok(parts.collect())
 }
 
 /// Named after the overlay, if the kernel takes so long a name.
@@ -283,16 +345,6 @@ fn has_aes() -> bool {
     return std::arch::is_aarch64_feature_detected!("aes");
     #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
     false
-}
-
-/// Gives the calling thread, which is the loop's, its nice value; the background keeps the usual one, as
-/// all its threads were or will be started by one of its own.
-fn prefer(nice: i32) {
-    // On Linux a thread has a nice value of its own, and nobody named is the thread that calls.
-    match setpriority_process(None, nice) {
-        Ok(()) => debug!(nice, "priority of the loop"),
-        Err(error) => debug!(nice, %error, "the loop keeps its usual priority"),
-    }
 }
 
 /// A node that is a supernode registers at itself as at any other.

@@ -106,6 +106,11 @@ pub fn split_mac1(packet: &[u8]) -> Option<(&[u8], &[u8])> {
     Some((&packet[..covered], &packet[covered..covered + 16]))
 }
 
+/// Capability: the processor has AES instructions.
+const HAS_AES: u32 = 1;
+/// Capability: takes streams (protocol.md section 5).
+const STREAMS: u32 = 2;
+
 /// What travels sealed in both messages.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Payload {
@@ -115,6 +120,8 @@ pub struct Payload {
     pub timestamp: [u8; 12],
     /// Whether the sender's processor has AES instructions.
     pub has_aes: bool,
+    /// Whether the sender takes streams other than the first.
+    pub streams: bool,
     /// The sender's membership.
     pub certificate: Certificate,
 }
@@ -133,19 +140,16 @@ impl Payload {
         let mut reader = Reader::new(bytes);
         let boot = reader.u64()?;
         let timestamp = reader.array()?;
-        let has_aes = reader.u32()? & 1 != 0;
+        let capabilities = reader.u32()?;
+        let (has_aes, streams) = (capabilities & HAS_AES != 0, capabilities & STREAMS != 0);
         let certificate = check(reader.blob(CERTIFICATE_MAX)?)?;
-        Ok(Self { boot, timestamp, has_aes, certificate })
+        Ok(Self { boot, timestamp, has_aes, streams, certificate })
     }
 
     /// Its bytes.
     pub fn bytes(&self) -> Vec<u8> {
-        Writer::new()
-            .u64(self.boot)
-            .bytes(&self.timestamp)
-            .u32(u32::from(self.has_aes))
-            .blob(self.certificate.bytes())
-            .finish()
+        let capabilities = if self.has_aes { HAS_AES } else { 0 } | if self.streams { STREAMS } else { 0 };
+        Writer::new().u64(self.boot).bytes(&self.timestamp).u32(capabilities).blob(self.certificate.bytes()).finish()
     }
 }
 

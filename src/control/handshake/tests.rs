@@ -23,7 +23,7 @@ impl Member {
 
     fn payload(&self) -> Payload {
         let certificate = Certificate::issue(&self.secrets, &self.identity);
-        Payload { boot: 1, timestamp: [0; 12], has_aes: true, certificate }
+        Payload { boot: 1, timestamp: [0; 12], has_aes: true, streams: true, certificate }
     }
 
     fn init(&mut self, remote: NodeId, suite: Suite) -> (Initiator, Vec<u8>) {
