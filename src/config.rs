@@ -279,11 +279,10 @@ impl Config {
         if listen.is_some() && serve.is_some() {
             return Err(ConfigError::Together("listen", "serve"));
         }
-        if allow.is_some() && serve.is_none() {
-            return Err(ConfigError::Without("allow", "serve"));
-        }
-        if peers.is_some() && serve.is_none() {
-            return Err(ConfigError::Without("peers", "serve"));
+        for (key, is_set) in [("allow", allow.is_some()), ("peers", peers.is_some())] {
+            if is_set && serve.is_none() {
+                return Err(ConfigError::Without(key, "serve"));
+            }
         }
         let peers = peers.unwrap_or_default().into_iter().map(|text| text.0).collect::<Vec<_>>();
         if let Some(peer) = peers.iter().find(|peer| peer.pin.is_none()) {
@@ -304,9 +303,7 @@ impl Config {
         distinct(&overlay)?;
         let priority = priority.unwrap_or(PRIORITY_DEFAULT);
         within("priority", priority, &PRIORITY_RANGE)?;
-        if let Some(lanes) = lanes {
-            within("lanes", lanes, &LANES_RANGE)?;
-        }
+        lanes.map_or(Ok(()), |lanes| within("lanes", lanes, &LANES_RANGE))?;
         if env_key.is_some() && overlay.iter().filter(|overlay| overlay.takes_env()).count() > 1 {
             return Err(ConfigError::EnvForMany);
         }

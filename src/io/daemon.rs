@@ -22,7 +22,7 @@ use super::interfaces::Rules;
 use super::lanes::{self, Crew};
 use super::mapping::Mapper;
 use super::netlink::{self, NetlinkError, TapShape, Wiring};
-use super::quic::{Inbox, Links, QuicError, inbox};
+use super::quic::{Links, QuicError, inbox};
 use super::state::{self, State, StateError};
 use super::status::{self, Server, SocketError};
 use super::tap::{self, Queue, Tap, TapError};
@@ -129,7 +129,7 @@ async fn serve(
     }
     let links = Links::new(background.clone(), Arc::clone(&underlay), received, &identity, serves, inputs_in.clone())?;
 
-    let wanted = wanted_lanes(&settings);
+    let wanted = lanes::wanted(&settings);
     let (mut taps, mut queues): (Vec<Box<dyn Tap>>, Vec<Vec<Queue>>) = Default::default();
     for overlay in &mut settings.overlays {
         let (tap, further) = open_tap(overlay, &identity, netlink, wirings, wanted).await?;
@@ -137,8 +137,9 @@ async fn serve(
         taps.push(tap);
         queues.push(further);
     }
-    let sockets =
-        spread(&underlay, &queues, wanted, |socket| egress::restrict(socket, &settings.underlay, talks_to_itself))?;
+    let sockets = lanes::spread(&underlay, &queues, wanted, |socket| {
+        egress::restrict(socket, &settings.underlay, talks_to_itself)
+    })?;
     let tap_names: BTreeSet<String> = taps.iter().map(|tap| tap.name().to_owned()).collect();
     let _socket = open_socket(&settings.socket, background, &inputs_in)?;
 
@@ -164,7 +165,7 @@ async fn serve(
     let node_settings = node_settings(settings, identity, underlay.local(), state.memory());
     let mut node = Node::new(node_settings, state::random()?, start.0, start.1);
     let inbox = Arc::new(inbox);
-    let crew = Crew::start(man(&mut node, sockets, queues, &inbox, priority)?)?;
+    let crew = Crew::start(lanes::man(&mut node, sockets, queues, &inbox, priority)?)?;
     let kept = memory.clone();
     let driver = Driver::new(Parts { node, underlay, inbox, taps, links, inputs, announces, memory, overlays, crew })?;
     prefer(priority);
@@ -203,61 +204,6 @@ async fn open_tap(
         );
     }
     Ok((tap, queues))
-}
-
-/// A mere supernode relays, which is lane 0's business.
-fn wanted_lanes(settings: &Settings) -> u8 {
-    let by_cores = || lanes::default_lanes(std::thread::available_parallelism().map_or(1, usize::from));
-    if settings.overlays.is_empty() { 1 } else { settings.lanes.unwrap_or_else(by_cores) }
-}
-
-/// The sockets of the lanes from 1 on; none if the kernel gave fewer `queues` or does not share the port.
-fn spread(
-    underlay: &Underlay,
-    queues: &[Vec<Queue>],
-    wanted: u8,
-    restrict: impl Fn(&Underlay) -> Result<(), EgressError>,
-) -> Result<Vec<Arc<Underlay>>, EgressError> {
-    if wanted == 1 {
-        return Ok(Vec::new());
-    }
-    if queues.iter().any(|queues| queues.len() + 1 != usize::from(wanted)) {
-        warn!(
-            "one lane: a TAP has one queue only (no offloads, an older kernel, or a lasting device without multi_queue)"
-        );
-        return Ok(Vec::new());
-    }
-    match underlay.spread(wanted) {
-        Ok(sockets) => {
-            sockets.iter().try_for_each(restrict)?;
-            info!(lanes = wanted, "threads that carry frames");
-            Ok(sockets.into_iter().map(Arc::new).collect())
-        }
-        Err(error) => {
-            warn!(%error, "one lane: this kernel does not share a port between sockets");
-            Ok(Vec::new())
-        }
-    }
-}
-
-/// The further lanes, each with its socket and its queue of each TAP.
-fn man(
-    node: &mut Node,
-    sockets: Vec<Arc<Underlay>>,
-    queues: Vec<Vec<Queue>>,
-    inbox: &Arc<Inbox>,
-    priority: i32,
-) -> io::Result<Vec<lanes::Parts>> {
-    let mut queues = queues.into_iter().map(Vec::into_iter).collect::<Vec<_>>();
-    let lanes = node.split(1 + sockets.len(), state::random()?);
-    let parts = lanes.into_iter().zip(sockets).map(|(lane, underlay)| lanes::Parts {
-        lane,
-        underlay,
-        queues: queues.iter_mut().filter_map(Iterator::next).collect(),
-        inbox: Arc::clone(inbox),
-        priority,
-    });
-    Ok(parts.collect())
 }
 
 /// Named after the overlay, if the kernel takes so long a name.

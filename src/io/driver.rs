@@ -371,7 +371,10 @@ impl Driver {
                 }
                 Output::Door(command) => self.doors.obey(command, self.underlay.get_ref()),
                 Output::Link(command) => owed.extend(self.links.obey(command)),
-                Output::Lane(lane, order) => self.crew.tell(lane, self.for_lanes(order)).await?,
+                Output::Lane(lane, mut order) => {
+                    self.keep_doors(&mut order);
+                    self.crew.tell(lane, order).await?;
+                }
                 Output::Remember(memory) => {
                     self.memory.send_replace(memory);
                 }
@@ -390,13 +393,12 @@ impl Driver {
         }
     }
 
-    /// What leaves by a door is lane 0's.
-    fn for_lanes(&self, order: Order) -> Order {
-        match order {
-            Order::Command(Command::UsePath { port, path: Some(Path::Direct(to)) }) if self.doors.leads(to) => {
-                Order::Command(Command::UsePath { port, path: None })
-            }
-            order => order,
+    /// What leaves by a door is lane 0's: to the others it is no path.
+    fn keep_doors(&self, order: &mut Order) {
+        if let Order::Command(Command::UsePath { path, .. }) = order
+            && matches!(*path, Some(Path::Direct(to)) if self.doors.leads(to))
+        {
+            *path = None;
         }
     }
 

@@ -1,35 +1,31 @@
 //! The threads of the further lanes, and lane 0's end of the channels to them.
 //!
-//! Each thread has one wait for its socket, its queue of each TAP, orders and a timer, and drives a
-//! [`Lane`] as the loop drives the node. It never waits for lane 0, which waits for it: orders must not be
-//! lost. What a lane hands over and lane 0 is too slow to take is lost and counted.
+//! A lane's thread ([`worker`]) never waits for lane 0, which waits for it: orders must not be lost. What a lane
+//! hands over and lane 0 is too slow to take is lost and counted. A host that does not give each lane a queue of
+//! each TAP and a socket on the same port has one lane, and a line in the log says why.
 
-use std::future::poll_fn;
+mod worker;
+
 use std::io;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::thread::{self, JoinHandle};
 
-use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
-use tokio::runtime::Builder;
 use tokio::sync::mpsc;
-use tracing::error;
+use tracing::{error, info, warn};
 
-use super::clock::{self, Timer};
 use super::driver::DriveError;
+use super::egress::EgressError;
 use super::quic::Inbox;
-use super::tap::{self, Queue, Tap, TapCounters};
+use super::state;
+use super::tap::{Queue, TapCounters};
 use super::udp::Underlay;
-use super::{prefer, watch};
-use crate::datapath::buf::{Datagrams, Deliveries, Frames, OverlayIndex, Transmits};
+use crate::config::Settings;
 use crate::datapath::lane::{Handed, LANES_MAX, Lane, Order, Report};
-use crate::time::Time;
+use crate::node::Node;
 
 /// Orders that may wait for a lane. A full channel makes lane 0 wait for that lane.
 const ORDERS: usize = 1024;
-/// Orders obeyed before frames have their turn again.
-const ORDERS_PER_WAKEUP: usize = 256;
 /// What all lanes together may have handed over and reported, each up to 1 MB of frames.
 const NEWS: usize = 64;
 /// Without a word of the user's, lanes are for hosts with more cores than guests and softirqs fill by themselves.
@@ -38,9 +34,64 @@ const CORES_MIN: usize = 4;
 const LANES_DEFAULT_MAX: usize = 4;
 
 /// How many lanes a host with so many cores gets where the user does not say.
-pub fn default_lanes(cores: usize) -> u8 {
+fn default_lanes(cores: usize) -> u8 {
     let lanes = if cores < CORES_MIN { 1 } else { (cores / 2).min(LANES_DEFAULT_MAX) };
     u8::try_from(lanes.min(LANES_MAX)).unwrap_or(1)
+}
+
+/// A mere supernode relays, which is lane 0's business.
+pub(super) fn wanted(settings: &Settings) -> u8 {
+    let by_cores = || default_lanes(std::thread::available_parallelism().map_or(1, usize::from));
+    if settings.overlays.is_empty() { 1 } else { settings.lanes.unwrap_or_else(by_cores) }
+}
+
+/// The sockets of the lanes from 1 on; none if the kernel gave fewer `queues` or does not share the port.
+pub(super) fn spread(
+    underlay: &Underlay,
+    queues: &[Vec<Queue>],
+    wanted: u8,
+    restrict: impl Fn(&Underlay) -> Result<(), EgressError>,
+) -> Result<Vec<Arc<Underlay>>, EgressError> {
+    if wanted == 1 {
+        return Ok(Vec::new());
+    }
+    if queues.iter().any(|queues| queues.len() + 1 != usize::from(wanted)) {
+        warn!(
+            "one lane: a TAP has one queue only (no offloads, an older kernel, or a lasting device without multi_queue)"
+        );
+        return Ok(Vec::new());
+    }
+    match underlay.spread(wanted) {
+        Ok(sockets) => {
+            sockets.iter().try_for_each(restrict)?;
+            info!(lanes = wanted, "threads that carry frames");
+            Ok(sockets.into_iter().map(Arc::new).collect())
+        }
+        Err(error) => {
+            warn!(%error, "one lane: this kernel does not share a port between sockets");
+            Ok(Vec::new())
+        }
+    }
+}
+
+/// The further lanes, each with its socket and its queue of each TAP.
+pub(super) fn man(
+    node: &mut Node,
+    sockets: Vec<Arc<Underlay>>,
+    queues: Vec<Vec<Queue>>,
+    inbox: &Arc<Inbox>,
+    priority: i32,
+) -> io::Result<Vec<Parts>> {
+    let mut queues = queues.into_iter().map(Vec::into_iter).collect::<Vec<_>>();
+    let lanes = node.split(1 + sockets.len(), state::random()?);
+    let parts = lanes.into_iter().zip(sockets).map(|(lane, underlay)| Parts {
+        lane,
+        underlay,
+        queues: queues.iter_mut().filter_map(Iterator::next).collect(),
+        inbox: Arc::clone(inbox),
+        priority,
+    });
+    Ok(parts.collect())
 }
 
 /// From a lane to lane 0.
@@ -88,7 +139,7 @@ impl Crew {
             crew.orders.push(orders);
             crew.underlays.push(Arc::clone(&parts.underlay));
             let (name, news) = (format!("lane {}", parts.lane.number()), news_in.clone());
-            crew.threads.push(thread::Builder::new().name(name).spawn(|| run(parts, ordered, news))?);
+            crew.threads.push(thread::Builder::new().name(name).spawn(|| worker::run(parts, ordered, news))?);
         }
         Ok(crew)
     }
@@ -149,164 +200,6 @@ impl Crew {
                 error!("a lane ended in a panic");
             }
         }
-    }
-}
-
-/// A lane's thread.
-fn run(parts: Parts, orders: mpsc::Receiver<Order>, news: mpsc::Sender<News>) {
-    prefer(parts.priority);
-    let live = || {
-        let runtime = Builder::new_current_thread().enable_all().build()?;
-        runtime.block_on(async { Worker::new(parts, orders, news.clone())?.run().await })
-    };
-    if let Err(error) = live() {
-        // Lane 0 learns it from the closed channel if this one is full.
-        let _full = news.try_send(News::Ended(error));
-    }
-}
-
-struct Worker {
-    lane: Lane,
-    underlay: AsyncFd<Arc<Underlay>>,
-    taps: Vec<Box<dyn Tap>>,
-    inbox: Arc<Inbox>,
-    orders: mpsc::Receiver<Order>,
-    news: mpsc::Sender<News>,
-    timer: Timer,
-    frames: Frames,
-    datagrams: Datagrams,
-    spare: (Transmits, Deliveries),
-}
-
-/// What is ready after a wait.
-#[derive(Default)]
-struct Ready {
-    /// The inner `None`: lane 0 is gone.
-    order: Option<Option<Order>>,
-    underlay: bool,
-    /// One bit for each TAP.
-    taps: u64,
-    timer: bool,
-}
-
-impl Worker {
-    fn new(parts: Parts, orders: mpsc::Receiver<Order>, news: mpsc::Sender<News>) -> Result<Self, DriveError> {
-        let Parts { lane, underlay, queues, inbox, .. } = parts;
-        Ok(Self {
-            lane,
-            underlay: watch(underlay, Interest::READABLE)?,
-            taps: queues.into_iter().map(Queue::watch).collect::<io::Result<_>>()?,
-            inbox,
-            orders,
-            news,
-            timer: Timer::new()?,
-            frames: Frames::default(),
-            datagrams: Datagrams::default(),
-            spare: Default::default(),
-        })
-    }
-
-    async fn run(mut self) -> Result<(), DriveError> {
-        loop {
-            let ready = poll_fn(|cx| self.poll_ready(cx)).await;
-            let now = clock::now();
-            if let Some(order) = ready.order {
-                let Some(order) = order else { return Ok(()) };
-                self.obey(now, order);
-                self.drain(now).await?;
-            }
-            // An order may have asked for a pause.
-            if ready.underlay && self.lane.wants_input() {
-                self.receive(now).await?;
-            }
-            for place in 0..self.taps.len() {
-                if ready.taps & 1 << place != 0 && self.lane.wants_input() {
-                    self.read_tap(now, place).await?;
-                }
-            }
-            if ready.timer {
-                self.drain(now).await?;
-            }
-        }
-    }
-
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Ready> {
-        let mut ready = Ready { timer: self.timer.poll_fired(cx).is_ready(), ..Ready::default() };
-        if let Poll::Ready(order) = self.orders.poll_recv(cx) {
-            ready.order = Some(order);
-        }
-        if self.lane.wants_input() {
-            ready.underlay = self.underlay.poll_read_ready(cx).is_ready();
-            for (place, tap) in self.taps.iter().enumerate() {
-                ready.taps |= u64::from(tap.poll_readable(cx).is_ready()) << place;
-            }
-        }
-        let any = ready.order.is_some() || ready.underlay || ready.taps != 0 || ready.timer;
-        if any { Poll::Ready(ready) } else { Poll::Pending }
-    }
-
-    fn obey(&mut self, now: Time, first: Order) {
-        self.lane.handle_order(now, first);
-        for _ in 1..ORDERS_PER_WAKEUP {
-            let Ok(order) = self.orders.try_recv() else { break };
-            self.lane.handle_order(now, order);
-        }
-    }
-
-    async fn receive(&mut self, now: Time) -> Result<(), DriveError> {
-        self.datagrams.clear();
-        let (datagrams, inbox) = (&mut self.datagrams, &self.inbox);
-        let received = self.underlay.try_io(Interest::READABLE, |underlay| {
-            let more = underlay.receive(datagrams, inbox)?;
-            if more { Ok(()) } else { Err(io::ErrorKind::WouldBlock.into()) }
-        });
-        match received {
-            Err(error) if error.kind() != io::ErrorKind::WouldBlock => return Err(DriveError::Underlay(error)),
-            Ok(()) | Err(_) => {}
-        }
-        if self.datagrams.is_empty() {
-            return Ok(());
-        }
-        self.lane.handle_datagrams(now, &mut self.datagrams);
-        self.drain(now).await
-    }
-
-    async fn read_tap(&mut self, now: Time, place: usize) -> Result<(), DriveError> {
-        self.frames.clear();
-        let tap = &mut self.taps[place];
-        tap.read(&mut self.frames).map_err(|error| tap.gone(error))?;
-        if self.frames.is_empty() {
-            return Ok(());
-        }
-        self.lane.handle_frames(now, OverlayIndex(place), &self.frames);
-        self.drain(now).await
-    }
-
-    /// Sends, writes, hands over and reports what there is.
-    async fn drain(&mut self, now: Time) -> Result<(), DriveError> {
-        let (mut transmits, mut deliveries) = self.lane.take_batches(std::mem::take(&mut self.spare));
-        self.underlay.get_ref().send_patiently(&transmits, |_| false).await;
-        tap::deliver(&mut self.taps, &deliveries)?;
-        transmits.clear();
-        deliveries.clear();
-        self.spare = (transmits, deliveries);
-        let number = self.lane.number();
-        if self.lane.has_handed() {
-            match self.news.try_reserve() {
-                Ok(place) => place.send(News::Handed(number, self.lane.take_handed())),
-                Err(_full) => self.lane.drop_handed(),
-            }
-        }
-        if self.lane.report_at() <= now {
-            match self.news.try_reserve() {
-                Ok(place) => {
-                    let counters = self.taps.iter().map(|tap| tap.counters()).collect();
-                    place.send(News::Report(number, Box::new(self.lane.take_report(now)), counters));
-                }
-                Err(_full) => self.lane.put_report_off(now),
-            }
-        }
-        Ok(self.timer.arm(self.lane.report_at())?)
     }
 }
 
