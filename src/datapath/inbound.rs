@@ -29,7 +29,7 @@ impl Datapath {
     }
 
     fn inbound(&mut self, now: Time, from: SocketAddr, datagram: &mut [u8]) {
-        if self.is_anothers(from, datagram) {
+        if self.is_anothers(now, from, datagram) {
             return;
         }
         match datagram.first().copied().and_then(Kind::of) {

@@ -347,6 +347,7 @@ impl Driver {
             ("udp_refused", sum(|counters| &counters.refused)),
             ("udp_blocked", sum(|counters| &counters.blocked)),
             ("udp_receive_errors", sum(|counters| &counters.receive)),
+            ("lane_mail_lost", self.crew.mail_lost()),
             ("quic_queue_full", self.inbox.dropped.load(Ordering::Relaxed)),
         ];
         let serving = status.serving.as_mut().map(|serving| &mut serving.counters);

@@ -26,6 +26,8 @@ use crate::node::Node;
 
 /// Orders that may wait for a lane. A full channel makes lane 0 wait for that lane.
 const ORDERS: usize = 1024;
+/// Of these, packets that came to another lane: beyond, they are lost. Each is of 1 MB at most.
+const MAIL: usize = 16;
 /// What all lanes together may have handed over and reported, each up to 1 MB of frames.
 const NEWS: usize = 64;
 /// Without a word of the user's, lanes are for hosts with more cores than guests and softirqs fill by themselves.
@@ -126,6 +128,7 @@ pub struct Crew {
     threads: Vec<JoinHandle<()>>,
     underlays: Vec<Arc<Underlay>>,
     taps: Vec<Vec<TapCounters>>,
+    mail_lost: u64,
 }
 
 impl Crew {
@@ -133,7 +136,8 @@ impl Crew {
     pub fn start(lanes: Vec<Parts>) -> io::Result<Self> {
         let (news_in, news) = mpsc::channel(NEWS);
         let taps = vec![Vec::new(); lanes.len()];
-        let mut crew = Self { orders: Vec::new(), news, threads: Vec::new(), underlays: Vec::new(), taps };
+        let mut crew =
+            Self { orders: Vec::new(), news, threads: Vec::new(), underlays: Vec::new(), taps, mail_lost: 0 };
         for parts in lanes {
             let (orders, ordered) = mpsc::channel(ORDERS);
             crew.orders.push(orders);
@@ -167,11 +171,20 @@ impl Crew {
     }
 
     /// Tells a lane.
-    pub(super) async fn tell(&self, lane: u8, order: Order) -> Result<(), DriveError> {
+    pub(super) async fn tell(&mut self, lane: u8, order: Order) -> Result<(), DriveError> {
         let Some(orders) = usize::from(lane).checked_sub(1).and_then(|place| self.orders.get(place)) else {
             return Ok(());
         };
+        if matches!(order, Order::Datagrams(_)) && orders.max_capacity() - orders.capacity() >= MAIL {
+            self.mail_lost += 1;
+            return Ok(());
+        }
         orders.send(order).await.map_err(|_ended| DriveError::Lane)
+    }
+
+    /// Batches of packets for other lanes that were lost because those were behind.
+    pub(super) const fn mail_lost(&self) -> u64 {
+        self.mail_lost
     }
 
     /// Keeps what a lane says of its queues.

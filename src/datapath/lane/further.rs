@@ -1,11 +1,13 @@
 //! What a further lane does otherwise: it tells what is plain, hands the rest over, and reports.
 
 use std::mem;
+use std::net::SocketAddr;
 
 use super::{Handed, Known, Opened, Order, REPORT_EVERY, Report, Role, SEEN_EVERY, owner};
-use crate::datapath::buf::{Frames, Origin, OverlayIndex};
+use crate::datapath::buf::{Datagrams, Frames, Origin, OverlayIndex};
 use crate::datapath::fdb::{PortId, TAP};
 use crate::datapath::frame::{self, Header};
+use crate::datapath::limit::Bucket;
 use crate::datapath::offload::Virtio;
 use crate::datapath::port::Path;
 use crate::datapath::stats::{DropReason, Stats};
@@ -13,7 +15,11 @@ use crate::datapath::{Activity, Datapath, Notice};
 use crate::time::Time;
 use crate::wire::data::{self, Checksum};
 
-use std::net::SocketAddr;
+/// Packets of unknown keys that a lane hands over per second: what comes in the milliseconds until a lane has
+/// them, and a small part of what lane 0 carries.
+const STRANGE_RATE: u32 = 1_000;
+/// And at once: one full run of the kernel's for each of 16 peers.
+const STRANGE_BURST: u32 = 1_024;
 
 /// What a further lane has beside its copy.
 pub(in crate::datapath) struct Further {
@@ -25,6 +31,8 @@ pub(in crate::datapath) struct Further {
     /// What lane 0 taught and what may not be used while anything is under way.
     pub(super) known: Vec<Known>,
     confirmed: Vec<(PortId, u32, Path)>,
+    /// Packets with an index that is not known, which lane 0 may still see.
+    strange: Bucket,
     pub(super) report_at: Time,
     reported: Time,
     seen: Time,
@@ -40,6 +48,7 @@ impl Further {
             under_way: 0,
             known: Vec::new(),
             confirmed: Vec::new(),
+            strange: Bucket::new(STRANGE_RATE, STRANGE_BURST),
             report_at: Time::NEVER,
             reported: Time::START,
             seen: Time::START,
@@ -102,7 +111,7 @@ impl Datapath {
     }
 
     /// Whether a datagram is another lane's business, which will get it.
-    pub(in crate::datapath) fn is_anothers(&mut self, from: SocketAddr, datagram: &[u8]) -> bool {
+    pub(in crate::datapath) fn is_anothers(&mut self, now: Time, from: SocketAddr, datagram: &[u8]) -> bool {
         let origin = Origin { from, stride: datagram.len() };
         match &mut self.role {
             Role::Alone => false,
@@ -110,7 +119,8 @@ impl Datapath {
             Role::Further(lane) => {
                 let is_ours = owner(datagram, lane.lanes) == Some(lane.number);
                 let knows = |header: data::Header| self.by_index.contains_key(&header.receiver);
-                if is_ours && data::Header::parse(datagram).is_ok_and(knows) {
+                // Its keys may be on their way to us; if there are none, strangers must not keep lane 0 busy.
+                if is_ours && (data::Header::parse(datagram).is_ok_and(knows) || !lane.strange.take(now)) {
                     return false;
                 }
                 lane.handed.datagrams.push(datagram, origin);
@@ -163,7 +173,7 @@ impl Datapath {
     }
 
     /// Packets for this lane that came to another one, or here before their keys did: now or never.
-    fn open_returned(&mut self, now: Time, datagrams: &mut crate::datapath::buf::Datagrams) {
+    fn open_returned(&mut self, now: Time, datagrams: &mut Datagrams) {
         for index in 0..datagrams.len() {
             if let Some((packet, origin)) = datagrams.get_mut(index) {
                 let from = origin.from;

@@ -353,6 +353,18 @@ fn packets_that_come_before_their_keys_do_are_not_lost() {
 }
 
 #[test]
+fn strangers_keep_no_lane_0_busy() {
+    let mut site = Site::new(0, 2);
+    for counter in 0..5_000 {
+        let header = Header { is_data: true, receiver: 77, counter: (1 << 60) + counter };
+        let packet = [header.bytes().as_slice(), &[0; 17]].concat();
+        assert!(site.receive_at(at(0), 1, packet).is_empty());
+    }
+    assert_eq!(site.handed(), 1_024);
+    assert_eq!(site.first.node_stats().count(DropReason::UnknownIndex), 5_000, "each counted where it ended");
+}
+
+#[test]
 fn what_one_lane_sent_and_another_heard_is_answered() {
     let [mut one, mut other] = sites([3, 3], true);
     one.report(at(0));
