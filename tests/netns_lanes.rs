@@ -163,7 +163,7 @@ fn expect_order(world: &World) {
 /// Nothing ended for a reason that lanes could give.
 #[track_caller]
 fn expect_clean(world: &World) {
-    let reasons = ["replayed", "too_old", "forged", "expired", "unknown_index", "hijack", "elsewhere", "reassembly"];
+    let reasons = ["replayed", "too_old", "forged", "expired", "unknown_index", "hijack", "elsewhere"];
     for node in &world.nodes {
         let counters = node.daemon.counters();
         let ended: Vec<_> = reasons.iter().filter(|reason| counters[**reason] > 0).collect();

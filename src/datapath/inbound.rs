@@ -29,7 +29,7 @@ impl Datapath {
     }
 
     fn inbound(&mut self, now: Time, from: SocketAddr, datagram: &mut [u8]) {
-        if self.is_anothers(now, from, datagram) {
+        if !self.is_alone() && self.is_anothers(now, from, datagram) {
             return;
         }
         match datagram.first().copied().and_then(Kind::of) {
@@ -148,7 +148,7 @@ impl Datapath {
         // What continues the frame before it has the same header, so it was judged with it.
         if self.joining.extend(&mut self.deliveries, from, checksum, frame) {
             self.stats[from.0.0].joined += 1;
-        } else if self.hands_opened(now, from, checksum, frame) {
+        } else if !self.is_alone() && self.hands_opened(now, from, checksum, frame) {
             return;
         } else if let Err(reason) = self.judge_and_push(now, from, checksum, frame) {
             return self.stats[from.0.0].dropped(reason);

@@ -150,6 +150,11 @@ fn owner(packet: &[u8], lanes: u8) -> Option<u8> {
 }
 
 impl Datapath {
+    /// Whether there are no other lanes, and so nothing is another's business.
+    pub(super) const fn is_alone(&self) -> bool {
+        matches!(self.role, Role::Alone)
+    }
+
     /// Makes this one lane 0 of `lanes`; gives the others.
     ///
     /// # Panics
