@@ -193,6 +193,7 @@ impl Node {
             signature: sign(&identity, &registration(&exporter, secrets.id())),
             directory: vec![1; DIRECTORY],
             version: Version::OURS,
+            continues: None,
         };
         let mut link = Link { _connection: connection, send, receive };
         link.say(&register).await.ok_or("the link broke before REGISTER")?;

@@ -11,7 +11,7 @@ mod underlay;
 pub use error::ConfigError;
 pub use key::KeySource;
 pub use text::{AllowedOverlay, Cidr, InterfaceName, OverlayName, SupernodeText};
-pub use underlay::{BindText, UnderlaySettings};
+pub use underlay::{BindText, ProxySettings, TcpPort, UnderlaySettings};
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -94,6 +94,10 @@ pub struct Config {
     pub exclude_interfaces: Vec<InterfaceName>,
     /// The mark on our packets.
     pub fwmark: Option<u32>,
+    /// The HTTP proxy for TCP, or `none`; that of the environment if missing.
+    pub proxy: Option<ProxySettings>,
+    /// The TCP port for nodes that have no UDP, as a supernode; 0 for none.
+    pub tcp_port: Option<u16>,
     /// Other supernodes that members are told of, as a supernode.
     pub peers: Option<Vec<SupernodeText>>,
     /// The overlays to be in.
@@ -182,6 +186,8 @@ pub struct Settings {
     pub observe: Option<Vec<SocketAddr>>,
     /// Whether many ports may be tried at a peer.
     pub birthday: bool,
+    /// Where TCP comes in, as a supernode.
+    pub tcp_port: TcpPort,
     /// The state directory.
     pub state: PathBuf,
     /// The status socket.
@@ -256,6 +262,7 @@ impl Config {
     /// Reads key files, fills defaults in, refuses what cannot be. `env_key` is the text of
     /// `LONGWIRE_KEY`, for an overlay that names no file.
     pub fn check(mut self, env_key: Option<&str>) -> Result<Settings, ConfigError> {
+        self.check_roles()?;
         let underlay = self.underlay();
         let Self {
             name,
@@ -273,25 +280,15 @@ impl Config {
             observe,
             birthday,
             peers,
+            tcp_port,
             overlay,
             ..
         } = self;
-        if listen.is_some() && serve.is_some() {
-            return Err(ConfigError::Together("listen", "serve"));
-        }
-        for (key, is_set) in [("allow", allow.is_some()), ("peers", peers.is_some())] {
-            if is_set && serve.is_none() {
-                return Err(ConfigError::Without(key, "serve"));
-            }
-        }
         let peers = peers.unwrap_or_default().into_iter().map(|text| text.0).collect::<Vec<_>>();
         if let Some(peer) = peers.iter().find(|peer| peer.pin.is_none()) {
             return Err(ConfigError::PeerWithoutKey(peer.address.clone()));
         }
         limit("peers", peers.len(), PEERS_MAX)?;
-        if observe.is_some() && serve.is_none() {
-            return Err(ConfigError::Without("observe", "serve"));
-        }
         if overlay.is_empty() && serve.is_none() {
             return Err(ConfigError::NoOverlay);
         }
@@ -315,6 +312,7 @@ impl Config {
                 .map(|_| ServeSettings { allow: allow.map(|ids| ids.into_iter().map(|id| id.0).collect()), peers }),
             observe,
             birthday: birthday.unwrap_or(true),
+            tcp_port: tcp_port.map_or(TcpPort::Usual, TcpPort::from),
             state: state.unwrap_or_else(|| PathBuf::from(DEFAULT_STATE)),
             socket: socket.map_or(SocketChoice::Named(named), SocketChoice::At),
             log: log.unwrap_or_default(),
@@ -330,6 +328,23 @@ impl Config {
 }
 
 impl Config {
+    /// What only a supernode may say.
+    fn check_roles(&self) -> Result<(), ConfigError> {
+        if self.listen.is_some() && self.serve.is_some() {
+            return Err(ConfigError::Together("listen", "serve"));
+        }
+        let for_serving = [
+            ("allow", self.allow.is_some()),
+            ("peers", self.peers.is_some()),
+            ("observe", self.observe.is_some()),
+            ("tcp-port", self.tcp_port.is_some()),
+        ];
+        if let Some((key, _)) = for_serving.into_iter().find(|(_, is_given)| *is_given && self.serve.is_none()) {
+            return Err(ConfigError::Without(key, "serve"));
+        }
+        Ok(())
+    }
+
     /// How the underlay is used; what concerns members only is off in a mere supernode.
     fn underlay(&mut self) -> UnderlaySettings {
         let is_member = !self.overlay.is_empty();
@@ -340,6 +355,7 @@ impl Config {
             bind: std::mem::take(&mut self.bind),
             exclude: exclude.into_iter().map(|InterfaceName(name)| name).collect(),
             fwmark: self.fwmark,
+            proxy: self.proxy.take().unwrap_or_default(),
         }
     }
 }

@@ -2,6 +2,8 @@
 //!
 //! Below the node and the control room, so that both speak of the same things.
 
+pub mod stream;
+
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
@@ -52,7 +54,7 @@ pub struct OverlaySettings {
 /// A supernode to register at.
 #[derive(Clone, Debug)]
 pub struct SupernodeSettings {
-    /// `host:port` as the user wrote it; `io` resolves it.
+    /// `host:port` or `host:port/tcp-port`, as the user wrote it; `io` resolves it.
     pub address: String,
     /// The key it must show; the first one it shows is taken and remembered otherwise.
     pub pin: Option<Fingerprint>,
@@ -116,12 +118,14 @@ pub enum LinkId {
 /// What happens to a control link.
 #[derive(Clone, Debug)]
 pub enum LinkEvent {
-    /// It stands. Its first message may follow.
+    /// It stands. Its first message may follow. A dialled one that stands already has moved to another transport.
     Up {
         /// Which.
         link: LinkId,
-        /// The other end's validated address.
+        /// The other end's validated address, or the stream's ([`stream`]).
         remote: SocketAddr,
+        /// Where it comes from, for limits and logs: `remote`, or the TCP address.
+        origin: SocketAddr,
         /// Both ends' TLS exporter value (protocol.md section 7): binds signatures to this link.
         exporter: [u8; 32],
         /// The key the supernode showed; `None` on an accepted link.
@@ -165,6 +169,11 @@ pub enum LinkCommand {
         link: LinkId,
         /// Type and body.
         message: Vec<u8>,
+    },
+    /// Find another way than UDP for a dialled link that stands. If there is one, [`LinkEvent::Up`] comes again.
+    Detour {
+        /// Always [`LinkId::Dialled`].
+        link: LinkId,
     },
     /// Close after what was sent; no [`LinkEvent::Down`] follows.
     Close {
@@ -285,8 +294,8 @@ pub enum Event {
         overlay: OverlayIndex,
         /// `host:port`.
         supernode: String,
-        /// Where it sees us.
-        seen_as: SocketAddr,
+        /// Where it sees us; `None` over TCP.
+        seen_as: Option<SocketAddr>,
     },
     /// A supernode said no.
     Refused {
@@ -296,6 +305,11 @@ pub enum Event {
         supernode: String,
         /// The reason in words.
         reason: &'static str,
+    },
+    /// UDP to a supernode loses much and carries little; TCP is tried.
+    Throttled {
+        /// `host:port`.
+        supernode: String,
     },
     /// The link to a supernode broke or could not be made.
     SupernodeLost {

@@ -21,14 +21,14 @@ fn the_keys_are_those_of_the_contract() {
     assert_eq!(keys(&sample["nat"]), ["filtering", "mapping", "meaning", "ports", "public"]);
     let overlay = &sample["overlays"][0];
     assert_eq!(keys(overlay), ["counters", "fdb_entries", "id", "name", "peers", "supernodes", "tap", "tap_offload"]);
-    assert_eq!(keys(&overlay["supernodes"][0]), ["address", "reason", "rtt_us", "state"]);
+    assert_eq!(keys(&overlay["supernodes"][0]), ["address", "reason", "rtt_us", "state", "transport"]);
     let peer = &overlay["peers"][0];
     let of_peer = [
         ["id", "last_heard_ms", "mtu", "mtu_state", "name"].as_slice(),
         &["path", "rtt_us", "rx_bytes", "state", "tx_bytes"],
     ];
     assert_eq!(keys(peer), of_peer.concat());
-    assert_eq!(keys(&peer["path"]), ["kind", "remote", "via"]);
+    assert_eq!(keys(&peer["path"]), ["kind", "remote", "transport", "via"]);
 }
 
 #[test]

@@ -18,6 +18,7 @@ use longwire::wire::handshake::{self, Envelope, Payload, Suite};
 use longwire::wire::message::{self, Directory, Member, OtherSupernode, Refusal};
 use longwire::wire::relay::{self, LegKey, RelayId};
 use longwire::wire::session::{self, Candidate, CandidateKind};
+use longwire::wire::stream::{self, Frame};
 use longwire::wire::version::Version;
 use longwire::wire::{DecodeError, Kind, observe};
 
@@ -95,7 +96,27 @@ fn arbitrary_packets_end_in_a_value_or_an_error() {
         if let Ok((fragment, rest)) = Fragment::parse(rest) {
             assert_eq!([&fragment.bytes(), rest].concat(), input[1..]);
         }
-        assert_eq!(Kind::of(*first).is_some(), matches!(*first, 1 | 2 | 4 | 5 | 8 | 10 | 11 | 12) || first & 0x40 != 0);
+        assert_eq!(Kind::of(*first).is_some(), matches!(*first, 1 | 2 | 4 | 5 | 8 | 10 | 11 | 13) || first & 0x40 != 0);
+    });
+}
+
+#[test]
+fn arbitrary_streams_end_in_frames_or_an_error() {
+    let mut whole = Vec::new();
+    stream::push_frame(&mut whole, &[stream::CONTROL], &message::Message::Ping { nonce: 7 }.bytes());
+    stream::push_frame(&mut whole, &[], &[relay::RELAY; 60]);
+    feed(share(10), &mut Bytes::new("stream", vec![whole]), |input| {
+        let Some(length) = input.first_chunk::<{ stream::LENGTH_LEN }>() else { return };
+        let Some(len) = stream::frame_len(*length) else { return };
+        assert!((1..=stream::FRAME_MAX).contains(&len));
+        let Some(bytes) = input.get(stream::LENGTH_LEN..stream::LENGTH_LEN + len) else { return };
+        let mut again = Vec::new();
+        match Frame::parse(bytes) {
+            Ok(Frame::Control(message)) => stream::push_frame(&mut again, &[stream::CONTROL], message),
+            Ok(Frame::Packet(packet)) => stream::push_frame(&mut again, &[], packet),
+            Err(_) => return,
+        }
+        assert_eq!(again, input[..again.len()]);
     });
 }
 
@@ -274,6 +295,7 @@ fn control_messages() -> Vec<message::Message> {
             signature: [4; 64],
             directory: directory.clone(),
             version: Version::OURS,
+            continues: Some(RelayId(3)),
         },
         M::Ping { nonce: 1 },
         M::Update { overlay, directory: directory.clone() },

@@ -6,7 +6,7 @@
 mod bytes;
 
 use std::collections::{BTreeMap, VecDeque};
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use bytes::{Bytes, feed, share};
@@ -19,7 +19,7 @@ use longwire::node::{
     SupernodeSettings,
 };
 use longwire::time::{Time, WallTime};
-use longwire::wire::Kind;
+use longwire::wire::{Kind, relay};
 
 /// Between two inputs: slow enough for the limits, quick enough for the sessions to stay.
 const STEP: Duration = Duration::from_micros(200);
@@ -29,6 +29,9 @@ const ROUND: u64 = 500;
 
 /// After the storm all is well again within this time.
 const CALM: Duration = Duration::from_secs(20);
+
+/// Nobody's address.
+const STRANGER: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 9)), 9);
 
 /// The supernode, and two members.
 const SUPERNODE: usize = 0;
@@ -46,7 +49,7 @@ fn every_datagram_of_a_storm_is_counted_and_none_is_delivered() {
         let to = usize::try_from(fed).expect("small") % NODES;
         // From a stranger, or from where the other member or the supernode is.
         let from = match fed % 7 {
-            0 | 1 => SocketAddr::from(([192, 0, 2, 9], 9)),
+            0 | 1 => STRANGER,
             2 | 3 => world.addrs[SUPERNODE],
             _ => world.addrs[3 - to.max(1)],
         };
@@ -61,6 +64,36 @@ fn every_datagram_of_a_storm_is_counted_and_none_is_delivered() {
         world.pass_on(fed);
     });
     assert!(world.delivered.iter().all(Vec::is_empty), "a bent datagram was delivered");
+    world.works_again();
+}
+
+/// What a stranger can forge, bend or replay of what it saw, in somebody else's name: that somebody gets no more bytes
+/// than were sent, not even later. (QUIC's own datagrams: `io/quic/tests.rs`; questions: `control/reflect.rs`.)
+#[test]
+fn nobody_gets_more_bytes_than_a_stranger_sent_in_its_name() {
+    let mut world = World::new();
+    let mut genuine = std::mem::take(&mut world.heard.datagrams);
+    // What members told each other by the supernode, as if it had come straight.
+    let relayed = genuine.iter().filter(|datagram| Kind::of(datagram[0]) == Some(Kind::Relay));
+    genuine.extend(relayed.map(|datagram| datagram[relay::HEADER_LEN..].to_vec()).collect::<Vec<_>>());
+    for kind in [Kind::Init, Kind::Resp, Kind::Data, Kind::Session, Kind::Relay, Kind::Observe] {
+        assert!(genuine.iter().any(|datagram| Kind::of(datagram[0]) == Some(kind)), "no {kind:?} was heard");
+    }
+    let mut storm = Bytes::new("strangers", genuine);
+    let (mut fed, mut sent) = (0, 0);
+    feed(share(60), &mut storm, |input| {
+        let to = usize::try_from(fed).expect("small") % NODES;
+        let before = world.to_stranger;
+        world.datagram(to, STRANGER, input);
+        let answer = world.to_stranger - before;
+        assert!(answer <= input.len(), "{answer} bytes for {}: {input:02x?}", input.len());
+        world.now += STEP;
+        (fed, sent) = (fed + 1, sent + input.len());
+        world.pass_on(fed);
+        assert!(world.to_stranger <= sent, "{} bytes for {sent}", world.to_stranger);
+    });
+    world.run(Duration::from_secs(120));
+    assert!(world.to_stranger <= sent, "{} bytes for {sent}", world.to_stranger);
     world.works_again();
 }
 
@@ -97,7 +130,7 @@ fn a_storm_of_control_messages_does_no_lasting_harm() {
             0 | 1 => (1, LinkId::Dialled(0), world.addrs[SUPERNODE]),
             2 => (2, LinkId::Dialled(0), world.addrs[SUPERNODE]),
             3 => (SUPERNODE, world.accepted_link(1), world.addrs[1]),
-            _ => (SUPERNODE, LinkId::Accepted(1_000_000), SocketAddr::from(([192, 0, 2, 9], 9))),
+            _ => (SUPERNODE, LinkId::Accepted(1_000_000), STRANGER),
         };
         let event = LinkEvent::Message { link, remote, message: input.to_vec() };
         world.nodes[to].handle_link(world.now, event);
@@ -133,6 +166,8 @@ struct World {
     /// Who dialled each link that was accepted.
     accepted: Vec<usize>,
     heard: Heard,
+    /// Bytes that were sent to it.
+    to_stranger: usize,
     /// Datagrams between members are lost.
     only_relay: bool,
 }
@@ -149,6 +184,7 @@ impl World {
             todo: VecDeque::new(),
             accepted: Vec::new(),
             heard: Heard::default(),
+            to_stranger: 0,
             only_relay: true,
         };
         let wall = WallTime::since_1970(Duration::from_secs(1_700_000_000));
@@ -263,6 +299,9 @@ impl World {
             match self.nodes[number].poll_output() {
                 Output::Transmit(batch) => {
                     for (bytes, target) in batch.iter() {
+                        if target.to == STRANGER {
+                            self.to_stranger += bytes.len();
+                        }
                         let to = self.addrs.iter().position(|addr| *addr == target.to);
                         let passes =
                             target.hops.is_none() && (!self.only_relay || number == SUPERNODE || to == Some(SUPERNODE));
@@ -289,7 +328,13 @@ impl World {
                 let accepted = LinkId::Accepted(self.accepted.len() as u64);
                 self.accepted.push(number);
                 let (own, supernode) = (self.addrs[number], self.addrs[SUPERNODE]);
-                let up = |link, remote, fingerprint| LinkEvent::Up { link, remote, exporter: [7; 32], fingerprint };
+                let up = |link, remote, fingerprint| LinkEvent::Up {
+                    link,
+                    remote,
+                    origin: remote,
+                    exporter: [7; 32],
+                    fingerprint,
+                };
                 self.todo.push_back(Todo::Link(SUPERNODE, up(accepted, own, None)));
                 self.todo.push_back(Todo::Link(number, up(link, supernode, Some(Fingerprint([1; 32])))));
             }
@@ -306,7 +351,7 @@ impl World {
                 let remote = self.addrs[number];
                 self.todo.push_back(Todo::Link(to, LinkEvent::Message { link, remote, message }));
             }
-            LinkCommand::Close { .. } => {}
+            LinkCommand::Close { .. } | LinkCommand::Detour { .. } => {}
         }
     }
 

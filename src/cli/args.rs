@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use longwire::config::{
     AllowedOverlay, Cidr, Config, ConfigError, DEFAULT_PORT, InterfaceName, LogLevel, OverlayConfig, OverlayName,
-    SupernodeText,
+    ProxySettings, SupernodeText,
 };
 
 /// A bridge with long wires: the machines of many sites on one encrypted Ethernet.
@@ -90,8 +90,8 @@ pub(crate) struct UpArgs {
     overlay: Option<OverlayName>,
     #[command(flatten)]
     key: KeyArgs,
-    /// Supernode to register at; repeatable.
-    #[arg(long, value_name = "HOST[:PORT][#FINGERPRINT]")]
+    /// Supernode to register at, by UDP; by TLS on the port TCP (443) where no UDP gets out; repeatable.
+    #[arg(long, value_name = "HOST[:PORT][/TCP][#FINGERPRINT]")]
     supernode: Vec<SupernodeText>,
     /// Bridge to put the TAP on; made if missing.
     #[arg(long, value_name = "BR", conflicts_with = "config")]
@@ -105,6 +105,9 @@ pub(crate) struct UpArgs {
     /// Frames cross the TAP one by one, with finished checksums.
     #[arg(long, conflicts_with = "config")]
     no_tap_offload: bool,
+    /// HTTP proxy for TCP, or none [default: https_proxy and no_proxy of the environment].
+    #[arg(long, value_name = "URL")]
+    proxy: Option<ProxySettings>,
     /// Where to listen [default: UDP 7777, or any free port].
     #[arg(long, value_name = "ADDR:PORT")]
     listen: Option<SocketAddr>,
@@ -126,6 +129,9 @@ pub(crate) struct SupernodeArgs {
     /// Where to listen [default: [::]:7777].
     #[arg(long, value_name = "ADDR:PORT")]
     listen: Option<SocketAddr>,
+    /// TCP port for nodes whose network lets no UDP out; 0 for none [default: 443, if it is to be had].
+    #[arg(long, value_name = "PORT")]
+    tcp_port: Option<u16>,
     /// Serve this overlay only; repeatable.
     #[arg(long, value_name = "OVERLAY_ID")]
     allow: Vec<AllowedOverlay>,
@@ -142,7 +148,7 @@ pub(crate) struct SupernodeArgs {
 #[derive(Debug, Args)]
 pub(crate) struct NetcheckArgs {
     /// Supernode to ask; repeatable [default: those of the daemon that runs here].
-    #[arg(long, value_name = "HOST[:PORT][#FINGERPRINT]")]
+    #[arg(long, value_name = "HOST[:PORT][/TCP][#FINGERPRINT]")]
     pub(crate) supernode: Vec<SupernodeText>,
     #[command(flatten)]
     pub(crate) ask: AskArgs,
@@ -193,8 +199,21 @@ impl RunArgs {
 impl UpArgs {
     /// The same as a file would say.
     pub(crate) fn config(self) -> Result<Config, ConfigError> {
-        let Self { overlay, key, supernode, bridge, address, tap, no_tap_offload, listen, serve, name, lanes, run } =
-            self;
+        let Self {
+            overlay,
+            key,
+            supernode,
+            bridge,
+            address,
+            tap,
+            no_tap_offload,
+            proxy,
+            listen,
+            serve,
+            name,
+            lanes,
+            run,
+        } = self;
         let KeyArgs { key_file, passphrase_file } = key;
         let base = run.config()?;
         let overlay = match overlay {
@@ -212,6 +231,7 @@ impl UpArgs {
             supernode: if supernode.is_empty() { base.supernode } else { supernode },
             listen,
             serve,
+            proxy: proxy.or(base.proxy),
             name: name.or(base.name),
             lanes: lanes.or(base.lanes),
             ..base
@@ -222,12 +242,13 @@ impl UpArgs {
 impl SupernodeArgs {
     /// The same as a file would say: `--listen` is `serve`.
     pub(crate) fn config(self) -> Result<Config, ConfigError> {
-        let Self { listen, allow, peer, name, run } = self;
+        let Self { listen, tcp_port, allow, peer, name, run } = self;
         let base = run.config()?;
         let everywhere = SocketAddr::from((std::net::Ipv6Addr::UNSPECIFIED, DEFAULT_PORT));
         Ok(Config {
             serve: listen.or(base.serve).or(base.listen).or(Some(everywhere)),
             listen: None,
+            tcp_port: tcp_port.or(base.tcp_port),
             allow: if allow.is_empty() { base.allow } else { Some(allow) },
             peers: if peer.is_empty() { base.peers } else { Some(peer) },
             name: name.or(base.name),

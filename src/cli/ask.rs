@@ -3,7 +3,7 @@
 use anyhow::anyhow;
 use longwire::control::report::{
     LinkState, MtuState, NatStatus, OverlayStatus, PathKind, PathStatus, PeerState, PeerStatus, Request, Response,
-    Status,
+    Status, Transport,
 };
 use longwire::io::status;
 use serde::Serialize;
@@ -36,7 +36,8 @@ pub(super) fn status(args: &AskArgs) -> Result<(), Failure> {
             text += &format!("\nserving {}: {} members\n", overlay.id, overlay.members.len());
             let mut table = Table::new(&["MEMBER", "SEEN AS"]);
             for (id, address) in &overlay.members {
-                table.row([id.clone(), address.to_string()]);
+                let seen = if address.port() == 0 { "TCP".into() } else { address.to_string() };
+                table.row([id.clone(), seen]);
             }
             text += &table.text();
         }
@@ -137,7 +138,8 @@ fn overlay_text(overlay: &OverlayStatus) -> String {
             LinkState::Spare => "spare",
         };
         let why = supernode.reason.as_ref().map(|reason| format!("({reason})")).unwrap_or_default();
-        let line = format!("supernode {} {state} {} {why}", supernode.address, rtt(supernode.rtt_us));
+        let over = over(supernode.transport);
+        let line = format!("supernode {} {state}{over} {} {why}", supernode.address, rtt(supernode.rtt_us));
         text += line.trim_end();
         text.push('\n');
     }
@@ -205,8 +207,19 @@ fn path(path: &PathStatus) -> String {
     let at = |what: Option<String>| what.map(|what| format!(" {what}")).unwrap_or_default();
     match path.kind {
         PathKind::Direct => format!("direct{}", at(path.remote.map(|remote| remote.to_string()))),
-        PathKind::Relayed => format!("relayed{}", at(path.via.as_ref().map(|via| format!("by {via}")))),
+        PathKind::Relayed => {
+            let by = at(path.via.as_ref().map(|via| format!("by {via}")));
+            format!("relayed{by}{}", over(path.transport))
+        }
         PathKind::None => "none".into(),
+    }
+}
+
+/// What is worth a word.
+const fn over(transport: Option<Transport>) -> &'static str {
+    match transport {
+        Some(Transport::Tcp) => " over TCP",
+        Some(Transport::Udp) | None => "",
     }
 }
 

@@ -18,7 +18,8 @@ fn a_whole_file_becomes_settings() {
         cipher = "chacha20-poly1305"
         priority = 5
         lanes = 3
-        supernode = ["sn.example", "192.0.2.1:9#{pin}", "[2001:db8::1]:9"]
+        supernode = ["sn.example", "192.0.2.1:9#{pin}", "[2001:db8::1]:9/8443"]
+        proxy = "http://px.example:3128"
         [[overlay]]
         name = "lab"
         key-file = {key:?}
@@ -38,7 +39,8 @@ fn a_whole_file_becomes_settings() {
     );
     let settings = Config::parse(&text).expect("config").check(None).expect("settings");
     let addresses: Vec<&str> = settings.supernodes.iter().map(|supernode| supernode.address.as_str()).collect();
-    assert_eq!(addresses, ["sn.example:7777", "192.0.2.1:9", "[2001:db8::1]:9"]);
+    assert_eq!(addresses, ["sn.example:7777", "192.0.2.1:9", "[2001:db8::1]:9/8443"]);
+    assert_eq!(settings.underlay.proxy, ProxySettings::Through("http://px.example:3128".into()));
     assert_eq!(settings.supernodes[1].pin, Some(pin));
     assert_eq!(settings.cipher, Cipher::ChaChaPoly);
     assert_eq!(settings.overlays[0].attach, Attach::Bridge("br0".into()));
@@ -76,6 +78,8 @@ fn a_key_in_the_config_is_refused() {
 fn each_bad_word_has_its_line_and_sentence() {
     let cases = [
         ("supernode = [\"sn:0\"]", "port is a number from 1 to 65535"),
+        ("supernode = [\"sn/x\"]", "behind the slash stands a TCP port"),
+        ("proxy = \"socks5://px:1080\"", "a proxy has the form http://"),
         ("supernode = [\"2001:db8::1\"]", "IPv6 addresses stand in brackets"),
         ("supernode = [\"[::1\"]", "bracket is not closed"),
         ("supernode = [\"[host]:1\"]", "in brackets stands an IPv6 address"),
@@ -197,7 +201,8 @@ proptest::proptest! {
     #[test]
     fn a_supernode_that_is_taken_can_be_resolved(word in "[\\[\\]:#a-z0-9./%-]{0,40}") {
         if let Ok(SupernodeText(supernode)) = word.parse::<SupernodeText>() {
-            let (host, port) = supernode.address.rsplit_once(':').expect("host and port");
+            let udp = supernode.address.split('/').next().expect("the place by UDP");
+            let (host, port) = udp.rsplit_once(':').expect("host and port");
             proptest::prop_assert!(!host.is_empty() && port.parse::<u16>().is_ok_and(|port| port != 0));
         }
     }

@@ -7,14 +7,14 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, de};
 
-use super::{BindText, DEFAULT_PORT, INTERFACE_NAME_MAX};
+use super::{BindText, DEFAULT_PORT, INTERFACE_NAME_MAX, ProxySettings};
 use crate::keys::OverlayId;
 use crate::node::SupernodeSettings;
 
 /// The longest name of an overlay; it is part of file names.
 const OVERLAY_NAME_MAX: usize = 64;
 
-/// `HOST[:PORT][#FINGERPRINT]`, IPv6 addresses in brackets.
+/// `HOST[:PORT][/TCP][#FINGERPRINT]`, IPv6 addresses in brackets; TCP is the port for TLS.
 #[derive(Clone, Debug)]
 pub struct SupernodeText(pub SupernodeSettings);
 
@@ -51,12 +51,18 @@ impl FromStr for SupernodeText {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let refuse = |why: &str| format!("supernode {text:?}: {why}; the form is HOST[:PORT][#FINGERPRINT]");
+        let refuse = |why: &str| format!("supernode {text:?}: {why}; the form is HOST[:PORT][/TCP][#FINGERPRINT]");
         let (place, pin) = match text.split_once('#') {
             Some((place, pin)) => {
                 (place, Some(pin.parse().map_err(|error| refuse(&format!("the fingerprint is {error}")))?))
             }
             None => (text, None),
+        };
+        let (place, tcp) = place.split_once('/').map_or((place, None), |(place, tcp)| (place, Some(tcp)));
+        let tcp = match tcp.map(str::parse::<u16>) {
+            None => String::new(),
+            Some(Ok(port)) => format!("/{port}"),
+            Some(Err(_)) => return Err(refuse("behind the slash stands a TCP port, or 0 for none")),
         };
         let (host, port) = match place.strip_prefix('[').map(|rest| rest.split_once(']')) {
             Some(None) => return Err(refuse("a bracket is not closed")),
@@ -80,7 +86,7 @@ impl FromStr for SupernodeText {
             Some(Ok(port)) if port != 0 => port,
             Some(_) => return Err(refuse("the port is a number from 1 to 65535")),
         };
-        Ok(Self(SupernodeSettings { address: format!("{host}:{port}"), pin }))
+        Ok(Self(SupernodeSettings { address: format!("{host}:{port}{tcp}"), pin }))
     }
 }
 
@@ -149,7 +155,7 @@ macro_rules! read_from_text {
     )*};
 }
 
-read_from_text!(SupernodeText, AllowedOverlay, OverlayName, InterfaceName, Cidr, BindText);
+read_from_text!(SupernodeText, AllowedOverlay, OverlayName, InterfaceName, Cidr, BindText, ProxySettings);
 
 impl fmt::Display for Cidr {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::inward::Inward;
+use crate::seam::stream::is_stream;
 use crate::time::Time;
 use crate::wire::session::CandidateKind;
 
@@ -134,9 +135,12 @@ const fn rank(state: &CandidateState) -> (bool, Reverse<u64>) {
     (!state.proven, Reverse(state.news))
 }
 
-/// Whether packets to `addr` could reach another host: no wildcard, loopback, broadcast or group.
+/// Whether packets to `addr` could reach another host: no wildcard, loopback, broadcast or group, and no stream.
 pub fn is_usable(addr: SocketAddr) -> bool {
     let ip = addr.ip();
+    if is_stream(addr) {
+        return false;
+    }
     let is_link_local = match ip {
         IpAddr::V4(ip) => ip.is_broadcast() || ip.is_link_local(),
         IpAddr::V6(ip) => ip.is_unicast_link_local(),
@@ -163,9 +167,15 @@ mod tests {
 
     #[test]
     fn what_cannot_be_a_peer_is_refused() {
-        for text in
-            ["127.0.0.1:7777", "0.0.0.0:7777", "255.255.255.255:7777", "224.0.0.1:7777", "10.0.0.1:0", "[::1]:1"]
-        {
+        for text in [
+            "[100::7]:1",
+            "127.0.0.1:7777",
+            "0.0.0.0:7777",
+            "255.255.255.255:7777",
+            "224.0.0.1:7777",
+            "10.0.0.1:0",
+            "[::1]:1",
+        ] {
             assert!(!is_usable(addr(text)), "{text}");
         }
         assert!(is_usable(addr("10.0.0.1:7777")));

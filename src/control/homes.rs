@@ -4,7 +4,8 @@
 //! The first [`ACTIVE_MAX`] that answer are registered at; the ones in front of them that do not answer are
 //! dialled on, the ones behind are spared. So all members with the same list meet at the same supernodes.
 
-use super::registration::{Home, Registration, Standing};
+use super::registration::Home;
+use super::standing::Registration;
 use super::timers::Timer;
 use super::{Control, now_soon};
 use crate::keys::Fingerprint;
@@ -83,9 +84,7 @@ impl Control {
         }
         let registrations = self.homes[place].release(&mut self.fx);
         for (_, Registration { standing, .. }) in registrations {
-            if let Standing::Registered(leg) = standing {
-                self.close_leg(Some(leg));
-            }
+            self.close_leg(standing.leg());
         }
     }
 

@@ -5,8 +5,8 @@
 //! keepalive each [`KEEPALIVE`] is all; a peer not heard on any path for [`GONE_AFTER`] is gone.
 //!
 //! A path may be dead in one direction, where frames still come in by it. So whoever suspects a direct path says so
-//! by the relay, and whoever hears its peer by another path doubts the one in use: both leave it together. The
-//! address that carried is tried each [`RETURN_EVERY`] from then on, so that the path is back soon after it heals.
+//! by the relay, and whoever hears its peer by another path doubts the one in use: both leave it together,
+//! and `punch` seeks it again.
 
 use std::time::Duration;
 
@@ -15,7 +15,6 @@ use super::path::Health;
 use super::peer::{KEEPALIVE, Peer};
 use super::timers::Timer;
 use crate::datapath::{Activity, Command, Path};
-use crate::wire::session::CandidateKind;
 
 /// A peer not heard for this long is gone: three keepalives and their answers' patience.
 const GONE_AFTER: Duration = Duration::from_secs(65);
@@ -27,10 +26,6 @@ const ACTIVE_FOR: Duration = Duration::from_secs(2);
 const MEASURE_BUSY: Duration = Duration::from_secs(5);
 /// ...and without frames.
 const MEASURE_IDLE: Duration = Duration::from_secs(60);
-/// A direct path that died is tried again this often...
-const RETURN_EVERY: Duration = Duration::from_secs(10);
-/// ...for this long: a cut that lasted longer is found by punching.
-const RETURN_FOR: Duration = Duration::from_secs(900);
 /// The shortest wait between two looks.
 const LOOK_MIN: Duration = Duration::from_millis(10);
 
@@ -147,25 +142,9 @@ impl Peer {
             Some(path) => self.probe(fx, path),
             None => fx.timers.set_earlier(Timer::Handshake(self.port), fx.now),
         }
-        if let (true, Some(Path::Direct(lost))) = (was_direct, before) {
+        if was_direct {
             self.on_direct_lost(fx);
-            self.lost = Some((lost, fx.now));
-            let wait = fx.jittered(RETURN_EVERY);
-            fx.timers.set(Timer::Return(self.port), fx.now + wait);
         }
-    }
-
-    /// [`Timer::Return`]: the direct path that died may carry again.
-    pub fn on_return_timer(&mut self, fx: &mut Effects) {
-        let Some((lost, since)) = self.lost else { return };
-        if self.session.is_none() || self.is_direct() || fx.now.since(since) >= RETURN_FOR {
-            self.lost = None;
-            return;
-        }
-        self.paths.candidates.add(CandidateKind::PeerReflexive, lost);
-        self.probe(fx, Path::Direct(lost));
-        let wait = fx.jittered(RETURN_EVERY);
-        fx.timers.set(Timer::Return(self.port), fx.now + wait);
     }
 
     /// Whether frames go straight to the peer.

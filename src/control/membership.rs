@@ -2,17 +2,18 @@
 
 use std::net::SocketAddr;
 
-use super::registration::{LinkEnd, Registration, Standing};
+use super::registration::LinkEnd;
+use super::standing::Registration;
 use super::timers::Timer;
 use super::{Control, Peer, now_soon};
 use crate::datapath::buf::OverlayIndex;
 use crate::datapath::fdb::PortId;
 use crate::datapath::stats::DropReason;
-use crate::datapath::{LegId, Path};
+use crate::datapath::{LegId, LegTally, Path};
 use crate::keys::{Fingerprint, OverlayId};
 use crate::seam::Event;
 use crate::wire::message::{DIRECTORY_CANDIDATES_MAX, Directory, Member, Message, registration};
-use crate::wire::relay::RelayId;
+use crate::wire::relay::{LegKey, RelayId};
 use crate::wire::session::{CANDIDATES_MAX, Candidate, CandidateKind};
 use crate::wire::version::Version;
 
@@ -37,6 +38,7 @@ impl Control {
             signature: crate::keys::sign(&self.me.identity, &signed),
             directory: self.directory(index),
             version: Version::OURS,
+            continues: self.homes[place].continued(index),
         };
         self.homes[place].register(&mut self.fx, index, &message);
     }
@@ -56,15 +58,9 @@ impl Control {
     pub(super) fn on_home_message(&mut self, place: usize, bytes: &[u8]) {
         let Ok(message) = Message::parse(bytes) else { return self.fx.dropped(DropReason::Malformed) };
         match message {
-            Some(Message::Welcome { overlay, key, seen, .. }) => {
+            Some(Message::Welcome { overlay, relay, key, seen, .. }) => {
                 let Some(overlay) = self.overlay_index(overlay) else { return };
-                if self.homes[place].on_welcome(&mut self.fx, overlay, key).is_some() {
-                    let supernode = self.homes[place].address.clone();
-                    self.fx.events.push_back(Event::Registered { overlay, supernode, seen_as: seen });
-                    self.on_seen(place, seen);
-                    self.review_homes();
-                    self.observing.want(&mut self.fx);
-                }
+                self.on_welcome(place, overlay, (relay, key), seen);
             }
             Some(Message::Refused { overlay, reason, .. }) => self.on_refused(place, overlay, reason.text()),
             Some(Message::Pong { nonce, seen }) => {
@@ -90,6 +86,32 @@ impl Control {
             Some(Message::Supernodes { list }) => self.on_supernodes(place, &list),
             Some(Message::Register { .. } | Message::Ping { .. } | Message::Update { .. } | Message::Leave { .. })
             | None => {}
+        }
+    }
+
+    fn on_welcome(&mut self, place: usize, overlay: OverlayIndex, own: (RelayId, LegKey), seen: SocketAddr) {
+        let before = self.homes[place].leg(overlay);
+        let Some(leg) = self.homes[place].on_welcome(&mut self.fx, overlay, own) else { return };
+        if before == Some(leg) {
+            // Another transport carries other sizes.
+            for peer in self.peers.values_mut() {
+                peer.on_leg_moved(&mut self.fx, leg);
+            }
+        } else {
+            self.close_leg(before);
+        }
+        let home = &self.homes[place];
+        let (supernode, by_tcp) = (home.address.clone(), home.is_on_stream());
+        self.fx.events.push_back(Event::Registered { overlay, supernode, seen_as: Some(seen).filter(|_| !by_tcp) });
+        self.on_seen(place, seen);
+        self.review_homes();
+        self.observing.want(&mut self.fx);
+    }
+
+    /// What came by a leg and what did not: where UDP is throttled, TCP may carry more.
+    pub(super) fn on_leg_measured(&mut self, leg: LegId, tally: LegTally) {
+        for home in &mut self.homes {
+            home.on_tally(&mut self.fx, leg, tally);
         }
     }
 
@@ -234,9 +256,7 @@ impl Control {
     pub(super) fn on_home_down(&mut self, place: usize, reason: String, end: LinkEnd) {
         let registrations = self.homes[place].on_down(&mut self.fx, reason, end);
         for (_, Registration { standing, .. }) in registrations {
-            if let Standing::Registered(leg) = standing {
-                self.close_leg(Some(leg));
-            }
+            self.close_leg(standing.leg());
         }
         self.fx.timers.set_earlier(Timer::Remember, now_soon(self.fx.now));
         self.review_homes();

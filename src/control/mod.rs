@@ -17,6 +17,10 @@ pub mod supernode;
 
 pub mod registration;
 
+mod standing;
+
+mod throttle;
+
 mod homes;
 
 mod membership;
@@ -236,6 +240,7 @@ impl Control {
                 self.with(port, |peer, fx| peer.on_measured(fx, &activity));
                 self.calm_down();
             }
+            Notice::LegMeasured { leg, tally } => self.on_leg_measured(leg, tally),
             Notice::Retired { index } => {
                 self.fx.indices.remove(&index);
             }
@@ -350,7 +355,6 @@ impl Control {
             Timer::Rekey(port) => self.on_handshake_timer(port, Peer::begin_handshake),
             Timer::Liveness(port) => self.with(port, Peer::on_liveness_timer),
             Timer::Keepalive(port) => self.with(port, Peer::on_keepalive_timer),
-            Timer::Return(port) => self.with(port, Peer::on_return_timer),
             Timer::Punch(port) => {
                 if let Some(peer) = self.peers.get_mut(&port) {
                     peer.on_punch_timer(&mut self.fx, &self.me);
@@ -478,16 +482,16 @@ impl Control {
     pub fn handle_link(&mut self, now: Time, event: LinkEvent) {
         self.fx.now = now;
         match event {
-            LinkEvent::Up { link: LinkId::Dialled(place), remote, exporter, fingerprint } => {
+            LinkEvent::Up { link: LinkId::Dialled(place), remote, exporter, fingerprint, .. } => {
                 self.on_home_up(place, (remote, exporter), fingerprint);
             }
             LinkEvent::Message { link: LinkId::Dialled(place), message, .. } => self.on_home_message(place, &message),
             LinkEvent::Down { link: LinkId::Dialled(place), reason } => {
                 self.on_home_down(place, reason, LinkEnd::Theirs);
             }
-            LinkEvent::Up { link: LinkId::Accepted(link), remote, exporter, .. } => {
+            LinkEvent::Up { link: LinkId::Accepted(link), remote, origin, exporter, .. } => {
                 if let Some(supernode) = &mut self.serving {
-                    supernode.on_up(&mut self.fx, link, remote, exporter);
+                    supernode.on_up(&mut self.fx, link, (remote, origin), exporter);
                 }
             }
             LinkEvent::Message { link: LinkId::Accepted(link), remote, message } => {

@@ -145,8 +145,8 @@ pub struct Peer {
     silences: u32,
     /// What it may make us send.
     pub(super) consent: Consent,
-    /// The direct path that died last, and when.
-    pub(super) lost: Option<(SocketAddr, Time)>,
+    /// When the direct path died last.
+    pub(super) lost: Option<Time>,
     pub(super) liveness_due: bool,
     pub(super) probed: Time,
     pub(super) mtu_answers: Bucket,
@@ -440,6 +440,13 @@ impl Peer {
         fx.timers.set_earlier(Timer::Remember, fx.now + Duration::from_secs(2));
     }
 
+    /// A leg goes on by another transport. What was found of its path's size is void.
+    pub fn on_leg_moved(&mut self, fx: &mut Effects, leg: crate::datapath::LegId) {
+        if matches!(self.paths.current(), Some(Path::Relayed(own, _)) if own == leg) {
+            self.use_path(fx);
+        }
+    }
+
     /// Its keys may be known twice: new ones are made at once.
     pub fn on_resumed(&mut self, fx: &mut Effects) {
         if self.state == PeerState::Up {
@@ -474,7 +481,7 @@ impl Peer {
         if let Some(answered) = self.answered.take() {
             fx.answered.remove(&answered.mac1);
         }
-        for timer in [Timer::Rekey, Timer::Liveness, Timer::Keepalive, Timer::Punch, Timer::Mtu, Timer::Return] {
+        for timer in [Timer::Rekey, Timer::Liveness, Timer::Keepalive, Timer::Punch, Timer::Mtu] {
             fx.timers.cancel(timer(self.port));
         }
     }

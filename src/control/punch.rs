@@ -38,9 +38,14 @@ const FAN_OUT: usize = 8;
 const ASKS: u32 = 4;
 /// Between the asks, at least.
 const ASK_GAP: Duration = Duration::from_millis(500);
-/// After a round without success. 33 s of silence let a gateway forget a wrong mapping.
-const RESTS: [Duration; 4] =
-    [Duration::from_secs(5), Duration::from_secs(33), Duration::from_secs(120), Duration::from_secs(600)];
+/// After a round without success.
+const RESTS: [Duration; 4] = [Duration::from_secs(5), FORGETTING, Duration::from_secs(120), Duration::from_secs(600)];
+/// A gateway forgets a wrong mapping in so much silence.
+const FORGETTING: Duration = Duration::from_secs(33);
+/// A direct path that died is sought after each silence for this long, since it may heal any time.
+const RETURN_FOR: Duration = Duration::from_secs(900);
+/// A round after such a silence begins by chance within this.
+const RETURN_JITTER: Duration = Duration::from_secs(1);
 /// After so many failures a door that once led to the peer leads nowhere, and is in the way of the main socket.
 const FAILURES_OF_DOORS: usize = 4;
 /// Added to a round trip: the peer's opener is on its way by then.
@@ -181,7 +186,8 @@ impl Peer {
         if self.punch.failures >= FAILURES_OF_DOORS {
             self.forget_doors(fx);
         }
-        let rest = fx.jittered(rest);
+        let may_heal = self.lost.is_some_and(|lost| fx.now.since(lost) < RETURN_FOR);
+        let rest = if may_heal { rest.min(FORGETTING) + fx.within(RETURN_JITTER) } else { fx.jittered(rest) };
         fx.timers.set(Timer::Punch(self.port), fx.now + rest);
     }
 
@@ -231,6 +237,7 @@ impl Peer {
 
     /// The direct path died: a new round soon.
     pub fn on_direct_lost(&mut self, fx: &mut Effects) {
+        self.lost = Some(fx.now);
         self.punch = Punch { phase: Phase::Rest, failures: 0, ..self.punch };
         let rest = fx.jittered(Duration::from_millis(200));
         fx.timers.set(Timer::Punch(self.port), fx.now + rest);

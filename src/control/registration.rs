@@ -10,15 +10,16 @@ use rand_chacha::rand_core::RngCore;
 
 use super::effects::Effects;
 use super::report::LinkState;
+use super::standing::{Registration, Standing};
 use super::timers::Timer;
 use crate::datapath::buf::OverlayIndex;
-use crate::datapath::fdb::PortId;
-use crate::datapath::{Command, LegId};
+use crate::datapath::{Command, LegId, LegTally};
 use crate::keys::Fingerprint;
+use crate::seam::stream::is_stream;
 use crate::seam::{Event, LinkCommand, LinkId, SupernodeSettings};
 use crate::time::Time;
 use crate::wire::message::Message;
-use crate::wire::relay::RelayId;
+use crate::wire::relay::{LegKey, RelayId};
 
 /// Waits between dials; the last one repeats.
 const REDIAL: [Duration; 5] = [
@@ -44,6 +45,8 @@ const PING_PATIENCE: Duration = Duration::from_secs(3);
 const HURRY: Duration = Duration::from_millis(500);
 /// Not again before this.
 const HURRY_GAP: Duration = Duration::from_secs(2);
+/// TCP is not asked for again before this.
+const DETOUR_REST: Duration = Duration::from_secs(60);
 /// Routes follow addresses after a moment.
 const NEW_ADDRESS_REST: Duration = Duration::from_millis(50);
 /// A refused registration is tried again after this time.
@@ -56,26 +59,6 @@ pub enum LinkEnd {
     Theirs,
     /// We, who heard nothing.
     Ours,
-}
-
-/// Where an overlay stands at a supernode.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Standing {
-    /// REGISTER is on its way.
-    Asked,
-    /// We have this leg.
-    Registered(LegId),
-    /// It said no, then.
-    Refused(Time),
-}
-
-/// One overlay at one supernode.
-#[derive(Debug)]
-pub struct Registration {
-    /// Where it stands.
-    pub standing: Standing,
-    /// Members it told us of, by their legs.
-    pub members: BTreeMap<RelayId, PortId>,
 }
 
 /// One supernode of ours.
@@ -107,6 +90,8 @@ pub struct Home {
     failures: usize,
     ping: Option<Ping>,
     hurried: Option<Time>,
+    /// When TCP was asked for last.
+    detoured: Option<Time>,
 }
 
 /// A PING on its way.
@@ -137,6 +122,7 @@ impl Home {
             failures: 0,
             ping: None,
             hurried: None,
+            detoured: None,
         }
     }
 
@@ -196,7 +182,7 @@ impl Home {
     /// The link stands. Gives the exporter that registrations sign.
     pub fn on_up(&mut self, fx: &mut Effects, remote: SocketAddr, exporter: [u8; 32], shown: Option<Fingerprint>) {
         self.remote = Some(remote);
-        if self.reached.replace(remote) != Some(remote) {
+        if !is_stream(remote) && self.reached.replace(remote) != Some(remote) {
             fx.timers.set_earlier(Timer::Remember, fx.now + Duration::from_secs(2));
         }
         self.exporter = exporter;
@@ -216,24 +202,45 @@ impl Home {
         &self.exporter
     }
 
+    /// The leg of `overlay` that a REGISTER goes on with.
+    pub fn continued(&self, overlay: OverlayIndex) -> Option<RelayId> {
+        let registration =
+            self.registrations.get(&overlay).filter(|registration| registration.standing.leg().is_some());
+        registration?.own.map(|(relay, _)| relay)
+    }
+
     /// REGISTER for `overlay` goes out.
     pub fn register(&mut self, fx: &mut Effects, overlay: OverlayIndex, message: &Message) {
-        self.registrations.insert(overlay, Registration { standing: Standing::Asked, members: BTreeMap::new() });
+        let registration = self.registrations.entry(overlay).or_insert_with(|| Registration::new(Standing::Asked));
+        match registration.standing.leg() {
+            Some(leg) => registration.standing = Standing::Moving(leg),
+            None => *registration = Registration::new(Standing::Asked),
+        }
         fx.tell(self.link(), message);
     }
 
-    /// WELCOME: we have a leg.
-    pub fn on_welcome(
-        &mut self,
-        fx: &mut Effects,
-        overlay: OverlayIndex,
-        key: crate::wire::relay::LegKey,
-    ) -> Option<LegId> {
+    /// WELCOME: we have a leg. One that went on by another transport is the same leg.
+    pub fn on_welcome(&mut self, fx: &mut Effects, overlay: OverlayIndex, own: (RelayId, LegKey)) -> Option<LegId> {
         let supernode = self.remote?;
-        let registration = self.registrations.get_mut(&overlay).filter(|r| r.standing == Standing::Asked)?;
-        let leg = fx.new_leg(&self.address);
+        let registration = self.registrations.get_mut(&overlay)?;
+        let leg = match registration.standing {
+            Standing::Moving(leg) if registration.own == Some(own) => {
+                fx.commands.push_back(Command::MoveLeg { leg, supernode });
+                leg
+            }
+            Standing::Asked | Standing::Moving(_) => {
+                if let Some(before) = registration.standing.leg() {
+                    fx.drop_leg(before);
+                }
+                let leg = fx.new_leg(&self.address);
+                fx.commands.push_back(Command::SetLeg { leg, supernode, key: own.1 });
+                *registration = Registration::new(Standing::Asked);
+                leg
+            }
+            Standing::Registered(_) | Standing::Refused(_) => return None,
+        };
+        registration.own = Some(own);
         registration.standing = Standing::Registered(leg);
-        fx.commands.push_back(Command::SetLeg { leg, supernode, key });
         self.state = LinkState::Up;
         self.trouble = None;
         self.failures = 0;
@@ -242,10 +249,12 @@ impl Home {
 
     /// The leg of `overlay`, if there is one.
     pub fn leg(&self, overlay: OverlayIndex) -> Option<LegId> {
-        match self.registrations.get(&overlay)?.standing {
-            Standing::Registered(leg) => Some(leg),
-            Standing::Asked | Standing::Refused(_) => None,
-        }
+        self.registrations.get(&overlay)?.standing.leg()
+    }
+
+    /// Whether it is reached by TCP.
+    pub fn is_on_stream(&self) -> bool {
+        self.remote.is_some_and(is_stream)
     }
 
     /// All legs at this supernode.
@@ -301,9 +310,25 @@ impl Home {
             Some(ping) => ping.until,
             None => self.send_ping(fx, PING_PATIENCE),
         };
+        if is_busy && !self.is_on_stream() {
+            fx.commands.extend(self.legs().into_iter().map(|(_, leg)| Command::MeasureLeg { leg }));
+        }
         let wait = if is_busy || self.rtt.is_none() { PING_BUSY } else { PING_IDLE };
         fx.timers.set(Timer::Ping(self.place), until.min(fx.now + wait));
         false
+    }
+
+    /// What came by a leg, if it is one of ours. Where UDP is throttled, the link is to take TCP.
+    pub fn on_tally(&mut self, fx: &mut Effects, leg: LegId, tally: LegTally) {
+        let registration =
+            self.registrations.values_mut().find(|registration| registration.standing.leg() == Some(leg));
+        let Some(registration) = registration else { return };
+        let rested = self.detoured.is_none_or(|at| fx.now.since(at) >= DETOUR_REST);
+        if registration.throttle.look(fx.now, tally) && rested && !self.is_on_stream() {
+            self.detoured = Some(fx.now);
+            fx.events.push_back(Event::Throttled { supernode: self.address.clone() });
+            fx.links.push_back(LinkCommand::Detour { link: self.link() });
+        }
     }
 
     fn send_ping(&mut self, fx: &mut Effects, patience: Duration) -> Time {
@@ -318,7 +343,9 @@ impl Home {
         let rested = self.hurried.is_none_or(|at| fx.now.since(at) >= HURRY_GAP);
         if self.state == LinkState::Up && rested {
             self.hurried = Some(fx.now);
-            let patience = HURRY.max(self.rtt.unwrap_or_default() * 3).min(PING_PATIENCE);
+            // TCP repeats what was lost, in its own time.
+            let soon = if self.is_on_stream() { PING_PATIENCE } else { HURRY };
+            let patience = soon.max(self.rtt.unwrap_or_default() * 3).min(PING_PATIENCE);
             let until = self.send_ping(fx, patience);
             fx.timers.set_earlier(Timer::Ping(self.place), until);
         }

@@ -108,11 +108,24 @@ pub struct SupernodeStatus {
     pub address: String,
     /// Of the control link.
     pub state: LinkState,
+    /// By what the control link and relayed frames travel, while it stands.
+    #[serde(default)]
+    pub transport: Option<Transport>,
     /// Of the control link.
     pub rtt_us: Option<u64>,
     /// Why it is not up, in words, if that is known.
     #[serde(default)]
     pub reason: Option<String>,
+}
+
+/// What carries packets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Transport {
+    /// As it should be.
+    Udp,
+    /// TLS over TCP, where UDP does not pass.
+    Tcp,
 }
 
 /// Of a control link.
@@ -186,7 +199,10 @@ pub enum MtuState {
 pub struct PathStatus {
     /// Direct, relayed, or none.
     pub kind: PathKind,
-    /// The address packets are sent to.
+    /// By what packets leave this host.
+    #[serde(default)]
+    pub transport: Option<Transport>,
+    /// The address packets are sent to by UDP.
     pub remote: Option<SocketAddr>,
     /// The relaying supernode's address or member's name.
     pub via: Option<String>,

@@ -1,16 +1,18 @@
 //! Answers to this machine's questions, put together from what everybody knows.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::candidate::CandidateState;
 use super::report::{
     CandidateReport, Explanation, FdbRow, OverlayStatus, PathKind, PathStatus, PeerState, PeerStatus, Request,
-    Response, Status, SupernodeStatus,
+    Response, Status, SupernodeStatus, Transport,
 };
 use super::{Control, Peer};
 use crate::datapath::buf::OverlayIndex;
 use crate::datapath::fdb::TAP;
 use crate::datapath::{Datapath, Path};
+use crate::seam::stream::is_stream;
 use crate::time::Time;
 
 fn micros(span: Option<Duration>) -> Option<u64> {
@@ -19,6 +21,10 @@ fn micros(span: Option<Duration>) -> Option<u64> {
 
 fn millis(span: Duration) -> u64 {
     u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn transport(remote: SocketAddr) -> Transport {
+    if is_stream(remote) { Transport::Tcp } else { Transport::Udp }
 }
 
 impl Control {
@@ -60,6 +66,7 @@ impl Control {
         let supernode = |home: &super::Home| SupernodeStatus {
             address: home.address.clone(),
             state: home.state,
+            transport: home.remote.map(transport),
             rtt_us: micros(home.rtt),
             reason: home.trouble.clone(),
         };
@@ -93,13 +100,17 @@ impl Control {
 
     fn path_status(&self, path: Option<Path>) -> PathStatus {
         match path {
-            Some(Path::Direct(addr)) => PathStatus { kind: PathKind::Direct, remote: Some(addr), via: None },
+            Some(Path::Direct(addr)) => {
+                PathStatus { kind: PathKind::Direct, transport: Some(Transport::Udp), remote: Some(addr), via: None }
+            }
             Some(Path::Relayed(leg, _)) => {
                 let home = self.homes.iter().find(|home| home.legs().iter().any(|(_, own)| *own == leg));
                 let via = home.map(|home| home.address.clone());
-                PathStatus { kind: PathKind::Relayed, remote: home.and_then(|home| home.remote), via }
+                let remote = home.and_then(|home| home.remote);
+                let (transport, remote) = (remote.map(transport), remote.filter(|remote| !is_stream(*remote)));
+                PathStatus { kind: PathKind::Relayed, transport, remote, via }
             }
-            None => PathStatus { kind: PathKind::None, remote: None, via: None },
+            None => PathStatus { kind: PathKind::None, transport: None, remote: None, via: None },
         }
     }
 

@@ -3,6 +3,7 @@
 //! It verifies members by the overlay id alone, tells members of each other, hands out relay legs,
 //! and keeps nothing that would let it read or join (DESIGN: "introduces, reflects, relays, reads nothing").
 
+mod moving;
 mod push;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -17,6 +18,7 @@ use super::timers::Timer;
 use crate::datapath::Command;
 use crate::datapath::limit::Bucket;
 use crate::keys::{NodeId, OverlayId, verify};
+use crate::seam::stream::public;
 use crate::seam::{Event, LinkCommand, LinkId, ServeSettings, SupernodeSettings};
 use crate::time::Time;
 use crate::wire::DecodeError;
@@ -46,11 +48,21 @@ const PER_LINK_MAX: usize = 64;
 #[derive(Debug)]
 struct ServedLink {
     remote: SocketAddr,
+    /// Where it comes from: `remote`, or the TCP address.
+    origin: SocketAddr,
     exporter: [u8; 32],
     registered: BTreeMap<OverlayId, RelayId>,
     limit: Bucket,
     /// Whether it has registered, and was told of other supernodes then.
     is_told: bool,
+}
+
+/// What a node tells of itself in its registration.
+#[derive(Debug)]
+struct Told {
+    directory: Vec<u8>,
+    version: Version,
+    continues: Option<RelayId>,
 }
 
 #[derive(Debug)]
@@ -60,6 +72,7 @@ struct Registered {
     link: u64,
     /// The address its registration was counted for.
     counted: IpAddr,
+    key: LegKey,
     told: Member,
 }
 
@@ -97,11 +110,18 @@ impl Supernode {
     }
 
     /// A node dialled us.
-    pub fn on_up(&mut self, fx: &mut Effects, link: u64, remote: SocketAddr, exporter: [u8; 32]) {
+    pub fn on_up(
+        &mut self,
+        fx: &mut Effects,
+        link: u64,
+        (remote, origin): (SocketAddr, SocketAddr),
+        exporter: [u8; 32],
+    ) {
         self.newcomers.push_back((fx.now + REGISTER_PATIENCE, link));
         fx.timers.set_earlier(Timer::Newcomers, fx.now + REGISTER_PATIENCE);
         let limit = Bucket::new(LINK_RATE, LINK_BURST);
-        self.links.insert(link, ServedLink { remote, exporter, registered: BTreeMap::new(), limit, is_told: false });
+        let registered = BTreeMap::new();
+        self.links.insert(link, ServedLink { remote, origin, exporter, registered, limit, is_told: false });
     }
 
     /// A node is gone.
@@ -143,11 +163,11 @@ impl Supernode {
         self.follow(fx, link, remote);
         let Ok(Some(message)) = Message::parse(bytes) else { return };
         match message {
-            Message::Register { certificate, signature, directory, version } => {
-                let told = (&*certificate, &signature, directory, version);
-                self.on_register(fx, link, remote, told);
+            Message::Register { certificate, signature, directory, version, continues } => {
+                let told = Told { directory, version, continues };
+                self.on_register(fx, link, (&certificate, &signature), told);
             }
-            Message::Ping { nonce } => fx.tell(LinkId::Accepted(link), &Message::Pong { nonce, seen: remote }),
+            Message::Ping { nonce } => fx.tell(LinkId::Accepted(link), &Message::Pong { nonce, seen: public(remote) }),
             Message::Update { overlay, directory } => self.on_update(fx, link, overlay, directory),
             Message::Leave { overlay } => {
                 let registered = self.links.get_mut(&link).and_then(|link| link.registered.remove(&overlay));
@@ -167,43 +187,44 @@ impl Supernode {
     /// QUIC has validated another address of a node: its legs move with it.
     fn follow(&mut self, fx: &mut Effects, id: u64, remote: SocketAddr) {
         let Some(link) = self.links.get_mut(&id).filter(|link| link.remote != remote) else { return };
-        link.remote = remote;
+        (link.remote, link.origin) = (remote, remote);
         let registered = link.registered.clone();
         for (overlay, relay) in registered {
             fx.commands.push_back(Command::MoveChannel { relay, addr: remote });
             if let Some(member) = self.overlays.get_mut(&overlay).and_then(|served| served.members.get_mut(&relay)) {
-                member.told.seen = remote;
+                member.told.seen = public(remote);
             }
             self.announce(fx, overlay, relay);
         }
     }
 
-    fn on_register(
-        &mut self,
-        fx: &mut Effects,
-        link: u64,
-        remote: SocketAddr,
-        (certificate, signature, directory, version): (&[u8], &[u8; 64], Vec<u8>, Version),
-    ) {
+    fn on_register(&mut self, fx: &mut Effects, id: u64, (certificate, signature): (&[u8], &[u8; 64]), told: Told) {
+        let Some(link) = self.links.get(&id) else { return };
+        let (remote, origin) = (link.remote, link.origin);
         let claimed = claimed_overlay(certificate);
-        let admitted = match version.suits(Version::OURS) {
-            true => self.admit(link, remote, certificate, signature),
+        let admitted = match told.version.suits(Version::OURS) {
+            true => self.admit(link, certificate, signature),
             false => Err((None, Refusal::Version)),
         };
         match admitted {
-            Ok(certificate) => self.add(fx, (link, remote), &certificate, (directory, version)),
+            Ok(certificate) => {
+                let known = told.continues.filter(|relay| self.is_of(*relay, &certificate));
+                match known {
+                    Some(relay) => self.carry_on(fx, (id, remote, origin), relay, told),
+                    None => self.add(fx, (id, remote, origin), &certificate, told),
+                }
+            }
             Err((overlay, reason)) => {
-                fx.events.push_back(Event::MemberRefused { from: remote, reason: reason.text() });
+                fx.events.push_back(Event::MemberRefused { from: origin, reason: reason.text() });
                 let overlay = overlay.unwrap_or(claimed);
-                refuse(fx, link, overlay, reason);
+                refuse(fx, id, overlay, reason);
             }
         }
     }
 
     fn admit(
         &self,
-        link: u64,
-        remote: SocketAddr,
+        link: &ServedLink,
         certificate: &[u8],
         signature: &[u8; 64],
     ) -> Result<Certificate, (Option<OverlayId>, Refusal)> {
@@ -214,7 +235,6 @@ impl Supernode {
         let certificate = Certificate::parse(certificate).map_err(unread)?;
         let overlay = certificate.overlay;
         let refused = |reason| (Some(overlay), reason);
-        let link = self.links.get(&link).ok_or(refused(Refusal::Full))?;
         if self.settings.allow.as_ref().is_some_and(|allow| !allow.contains(&overlay)) {
             return Err(refused(Refusal::NotAllowed));
         }
@@ -227,7 +247,7 @@ impl Supernode {
             return Err(refused(Refusal::Certificate));
         }
         let members = served.map(|served| served.members.len());
-        let from_address = self.per_address.get(&remote.ip()).copied().unwrap_or_default();
+        let from_address = self.per_address.get(&link.origin.ip()).copied().unwrap_or_default();
         let is_full = members.map_or(self.overlays.len() >= OVERLAYS_MAX, |members| members >= MEMBERS_MAX)
             || from_address >= PER_ADDRESS_MAX
             || link.registered.len() >= PER_LINK_MAX;
@@ -238,9 +258,9 @@ impl Supernode {
     fn add(
         &mut self,
         fx: &mut Effects,
-        (link, remote): (u64, SocketAddr),
+        (link, remote, origin): (u64, SocketAddr, SocketAddr),
         certificate: &Certificate,
-        (directory, version): (Vec<u8>, Version),
+        Told { directory, version, .. }: Told,
     ) {
         let overlay = certificate.overlay;
         let of_link = self.links.get(&link).and_then(|link| link.registered.get(&overlay).copied());
@@ -252,11 +272,9 @@ impl Supernode {
         let mut key = LegKey([0; 16]);
         fx.rng.fill_bytes(&mut key.0);
         fx.commands.push_back(Command::SetChannel { relay, overlay, addr: remote, key });
-        fx.tell(
-            LinkId::Accepted(link),
-            &Message::Welcome { overlay, relay, key, seen: remote, version: Version::OURS },
-        );
-        let told = Member { relay, seen: remote, certificate: certificate.bytes().to_vec(), directory, version };
+        let seen = public(remote);
+        fx.tell(LinkId::Accepted(link), &Message::Welcome { overlay, relay, key, seen, version: Version::OURS });
+        let told = Member { relay, seen, certificate: certificate.bytes().to_vec(), directory, version };
         let served = self.overlays.entry(overlay).or_default();
         served.members.insert(
             relay,
@@ -264,18 +282,19 @@ impl Supernode {
                 node: certificate.node,
                 signing_key: certificate.signing_key,
                 link,
-                counted: remote.ip(),
+                counted: origin.ip(),
+                key,
                 told,
             },
         );
         served.by_node.insert(certificate.node, relay);
         self.overlay_of.insert(relay, overlay);
-        *self.per_address.entry(remote.ip()).or_default() += 1;
+        *self.per_address.entry(origin.ip()).or_default() += 1;
         if let Some(link) = self.links.get_mut(&link) {
             link.registered.insert(overlay, relay);
         }
         self.tell_of_others(fx, link);
-        fx.events.push_back(Event::MemberJoined { overlay, member: certificate.node, from: remote });
+        fx.events.push_back(Event::MemberJoined { overlay, member: certificate.node, from: origin });
         self.tell_roster(fx, overlay, relay, link);
         self.announce(fx, overlay, relay);
     }
@@ -314,18 +333,23 @@ impl Supernode {
         if let Some(link) = self.links.get_mut(&gone.link) {
             link.registered.remove(&overlay);
         }
-        if let Some(count) = self.per_address.get_mut(&gone.counted) {
-            *count = count.saturating_sub(1);
-            if *count == 0 {
-                self.per_address.remove(&gone.counted);
-            }
-        }
+        let is_last = served.members.is_empty();
+        self.uncount(gone.counted);
         fx.commands.push_back(Command::DropChannel { relay });
         fx.events.push_back(Event::MemberLeft { overlay, member: gone.node });
-        if served.members.is_empty() {
+        if is_last {
             self.overlays.remove(&overlay);
         } else {
             self.announce_gone(fx, overlay, relay);
+        }
+    }
+
+    fn uncount(&mut self, address: IpAddr) {
+        if let Some(count) = self.per_address.get_mut(&address) {
+            *count = count.saturating_sub(1);
+            if *count == 0 {
+                self.per_address.remove(&address);
+            }
         }
     }
 

@@ -27,8 +27,6 @@ pub enum Timer {
     Mtu(PortId),
     /// Tell those on the same links that we are there.
     Announce,
-    /// Try the direct path that died.
-    Return(PortId),
     /// The next step of a search.
     Search(PortId),
     /// Ask where we are seen, and judge.
@@ -56,7 +54,6 @@ impl Timer {
             Self::Punch(_) => "punch",
             Self::Mtu(_) => "mtu",
             Self::Announce => "announce",
-            Self::Return(_) => "return",
             Self::Search(_) => "search",
             Self::Observe => "observe",
             Self::Alone(_) => "alone",

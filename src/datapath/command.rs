@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use super::buf::OverlayIndex;
 use super::fdb::PortId;
 use super::port::{Activity, LegId, Path};
+use super::relay::LegTally;
 use super::seal::SessionKeys;
 use super::stats::DropReason;
 use crate::keys::OverlayId;
@@ -108,6 +109,18 @@ pub enum Command {
         /// Shared with it.
         key: LegKey,
     },
+    /// A leg goes on by another transport: same key, same counters.
+    MoveLeg {
+        /// Which.
+        leg: LegId,
+        /// The supernode by the other transport.
+        supernode: SocketAddr,
+    },
+    /// Tell what came by a leg ([`Notice::LegMeasured`]).
+    MeasureLeg {
+        /// Which.
+        leg: LegId,
+    },
     /// A leg of ours is closed.
     DropLeg {
         /// Which.
@@ -197,6 +210,13 @@ pub enum Notice {
         port: PortId,
         /// What happened on it.
         activity: Activity,
+    },
+    /// What came by a leg ([`Command::MeasureLeg`]).
+    LegMeasured {
+        /// Which.
+        leg: LegId,
+        /// Since it is there.
+        tally: LegTally,
     },
     /// A receiver index is free again.
     Retired {

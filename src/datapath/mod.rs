@@ -55,6 +55,7 @@ pub mod lane;
 
 pub use command::{Command, Notice};
 pub use port::{Activity, LegId, MTU_ASSUMED, MTU_FLOOR, Path};
+pub use relay::LegTally;
 pub use switch::SwitchSettings;
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};

@@ -109,6 +109,11 @@ impl Datapath {
                 }
             }
             Command::SetLeg { leg, supernode, key } => self.legs.set(leg, supernode, key),
+            Command::MoveLeg { leg, supernode } => self.legs.rebind(leg, supernode),
+            Command::MeasureLeg { leg } => {
+                let tally = self.legs.tally(leg);
+                self.notices.extend(tally.map(|tally| Notice::LegMeasured { leg, tally }));
+            }
             Command::DropLeg { leg } => self.legs.drop(leg),
             Command::SetChannel { relay, overlay, addr, key } => self.channels.set(relay, overlay, addr, key),
             Command::MoveChannel { relay, addr } => self.channels.rebind(relay, addr),

@@ -15,9 +15,23 @@ use crate::wire::relay::{HEADER_LEN, Header, LegKey, RelayId, is_genuine};
 /// Our leg at a supernode.
 struct Leg {
     supernode: SocketAddr,
+    /// Where it was before it moved: what was sent then may still arrive.
+    before: Option<SocketAddr>,
     key: LegKey,
     counter: u64,
     window: Window,
+    tally: LegTally,
+}
+
+/// What came by a leg of ours since it is there.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LegTally {
+    /// Packets that the supernode sent, by their numbers.
+    pub sent: u64,
+    /// Those that came.
+    pub received: u64,
+    /// Their bytes.
+    pub bytes: u64,
 }
 
 /// Our legs at all supernodes; a few.
@@ -27,12 +41,27 @@ pub(super) struct Legs(BTreeMap<LegId, Leg>);
 impl Legs {
     /// A new leg, or the same leg with a new key.
     pub(super) fn set(&mut self, id: LegId, supernode: SocketAddr, key: LegKey) {
-        self.0.insert(id, Leg { supernode, key, counter: 0, window: Window::default() });
+        self.0.insert(
+            id,
+            Leg { supernode, before: None, key, counter: 0, window: Window::default(), tally: LegTally::default() },
+        );
+    }
+
+    /// The leg goes on by another transport of its supernode's.
+    pub(super) fn rebind(&mut self, id: LegId, supernode: SocketAddr) {
+        if let Some(leg) = self.0.get_mut(&id) {
+            leg.before = Some(std::mem::replace(&mut leg.supernode, supernode));
+        }
     }
 
     /// The leg is closed.
     pub(super) fn drop(&mut self, id: LegId) {
         self.0.remove(&id);
+    }
+
+    /// What came by a leg.
+    pub(super) fn tally(&self, id: LegId) -> Option<LegTally> {
+        self.0.get(&id).map(|leg| leg.tally)
     }
 
     /// Where packets on `path` are sent to; `None` if its leg is closed.
@@ -55,15 +84,17 @@ impl Legs {
     /// Which path a RELAY packet from a supernode came by.
     pub(super) fn unwrap(&mut self, from: SocketAddr, header: Header, packet: &[u8]) -> Result<Path, DropReason> {
         let mut reason = DropReason::RelayUnknownSender;
-        for (id, leg) in self.0.iter_mut().filter(|(_, leg)| leg.supernode == from) {
+        let is_from = |leg: &Leg| leg.supernode == from || leg.before == Some(from);
+        for (id, leg) in self.0.iter_mut().filter(|(_, leg)| is_from(leg)) {
             if !is_genuine(leg.key, packet) {
                 reason = DropReason::RelayBadTag;
                 continue;
             }
-            return match leg.window.accept(header.counter) {
-                Ok(()) => Ok(Path::Relayed(*id, header.relay)),
-                Err(_) => Err(DropReason::RelayReplayed),
-            };
+            leg.window.accept(header.counter).map_err(|_| DropReason::RelayReplayed)?;
+            let LegTally { sent, received, bytes } = leg.tally;
+            let sent = sent.max(header.counter.saturating_add(1));
+            leg.tally = LegTally { sent, received: received + 1, bytes: bytes + packet.len() as u64 };
+            return Ok(Path::Relayed(*id, header.relay));
         }
         Err(reason)
     }
@@ -73,6 +104,8 @@ impl Legs {
 pub(super) struct Channel {
     overlay: OverlayId,
     addr: SocketAddr,
+    /// Where it was before it moved: what was sent then may still arrive.
+    before: Option<SocketAddr>,
     key: LegKey,
     counter: u64,
     window: Window,
@@ -94,22 +127,26 @@ impl Channels {
     pub(super) fn set(&mut self, id: RelayId, overlay: OverlayId, addr: SocketAddr, key: LegKey) {
         self.drop(id);
         self.by_addr.insert((addr, overlay), id);
-        self.by_id.insert(id, Channel { overlay, addr, key, counter: 0, window: Window::default() });
+        self.by_id.insert(id, Channel { overlay, addr, before: None, key, counter: 0, window: Window::default() });
     }
 
-    /// QUIC validated another address of a member.
+    /// Another address of a member was validated. What it has sent from the one before still counts.
     pub(super) fn rebind(&mut self, id: RelayId, addr: SocketAddr) {
-        let Some(channel) = self.by_id.get_mut(&id) else { return };
-        let old = std::mem::replace(&mut channel.addr, addr);
+        let Some(channel) = self.by_id.get_mut(&id).filter(|channel| channel.addr != addr) else { return };
         let overlay = channel.overlay;
-        self.forget_addr((old, overlay), id);
+        let last = std::mem::replace(&mut channel.addr, addr);
+        if let Some(oldest) = channel.before.replace(last).filter(|oldest| *oldest != addr) {
+            self.forget_addr((oldest, overlay), id);
+        }
         self.by_addr.insert((addr, overlay), id);
     }
 
     /// A member is gone.
     pub(super) fn drop(&mut self, id: RelayId) {
         if let Some(channel) = self.by_id.remove(&id) {
-            self.forget_addr((channel.addr, channel.overlay), id);
+            for addr in [Some(channel.addr), channel.before].into_iter().flatten() {
+                self.forget_addr((addr, channel.overlay), id);
+            }
         }
     }
 
@@ -142,5 +179,62 @@ impl Channels {
         Header { down: true, relay: sender_id, counter }.write(receiver.key, copy);
         out.commit(packet.len(), Target { to: receiver.addr, hops: None });
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(port: u16) -> SocketAddr {
+        SocketAddr::from(([192, 0, 2, 1], port))
+    }
+
+    /// A RELAY packet with nothing worth mentioning in it.
+    fn packet(down: bool, relay: u32, counter: u64, key: LegKey) -> (Header, Vec<u8>) {
+        let mut packet = [&[0; HEADER_LEN][..], &[4; 30]].concat();
+        Header { down, relay: RelayId(relay), counter }.write(key, &mut packet);
+        (Header::parse(&packet).expect("a header"), packet)
+    }
+
+    #[test]
+    fn a_leg_that_moved_takes_what_is_late_and_nothing_twice() {
+        let (mut legs, key) = (Legs::default(), LegKey([1; 16]));
+        legs.set(LegId(1), at(1), key);
+        legs.rebind(LegId(1), at(2));
+        let path = Path::Relayed(LegId(1), RelayId(9));
+        assert_eq!(legs.address(path), Some(at(2)));
+        for (counter, from) in [(0, 1), (1, 2), (5, 2), (2, 1)] {
+            let (header, packet) = packet(true, 9, counter, key);
+            assert_eq!(legs.unwrap(at(from), header, &packet), Ok(path));
+            assert_eq!(legs.unwrap(at(2), header, &packet), Err(DropReason::RelayReplayed));
+        }
+        let (header, packet) = packet(true, 9, 7, key);
+        assert_eq!(legs.unwrap(at(3), header, &packet), Err(DropReason::RelayUnknownSender));
+        assert_eq!(legs.tally(LegId(1)), Some(LegTally { sent: 6, received: 4, bytes: 4 * packet.len() as u64 }));
+    }
+
+    #[test]
+    fn a_member_that_moved_is_heard_where_it_was_and_answered_where_it_is() {
+        let (mut channels, mut out) = (Channels::new([1; 4]), Transmits::default());
+        let (overlay, keys) = (OverlayId([3; 32]), [LegKey([1; 16]), LegKey([2; 16])]);
+        channels.set(RelayId(1), overlay, at(1), keys[0]);
+        channels.set(RelayId(2), overlay, at(2), keys[1]);
+        channels.rebind(RelayId(1), at(11));
+        let mut up = |channels: &mut Channels, from, sender: usize, to, counter| {
+            let (header, packet) = packet(false, to, counter, keys[sender]);
+            channels.forward(at(from), header, &packet, &mut out).map(|()| {
+                let (_, target) = out.get(out.len() - 1).expect("a packet");
+                target.to
+            })
+        };
+        assert_eq!(up(&mut channels, 1, 0, 2, 0), Ok(at(2)), "late");
+        assert_eq!(up(&mut channels, 11, 0, 2, 1), Ok(at(2)));
+        assert_eq!(up(&mut channels, 2, 1, 1, 0), Ok(at(11)));
+        channels.rebind(RelayId(1), at(12));
+        assert_eq!(up(&mut channels, 1, 0, 2, 2), Err(DropReason::RelayUnknownSender), "too late");
+        channels.drop(RelayId(1));
+        assert_eq!(up(&mut channels, 12, 0, 2, 3), Err(DropReason::RelayUnknownSender));
+        assert_eq!(channels.by_addr.len(), 1);
     }
 }

@@ -20,15 +20,17 @@ use super::driver::{DriveError, Driver, Parts};
 use super::egress::EgressError;
 use super::interfaces::Rules;
 use super::lanes::{self, Crew};
+use super::links::{Ground, Links};
 use super::mapping::Mapper;
 use super::netlink::{self, NetlinkError, TapShape, Wiring};
-use super::quic::{Links, QuicError, inbox};
+use super::quic::{QuicError, inbox};
 use super::state::{self, State, StateError};
 use super::status::{self, Server, SocketError};
 use super::tap::{self, Queue, Tap, TapError};
+use super::tcp::{self, Dialler, Proxies, Streams, Tcp};
 use super::udp::{Listen, UdpError, Underlay};
 use super::{INPUT_QUEUE, Input, addresses, clock, discovery, egress, prefer, reflect};
-use crate::config::{Attach, Cipher, INTERFACE_NAME_MAX, Overlay, Settings, SocketChoice};
+use crate::config::{Attach, Cipher, INTERFACE_NAME_MAX, Overlay, Settings, SocketChoice, TcpPort};
 use crate::keys::{Fingerprint, Identity};
 use crate::node::{self, HandshakeKind, Memory, Node, OverlaySettings, SupernodeSettings};
 use crate::time::{Time, WallTime};
@@ -53,6 +55,9 @@ pub enum DaemonError {
     /// The underlay socket.
     #[error(transparent)]
     Udp(#[from] UdpError),
+    /// The TCP port that was asked for.
+    #[error("{0}: give another `tcp-port`, or 0 for none")]
+    Tcp(#[source] io::Error),
     /// How packets leave it.
     #[error(transparent)]
     Egress(#[from] EgressError),
@@ -127,16 +132,18 @@ async fn serve(
         let _on = background.enter();
         reflect::start(&underlay, settings.observe.as_deref())?;
     }
-    let links = Links::new(background.clone(), Arc::clone(&underlay), received, &identity, serves, inputs_in.clone())?;
+    let ground = Ground {
+        background: background.clone(),
+        underlay: Arc::clone(&underlay),
+        received,
+        identity: &identity,
+        serve: serves,
+        inputs: inputs_in.clone(),
+    };
+    let links = Links::new(ground, open_tcp(&settings, background, underlay.local())?)?;
 
     let wanted = lanes::wanted(&settings);
-    let (mut taps, mut queues): (Vec<Box<dyn Tap>>, Vec<Vec<Queue>>) = Default::default();
-    for overlay in &mut settings.overlays {
-        let (tap, further) = open_tap(overlay, &identity, netlink, wirings, wanted).await?;
-        overlay.switch.tap = tap.offload();
-        taps.push(tap);
-        queues.push(further);
-    }
+    let (taps, queues) = open_taps(&mut settings.overlays, &identity, netlink, wirings, wanted).await?;
     let sockets = lanes::spread(&underlay, &queues, wanted, |socket| {
         egress::restrict(socket, &settings.underlay, talks_to_itself)
     })?;
@@ -180,6 +187,36 @@ async fn serve(
     }
     state.keep_wall(calendar(start));
     Ok(ended?)
+}
+
+/// What TCP needs, and where it comes in.
+fn open_tcp(settings: &Settings, background: &Background, at: SocketAddr) -> Result<Tcp, DaemonError> {
+    let _on = background.enter();
+    let listener = match settings.serve {
+        Some(_) => tcp::listen(at, settings.tcp_port).map_err(DaemonError::Tcp)?,
+        None => None,
+    };
+    let proxies = Proxies::new(&settings.underlay.proxy);
+    let underlay = Arc::new(settings.underlay.clone());
+    Ok(Tcp { dialler: Dialler { streams: Streams::default(), proxies, underlay }, listener })
+}
+
+/// The TAP of each overlay, and its queues for further lanes.
+async fn open_taps(
+    overlays: &mut [Overlay],
+    identity: &Identity,
+    netlink: &rtnetlink::Handle,
+    wirings: &mut Vec<Wiring>,
+    lanes: u8,
+) -> Result<(Vec<Box<dyn Tap>>, Vec<Vec<Queue>>), DaemonError> {
+    let (mut taps, mut queues) = (Vec::new(), Vec::new());
+    for overlay in overlays {
+        let (tap, further) = open_tap(overlay, identity, netlink, wirings, lanes).await?;
+        overlay.switch.tap = tap.offload();
+        taps.push(tap);
+        queues.push(further);
+    }
+    Ok((taps, queues))
 }
 
 /// Opens and sets up the TAP of `overlay`.
@@ -318,7 +355,11 @@ fn introduce(settings: &Settings, identity: &Identity, underlay: &Underlay, foun
         let bound = (!local.ip().is_unspecified()).then(|| local.ip());
         let ip = bound.or_else(|| found.first().copied()).unwrap_or_else(|| local.ip());
         let place = SocketAddr::new(ip, local.port());
-        info!("supernode: nodes reach it with --supernode {place}#{}", identity.fingerprint());
+        let tcp = match settings.tcp_port {
+            TcpPort::At(port) => format!("/{port}"),
+            TcpPort::Usual | TcpPort::None => String::new(),
+        };
+        info!("supernode: nodes reach it with --supernode {place}{tcp}#{}", identity.fingerprint());
     }
 }
 

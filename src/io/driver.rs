@@ -24,7 +24,8 @@ use super::clock::{self, JumpWatch, Timer};
 use super::doors::Doors;
 use super::events::EventLog;
 use super::lanes::{Crew, News};
-use super::quic::{Inbox, Links};
+use super::links::Links;
+use super::quic::Inbox;
 use super::state::random;
 use super::tap::{self, Tap, TapCounters, TapGone};
 use super::udp::{UdpCounters, Underlay};
@@ -34,6 +35,7 @@ use crate::datapath::buf::{Datagrams, Frames, OverlayIndex, Transmits};
 use crate::datapath::lane::Order;
 use crate::datapath::{Command, Path};
 use crate::node::{Announce, Memory, Node, Output};
+use crate::seam::stream;
 use crate::time::Time;
 
 /// Control inputs per wakeup before frames have their turn.
@@ -311,6 +313,7 @@ impl Driver {
                     self.node.handle_link(now, event);
                 }
             }
+            Input::Datagrams(mut datagrams) => self.node.handle_datagrams(now, &mut datagrams),
             Input::Addresses(addresses) => {
                 info!(?addresses, "this host's addresses");
                 self.node.handle_addresses(now, self.underlay.get_ref().port(), addresses);
@@ -349,6 +352,7 @@ impl Driver {
             ("udp_receive_errors", sum(|counters| &counters.receive)),
             ("lane_mail_lost", self.crew.mail_lost()),
             ("quic_queue_full", self.inbox.dropped.load(Ordering::Relaxed)),
+            ("tcp_dropped", self.links.streams().dropped().load(Ordering::Relaxed)),
         ];
         let serving = status.serving.as_mut().map(|serving| &mut serving.counters);
         for counters in status.overlays.iter_mut().map(|overlay| &mut overlay.counters).chain(serving) {
@@ -373,7 +377,7 @@ impl Driver {
                 Output::Door(command) => self.doors.obey(command, self.underlay.get_ref()),
                 Output::Link(command) => owed.extend(self.links.obey(command)),
                 Output::Lane(lane, mut order) => {
-                    self.keep_doors(&mut order);
+                    self.keep_from_lanes(&mut order);
                     self.crew.tell(lane, order).await?;
                 }
                 Output::Remember(memory) => {
@@ -394,21 +398,26 @@ impl Driver {
         }
     }
 
-    /// What leaves by a door is lane 0's: to the others it is no path.
-    fn keep_doors(&self, order: &mut Order) {
+    /// What leaves by a door or a stream is lane 0's: to the others it is no path.
+    fn keep_from_lanes(&self, order: &mut Order) {
         if let Order::Command(Command::UsePath { path, .. }) = order
-            && matches!(*path, Some(Path::Direct(to)) if self.doors.leads(to))
+            && matches!(*path, Some(Path::Direct(to)) if stream::is_stream(to) || self.doors.leads(to))
         {
             *path = None;
         }
     }
 
-    /// Sends a batch, by doors and by the socket.
+    /// Sends a batch, by doors, by streams and by the socket.
     async fn transmit(&mut self, batch: &Transmits) {
         if self.doors.has_routes() {
             self.doors.send(batch);
         }
-        self.underlay.get_ref().send_patiently(batch, |to| self.doors.leads(to)).await;
+        let streams = self.links.streams();
+        if streams.any() {
+            streams.send(clock::now(), batch);
+        }
+        let elsewhere = |to| stream::is_stream(to) || self.doors.leads(to);
+        self.underlay.get_ref().send_patiently(batch, elsewhere).await;
     }
 
     /// The calendar jumped ahead, as it does where a snapshot of this host was restored: then another host may use the

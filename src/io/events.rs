@@ -38,11 +38,17 @@ impl EventLog {
     /// One line for `event`.
     pub(super) fn log(&mut self, now: Time, event: &Event) {
         match event {
-            Event::Registered { overlay, supernode, seen_as } => {
+            Event::Registered { overlay, supernode, seen_as: Some(seen_as) } => {
                 info!(overlay = self.name(*overlay), supernode, %seen_as, "registered");
+            }
+            Event::Registered { overlay, supernode, seen_as: None } => {
+                info!(overlay = self.name(*overlay), supernode, "registered over TCP: UDP does not pass");
             }
             Event::Refused { overlay, supernode, reason } => {
                 warn!(overlay = self.name(*overlay), supernode, reason, "the supernode refuses this overlay");
+            }
+            Event::Throttled { supernode } => {
+                warn!(supernode, "UDP loses much and carries little: TCP is tried");
             }
             Event::SupernodeLost { supernode, reason } => warn!(supernode, reason, "supernode lost"),
             Event::SupernodeLearned { supernode, from } => info!(supernode, from, "heard of another supernode"),

@@ -2,7 +2,7 @@
 //!
 //! Two threads, or more with [`lanes`]. The *loop* ([`driver`]) waits for the TAPs, the underlay socket, a timer and control
 //! inputs, feeds them to the [`Node`](crate::node::Node) and does what it says; nothing on it blocks.
-//! The *background* runtime does what may be slow: QUIC ([`quic`]), DNS, the status socket
+//! The *background* runtime does what may be slow: control links ([`links`]) on QUIC and TCP, DNS, the status socket
 //! ([`status`]), netlink ([`netlink`], [`addresses`]), the router's port
 //! ([`mapping`]), neighbours on the link ([`discovery`]) and files ([`state`]). Bounded channels join them.
 //!
@@ -20,7 +20,11 @@ pub mod egress;
 
 pub mod clock;
 
+pub mod links;
+
 pub mod quic;
+
+mod tcp;
 
 pub mod netcheck;
 pub mod reflect;
@@ -51,8 +55,9 @@ use tokio::sync::oneshot;
 use tracing::debug;
 
 use crate::control::report::{Request, Response};
+use crate::datapath::buf::Datagrams;
 use crate::node::NetworkRoute;
-use quic::LinkInput;
+use links::LinkInput;
 
 /// Inputs that may wait for the loop. A full channel slows the background down, never the loop.
 pub const INPUT_QUEUE: usize = 1024;
@@ -62,6 +67,8 @@ pub const INPUT_QUEUE: usize = 1024;
 pub enum Input {
     /// Something happened to a control link.
     Link(LinkInput),
+    /// Packets that came on a stream.
+    Datagrams(Datagrams),
     /// The host's own addresses have changed.
     Addresses(Vec<IpAddr>),
     /// Other routes lead into overlays than before.

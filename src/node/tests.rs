@@ -138,7 +138,8 @@ impl Wire {
             LinkCommand::Dial { link, .. } => {
                 let accepted = LinkId::Accepted(self.accepted.len() as u64);
                 self.accepted.push(number);
-                let up = |link, remote, fingerprint| LinkEvent::Up { link, remote, exporter, fingerprint };
+                let up =
+                    |link, remote, fingerprint| LinkEvent::Up { link, remote, origin: remote, exporter, fingerprint };
                 todo.push_back(Todo::Link(0, up(accepted, own, None)));
                 todo.push_back(Todo::Link(number, up(link, sn, Some(Fingerprint([1; 32])))));
             }
@@ -150,7 +151,7 @@ impl Wire {
                 let to = self.accepted[usize::try_from(id).expect("small")];
                 todo.push_back(Todo::Link(to, LinkEvent::Message { link: LinkId::Dialled(0), remote: sn, message }));
             }
-            LinkCommand::Close { .. } => {}
+            LinkCommand::Close { .. } | LinkCommand::Detour { .. } => {}
         }
     }
 

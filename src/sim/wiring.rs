@@ -18,6 +18,8 @@ impl World {
                 self.hosts[id.0].sending.messages += 1;
                 self.put(id, link, Item::Message(message));
             }
+            // There is no TCP in this world.
+            LinkCommand::Detour { .. } => {}
             LinkCommand::Close { link } => {
                 self.put(id, link, Item::Close);
                 if let Some((number, side)) = self.links.by_id.get(&(id, link)).copied() {
@@ -136,7 +138,7 @@ impl World {
         let (name, remote, exporter, host) = (dialler.id, dialler.remote, *exporter, dialler.host);
         let body = Body::Item { number: dialler.number(), item: Item::Confirm };
         self.send_segment(Segment { link, from: Side::Dialler, body });
-        let up = LinkEvent::Up { link: name, remote, exporter, fingerprint: Some(fingerprint) };
+        let up = LinkEvent::Up { link: name, remote, origin: remote, exporter, fingerprint: Some(fingerprint) };
         self.feed(host, |node, now| node.handle_link(now, up));
     }
 
@@ -150,7 +152,7 @@ impl World {
             let event = match item {
                 Item::Confirm => {
                     end.phase = Phase::Up;
-                    LinkEvent::Up { link: name, remote, exporter, fingerprint: None }
+                    LinkEvent::Up { link: name, remote, origin: remote, exporter, fingerprint: None }
                 }
                 Item::Message(message) => LinkEvent::Message { link: name, remote, message },
                 Item::Close => return self.down(link, side, "closed by the other end"),

@@ -118,6 +118,8 @@ pub enum Message {
         directory: Vec<u8>,
         /// What the node speaks.
         version: Version,
+        /// The leg that goes on by this link, with its key and counters.
+        continues: Option<RelayId>,
     },
     /// "Are you there, and where am I?"
     Ping {
@@ -206,6 +208,7 @@ impl Message {
                 signature: r.array()?,
                 directory: r.blob(DIRECTORY_MAX)?.to_vec(),
                 version: Version::read_tail(&mut r)?,
+                continues: if r.rest().is_empty() { None } else { Some(RelayId(r.u32()?)) },
             },
             0x02 => Self::Ping { nonce: r.u64()? },
             0x03 => Self::Update { overlay: OverlayId(r.array()?), directory: r.blob(DIRECTORY_MAX)?.to_vec() },
@@ -234,8 +237,12 @@ impl Message {
     pub fn bytes(&self) -> Vec<u8> {
         let w = Writer::new();
         match self {
-            Self::Register { certificate, signature, directory, version } => {
-                version.write(w.u8(0x01).blob(certificate).bytes(signature).blob(directory))
+            Self::Register { certificate, signature, directory, version, continues } => {
+                let w = version.write(w.u8(0x01).blob(certificate).bytes(signature).blob(directory));
+                match continues {
+                    Some(relay) => w.u32(relay.0),
+                    None => w,
+                }
             }
             Self::Ping { nonce } => w.u8(0x02).u64(*nonce),
             Self::Update { overlay, directory } => w.u8(0x03).bytes(&overlay.0).blob(directory),
@@ -322,11 +329,16 @@ fn parse_supernodes(r: &mut Reader<'_>) -> Result<Message, DecodeError> {
     Ok(Message::Supernodes { list })
 }
 
-/// Whether it has the form `host:port`, with nothing in it that a terminal or a resolver could mistake.
+/// Whether it has the form `host:port` or `host:port/tcp-port`, with nothing in it that a terminal or a resolver could
+/// mistake.
 fn is_place(text: &str) -> bool {
+    let (text, tcp) = text.split_once('/').unwrap_or((text, "0"));
     let Some((host, port)) = text.rsplit_once(':') else { return false };
     let allowed = |c: char| c.is_ascii_alphanumeric() || "-._[]:".contains(c);
-    !host.is_empty() && host.chars().all(allowed) && port.parse::<u16>().is_ok_and(|port| port != 0)
+    !host.is_empty()
+        && host.chars().all(allowed)
+        && port.parse::<u16>().is_ok_and(|port| port != 0)
+        && tcp.parse::<u16>().is_ok()
 }
 
 /// What a member tells the other members through a supernode that cannot read it.

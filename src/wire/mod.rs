@@ -17,6 +17,8 @@ pub mod certificate;
 
 pub mod message;
 
+pub mod stream;
+
 pub mod discovery;
 
 pub mod version;

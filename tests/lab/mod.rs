@@ -69,7 +69,7 @@ pub use straight::set_features;
 pub use tag::Tagging;
 pub use topology::{Guest, Host, Site, join_bridges};
 
-pub use world::{Node, World, inner_address};
+pub use world::{Node, OVERLAY, World, inner_address};
 
 use process::Shared;
 

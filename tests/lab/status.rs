@@ -35,6 +35,7 @@ pub struct Overlay {
 pub struct SupernodeState {
     pub address: String,
     pub state: String,
+    pub transport: Option<String>,
     pub rtt_us: Option<u64>,
 }
 
@@ -55,6 +56,7 @@ pub struct Peer {
 #[derive(Debug, Deserialize)]
 pub struct PathState {
     pub kind: String,
+    pub transport: Option<String>,
     pub remote: Option<String>,
     pub via: Option<String>,
 }

@@ -33,8 +33,10 @@ pub struct Site {
     pub nat: Nat,
     /// The router's namespace: `wan0` outside, `lan0` (a bridge) inside.
     pub router: Space,
-    /// The router's address outside.
+    /// The router's address outside at the start.
     pub outside: Ipv4Addr,
+    /// The last byte of what it is now.
+    outside_now: Arc<AtomicU8>,
     /// The link in `inet` towards this site.
     pub inet_link: String,
     lan: [u8; 3],
@@ -54,11 +56,16 @@ impl Site {
 
     /// The router forgets its rules and notes and starts anew (flows that go on are kept).
     pub fn reload_rules(&self) {
-        self.load_rules(self.outside, "");
+        self.load_rules("");
     }
 
-    fn load_rules(&self, outside: Ipv4Addr, ports: &str) {
-        let [a, b, c] = self.lan;
+    fn outside_now(&self) -> Ipv4Addr {
+        let [a, b, c, _] = self.outside.octets();
+        Ipv4Addr::new(a, b, c, self.outside_now.load(Ordering::Relaxed))
+    }
+
+    fn load_rules(&self, ports: &str) {
+        let ([a, b, c], outside) = (self.lan, self.outside_now());
         let rules = self.nat.rules_with_ports(&outside.to_string(), &format!("{a}.{b}.{c}.0/24"), ports);
         self.router.nft(&format!("table ip site\ndelete table ip site\n{rules}"));
     }
@@ -66,18 +73,18 @@ impl Site {
     /// The router reboots: every flow is forgotten, and what goes out has other outside ports from then on
     /// (only addresses that are translated have any).
     pub fn reboot_router(&self) {
-        self.load_rules(self.outside, ":40000-49999");
+        self.load_rules(":40000-49999");
         self.router.forget_flows();
     }
 
     /// The provider gives the router another address: flows and the old address are gone.
     pub fn readdress_router(&self) {
-        let [a, b, c, last] = self.outside.octets();
-        let new = Ipv4Addr::new(a, b, c, last + 100);
-        self.router.ip(&format!("addr del {}/24 dev wan0", self.outside));
-        self.router.ip(&format!("addr add {new}/24 dev wan0"));
+        let [a, b, c, last] = self.outside_now().octets();
+        self.router.ip(&format!("addr del {}/24 dev wan0", self.outside_now()));
+        self.outside_now.store(if last < 100 { last + 100 } else { last - 100 }, Ordering::Relaxed);
+        self.router.ip(&format!("addr add {}/24 dev wan0", self.outside_now()));
         self.router.ip(&format!("route replace default via {a}.{b}.{c}.1"));
-        self.load_rules(new, "");
+        self.load_rules("");
         self.router.forget_flows();
     }
 
@@ -216,6 +223,7 @@ impl Lab {
             nat,
             router,
             outside,
+            outside_now: Arc::new(AtomicU8::new(outside.octets()[3])),
             inet_link,
             lan,
             hosts: Arc::new(AtomicU8::new(FIRST_HOST)),

@@ -29,7 +29,7 @@ fn registered() -> Control {
     for place in 0..2 {
         let remote = control.homes[place].address.parse().expect("address");
         let link = LinkId::Dialled(place);
-        let up = LinkEvent::Up { link, remote, exporter: [9; 32], fingerprint: None };
+        let up = LinkEvent::Up { link, remote, origin: remote, exporter: [9; 32], fingerprint: None };
         control.handle_link(Time::START, up);
         let (overlay, relay, key) = (secrets().id(), RelayId(1), LegKey([2; 16]));
         say(&mut control, place, &Message::Welcome { overlay, relay, key, seen: at(7, 7777), version: Version::OURS });
@@ -83,4 +83,56 @@ fn an_address_that_answered_stays_whatever_a_supernode_says_later() {
     }
     tell(&mut control, 0, at(66, 1));
     assert_eq!(known(&control), [at(8, 7777), at(66, 1)]);
+}
+
+/// The link to supernode 0 stands again, on a stream, and the supernode gives this leg.
+fn move_to_stream(control: &mut Control, key: LegKey) -> (Option<Message>, Vec<crate::datapath::Command>) {
+    let remote = crate::seam::stream::address(4);
+    let link = LinkId::Dialled(0);
+    control.fx.links.clear();
+    control.fx.commands.clear();
+    let up = LinkEvent::Up { link, remote, origin: at(1, 443), exporter: [8; 32], fingerprint: None };
+    control.handle_link(Time::START, up);
+    let asked = control.fx.links.iter().find_map(|command| {
+        let crate::seam::LinkCommand::Send { message, .. } = command else { return None };
+        Message::parse(message).expect("ours")
+    });
+    let seen = "[::]:0".parse().expect("nowhere");
+    let (overlay, relay) = (secrets().id(), RelayId(1));
+    say(control, 0, &Message::Welcome { overlay, relay, key, seen, version: Version::OURS });
+    (asked, control.fx.commands.drain(..).collect())
+}
+
+#[test]
+fn a_link_that_moves_goes_on_with_its_leg_and_its_members() {
+    let mut control = registered();
+    tell(&mut control, 0, at(8, 7777));
+    let (leg, members) = (control.homes[0].leg(OverlayIndex(0)), control.homes[0].registrations.len());
+    let (asked, commands) = move_to_stream(&mut control, LegKey([2; 16]));
+    assert!(matches!(asked, Some(Message::Register { continues: Some(RelayId(1)), .. })), "{asked:?}");
+    let moved = commands.iter().find_map(|command| {
+        let crate::datapath::Command::MoveLeg { leg, supernode } = command else { return None };
+        Some((*leg, *supernode))
+    });
+    assert_eq!(moved, leg.map(|leg| (leg, crate::seam::stream::address(4))));
+    assert_eq!((control.homes[0].leg(OverlayIndex(0)), control.homes[0].registrations.len()), (leg, members));
+    assert!(control.peers.values().any(|peer| peer.paths.relays().any(|path| path == relayed(leg, RelayId(5)))));
+    assert!(control.homes[0].is_on_stream());
+    assert!(!control.me.candidates.iter().any(|own| crate::seam::stream::is_stream(own.addr)));
+}
+
+#[test]
+fn a_supernode_that_does_not_go_on_gives_a_new_leg() {
+    let mut control = registered();
+    tell(&mut control, 0, at(8, 7777));
+    let before = control.homes[0].leg(OverlayIndex(0));
+    let (_, commands) = move_to_stream(&mut control, LegKey([7; 16]));
+    assert!(!commands.iter().any(|command| matches!(command, crate::datapath::Command::MoveLeg { .. })));
+    let after = control.homes[0].leg(OverlayIndex(0));
+    assert!(after.is_some() && after != before);
+    assert!(!control.peers.values().any(|peer| peer.paths.relays().any(|path| path == relayed(before, RelayId(5)))));
+}
+
+fn relayed(leg: Option<LegId>, relay: RelayId) -> Path {
+    Path::Relayed(leg.expect("a leg"), relay)
 }

@@ -14,6 +14,11 @@ fn secrets(key: u8) -> OverlaySecrets {
     OverlaySecrets::derive("lab", &OverlayKey::from_bytes([key; 32]))
 }
 
+/// Where a node is seen, and where it comes from: the same, by QUIC.
+fn place(port: u16) -> (SocketAddr, SocketAddr) {
+    (from(port), from(port))
+}
+
 fn from(port: u16) -> SocketAddr {
     SocketAddr::from(([198, 51, 100, 1], port))
 }
@@ -22,7 +27,7 @@ fn register(node: u8, key: u8, exporter: &[u8; 32]) -> Vec<u8> {
     let (identity, secrets) = (Identity::from_secret(&[node; 32]), secrets(key));
     let certificate = Certificate::issue(&secrets, &identity).bytes().to_vec();
     let signature = sign(&identity, &registration(exporter, secrets.id()));
-    Message::Register { certificate, signature, directory: vec![node], version: Version::OURS }.bytes()
+    Message::Register { certificate, signature, directory: vec![node], version: Version::OURS, continues: None }.bytes()
 }
 
 impl World {
@@ -34,7 +39,7 @@ impl World {
     /// A link whose node says `message`; what the supernode said to anybody then.
     fn say(&mut self, link: u64, message: &[u8]) -> Vec<(u64, Message)> {
         if !self.supernode.links.contains_key(&link) {
-            self.supernode.on_up(&mut self.fx, link, from(1000 + u16::try_from(link).expect("small")), EXPORTER);
+            self.supernode.on_up(&mut self.fx, link, place(1000 + u16::try_from(link).expect("small")), EXPORTER);
         }
         let remote = self.supernode.links[&link].remote;
         self.supernode.on_message(&mut self.fx, link, remote, message);
@@ -150,7 +155,9 @@ fn a_member_cannot_take_anothers_place() {
     let (thief, victim, secrets) = (Identity::from_secret(&[2; 32]), Identity::from_secret(&[1; 32]), secrets(9));
     let certificate = Certificate::issue_for(&secrets, thief.fingerprint().0, victim.id()).bytes().to_vec();
     let signature = sign(&thief, &registration(&EXPORTER, secrets.id()));
-    let stolen = Message::Register { certificate, signature, directory: vec![], version: Version::OURS }.bytes();
+    let stolen =
+        Message::Register { certificate, signature, directory: vec![], version: Version::OURS, continues: None }
+            .bytes();
     assert_eq!(refusal(&world.say(2, &stolen)), Some(Refusal::Certificate));
 }
 
@@ -166,7 +173,7 @@ fn a_clone_is_told_and_the_older_one_too() {
 #[test]
 fn a_link_that_never_stops_talking_is_closed() {
     let mut world = World::new(ServeSettings::default());
-    world.supernode.on_up(&mut world.fx, 1, from(1), EXPORTER);
+    world.supernode.on_up(&mut world.fx, 1, place(1), EXPORTER);
     for nonce in 0..1000 {
         world.supernode.on_message(&mut world.fx, 1, from(1), &Message::Ping { nonce }.bytes());
     }
@@ -214,7 +221,7 @@ fn what_changes_in_a_moment_is_told_in_one_message() {
     let mut world = World::new(ServeSettings::default());
     world.say(1, &register(1, 9, &EXPORTER));
     for node in 2..=9 {
-        world.supernode.on_up(&mut world.fx, node, from(u16::try_from(node).expect("small")), EXPORTER);
+        world.supernode.on_up(&mut world.fx, node, place(u16::try_from(node).expect("small")), EXPORTER);
         let register = register(u8::try_from(node).expect("small"), 9, &EXPORTER);
         world.supernode.on_message(&mut world.fx, node, from(1), &register);
     }
@@ -233,7 +240,7 @@ fn pushes_have_a_gap_and_the_first_one_has_none() {
     world.say(1, &register(1, 9, &EXPORTER));
     world.fx.now = Time::START + Duration::from_secs(5);
     for node in [2, 3] {
-        world.supernode.on_up(&mut world.fx, node, from(1), EXPORTER);
+        world.supernode.on_up(&mut world.fx, node, place(1), EXPORTER);
         let register = register(u8::try_from(node).expect("small"), 9, &EXPORTER);
         world.supernode.on_message(&mut world.fx, node, from(1), &register);
         let due = if node == 2 { world.fx.now } else { world.fx.now + Duration::from_millis(50) };
@@ -250,7 +257,7 @@ fn a_link_that_does_not_register_is_closed_after_ten_seconds() {
     let mut world = World::new(ServeSettings::default());
     world.say(1, &register(1, 9, &EXPORTER));
     world.fx.now = Time::START + Duration::from_secs(3);
-    world.supernode.on_up(&mut world.fx, 2, from(2), EXPORTER);
+    world.supernode.on_up(&mut world.fx, 2, place(2), EXPORTER);
     world.fx.now = Time::START + Duration::from_secs(10);
     world.supernode.on_newcomers_timer(&mut world.fx);
     assert!(world.fx.links.is_empty(), "{:?}", world.fx.links);
@@ -259,4 +266,46 @@ fn a_link_that_does_not_register_is_closed_after_ten_seconds() {
     world.supernode.on_newcomers_timer(&mut world.fx);
     assert_eq!(world.fx.links, [LinkCommand::Close { link: LinkId::Accepted(2) }]);
     assert_eq!(world.supernode.links.keys().copied().collect::<Vec<_>>(), [1]);
+}
+
+/// The same registration, which goes on with a leg.
+fn go_on(node: u8, key: u8, relay: RelayId) -> Vec<u8> {
+    [register(node, key, &EXPORTER), relay.0.to_be_bytes().to_vec()].concat()
+}
+
+#[test]
+fn a_member_that_changes_its_transport_keeps_its_leg_and_others_hear_only_where_it_is() {
+    let mut world = World::new(ServeSettings::default());
+    world.supernode.on_up(&mut world.fx, 1, (crate::seam::stream::address(1), from(443)), EXPORTER);
+    let first = world.say(1, &register(1, 9, &EXPORTER));
+    let [(1, Message::Welcome { relay, key, seen, .. })] = first[..] else { panic!("{first:?}") };
+    assert_eq!(seen.to_string(), "[::]:0", "a stream's name is nobody's business");
+    world.say(3, &register(3, 9, &EXPORTER));
+    world.fx.commands.clear();
+    world.fx.events.clear();
+
+    let moved = world.say(2, &go_on(1, 9, relay));
+    let again = Message::Welcome { overlay: secrets(9).id(), relay, key, seen: from(1002), version: Version::OURS };
+    assert_eq!(moved[0], (2, again));
+    let [(3, Message::Roster { reset: false, members, .. })] = &moved[1..] else { panic!("{moved:?}") };
+    assert_eq!((members[0].relay, members[0].seen), (relay, from(1002)));
+    let [Command::MoveChannel { relay: what, addr }] = *world.fx.commands.make_contiguous() else { panic!("more") };
+    assert_eq!((what, addr), (relay, from(1002)));
+    world.supernode.on_down(&mut world.fx, 1);
+    assert!(world.fx.events.is_empty() && world.said().is_empty(), "the link before has nothing left to take along");
+}
+
+#[test]
+fn nobody_goes_on_with_anothers_leg() {
+    let mut world = World::new(ServeSettings::default());
+    let first = world.say(1, &register(1, 9, &EXPORTER));
+    let [(1, Message::Welcome { relay: victim, .. })] = first[..] else { panic!("{first:?}") };
+    for (link, thief) in [(2, go_on(2, 9, victim)), (3, go_on(1, 8, victim)), (4, go_on(3, 9, RelayId(!victim.0)))] {
+        let said = world.say(link, &thief);
+        let welcome = said.iter().find_map(|(to, message)| {
+            let Message::Welcome { relay, .. } = message else { return None };
+            Some(*relay).filter(|_| *to == link)
+        });
+        assert!(welcome.is_some_and(|relay| relay != victim), "{said:?}");
+    }
 }

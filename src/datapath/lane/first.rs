@@ -57,6 +57,8 @@ impl First {
             | Command::Watch { .. }
             | Command::SetLeg { .. }
             | Command::DropLeg { .. }
+            | Command::MoveLeg { .. }
+            | Command::MeasureLeg { .. }
             | Command::SetChannel { .. }
             | Command::MoveChannel { .. }
             | Command::DropChannel { .. } => {}

@@ -5,71 +5,25 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use quinn::{Connection, ConnectionError, Endpoint, Incoming, ReadExactError, RecvStream, SendStream, VarInt};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
-use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 
-use super::limits::{Backlog, Messages, Origins, Outgoing, Place};
-use super::tls::{self, PinCheck};
-use super::{Input, KEEPALIVE, LinkInput, transport};
+use super::{KEEPALIVE, transport};
+use crate::io::links::Report;
+use crate::io::links::dial::{Failure, HANDSHAKE, Target, first_of, resolve};
+use crate::io::links::limits::{Messages, Outgoing};
+use crate::io::links::reception::{Full, Guest, Reception};
+use crate::io::links::tls::{self, EXPORTER_LABEL, PinCheck};
 use crate::io::udp::canonical;
 use crate::keys::Fingerprint;
-use crate::node::{LinkEvent, LinkId};
+use crate::node::LinkEvent;
 
-/// A name is waited for this long if it is known where it was before.
-const RESOLVE: Duration = Duration::from_secs(1);
-/// From the first packet to the first byte on the stream.
-const HANDSHAKE: Duration = Duration::from_secs(5);
-/// Between the tries of a name's addresses (RFC 8305 section 5).
-const STAGGER: Duration = Duration::from_millis(250);
-/// Addresses of one name that are tried.
-const ADDRESSES_MAX: usize = 8;
-/// Handshakes under way at a supernode; more are answered later, when the client repeats.
-pub(super) const HANDSHAKES_MAX: usize = 512;
-/// Handshakes under way from one address: whoever answers none of ours leaves places to the others.
-const HANDSHAKES_PER_ADDRESS: usize = 64;
-/// Links from one address: a site's nodes behind one NAT.
-const PER_ADDRESS_MAX: usize = 1024;
 /// The longest message (protocol.md section 7).
 const MESSAGE_MAX: usize = 16 * 1024;
 /// For the last messages to arrive before the connection is closed.
 const LAST_WORDS: Duration = Duration::from_secs(1);
-/// Label of the TLS exporter (protocol.md section 7).
-const EXPORTER_LABEL: &[u8] = b"longwire register";
-
-/// Whom to dial.
-#[derive(Clone, Debug)]
-pub(super) struct Target {
-    /// `host:port`.
-    pub(super) address: String,
-    /// The only key to accept, if there is one.
-    pub(super) pin: Option<Fingerprint>,
-    /// Where it was reached last.
-    pub(super) known: Option<SocketAddr>,
-}
-
-/// Speaks for one link to the loop.
-#[derive(Clone, Debug)]
-pub(super) struct Report {
-    pub(super) inputs: mpsc::Sender<Input>,
-    pub(super) link: LinkId,
-    pub(super) generation: u64,
-}
-
-impl Report {
-    /// False once the loop has ended.
-    async fn tell(&self, event: LinkEvent, outgoing: Option<Outgoing>) -> bool {
-        let input = LinkInput { event, generation: self.generation, outgoing };
-        self.inputs.send(Input::Link(input)).await.is_ok()
-    }
-
-    async fn down(&self, reason: String) {
-        self.tell(LinkEvent::Down { link: self.link, reason }, None).await;
-    }
-}
 
 /// A connection with its stream.
-struct Established {
+pub(in crate::io) struct Established {
     connection: Connection,
     send: SendStream,
     receive: RecvStream,
@@ -77,73 +31,22 @@ struct Established {
     fingerprint: Option<Fingerprint>,
 }
 
-/// Dials `target` and serves the link until it ends.
-pub(super) async fn dial(endpoint: Endpoint, target: Target, mut messages: Messages, report: Report) {
-    let tried = tokio::select! {
-        tried = connect(&endpoint, &target) => tried,
-        // Given up by the node: nothing is sent before the link stands.
-        _ = messages.recv() => return,
-    };
-    match tried {
-        Ok(established) => serve(established, messages, report, None, &target.address).await,
-        Err(reason) => report.down(reason).await,
-    }
-}
-
-/// Tries every address of a name, each a little after the one before; the first to answer wins.
-async fn connect(endpoint: &Endpoint, target: &Target) -> Result<Established, String> {
-    let Target { address, pin, .. } = target;
-    let pin = *pin;
+/// Connects to the first address of the target's name that answers.
+pub(in crate::io) async fn connect(endpoint: &Endpoint, target: &Target) -> Result<Established, Failure> {
+    let (name, _) = target.places();
     let v4_only = endpoint.local_addr().is_ok_and(|local| local.is_ipv4());
-    let found = resolve(target).await?;
-    let mut tries = JoinSet::new();
-    for (place, to) in found.into_iter().filter(|to| to.is_ipv4() || !v4_only).take(ADDRESSES_MAX).enumerate() {
-        let (endpoint, name) = (endpoint.clone(), address.to_owned());
-        let head_start = STAGGER * u32::try_from(place).unwrap_or(u32::MAX);
-        tries.spawn(async move {
-            sleep(head_start).await;
-            connect_to(&endpoint, to, &name, pin).await
-        });
-    }
-    let mut why = format!("{address} has no address that can be reached from here");
-    while let Some(tried) = tries.join_next().await {
-        match tried {
-            Ok(Ok(established)) => return Ok(established),
-            Ok(Err(reason)) => why = reason,
-            Err(aborted) => why = aborted.to_string(),
-        }
-    }
-    Err(why)
-}
-
-/// The addresses of a name, both families in turn, and where it was reached last.
-async fn resolve(Target { address, known, .. }: &Target) -> Result<Vec<SocketAddr>, String> {
-    let patience = if known.is_some() { RESOLVE } else { HANDSHAKE };
-    let found = match timeout(patience, tokio::net::lookup_host(address)).await {
-        Ok(Ok(found)) => Ok(in_turn(&found.collect::<Vec<_>>())),
-        Ok(Err(error)) => Err(format!("{address} cannot be resolved: {error}")),
-        Err(_elapsed) => Err(format!("no name server answers about {address}")),
+    let mut found = resolve(name, target.known).await.map_err(silent)?;
+    found.retain(|to| to.is_ipv4() || !v4_only);
+    let (endpoint, address, pin) = (endpoint.clone(), target.address.clone(), target.pin);
+    let attempt = move |to| {
+        let (endpoint, address) = (endpoint.clone(), address.clone());
+        async move { connect_to(&endpoint, to, &address, pin).await }
     };
-    let Some(known) = known else { return found };
-    let mut found = found.unwrap_or_default();
-    if !found.contains(known) {
-        // Where the name leads now comes first; there is always room for the place it had.
-        found.truncate(ADDRESSES_MAX - 1);
-        found.push(*known);
-    }
-    Ok(found)
+    first_of(found, attempt, silent(format!("{name} has no address that can be reached from here"))).await
 }
 
-/// One of the first address's family, one of the other, and so on (RFC 8305 section 4).
-fn in_turn(found: &[SocketAddr]) -> Vec<SocketAddr> {
-    let first_is_v6 = found.first().is_some_and(SocketAddr::is_ipv6);
-    let (first, second): (Vec<_>, Vec<_>) = found.iter().partition(|to| to.is_ipv6() == first_is_v6);
-    let mut list = Vec::new();
-    for place in 0..first.len().max(second.len()) {
-        list.extend(first.get(place));
-        list.extend(second.get(place));
-    }
-    list
+const fn silent(why: String) -> Failure {
+    Failure { why, answered: false }
 }
 
 async fn connect_to(
@@ -151,23 +54,28 @@ async fn connect_to(
     to: SocketAddr,
     name: &str,
     pin: Option<Fingerprint>,
-) -> Result<Established, String> {
+) -> Result<Established, Failure> {
     let check = Arc::new(PinCheck::new(pin));
-    let config = client_config(&check).map_err(|error| format!("TLS: {error}"))?;
-    let connecting =
-        endpoint.connect_with(config, to, "longwire").map_err(|error| format!("{name} cannot be dialled: {error}"))?;
+    let config = client_config(&check).map_err(|error| silent(format!("TLS: {error}")))?;
+    let undialled = |error| silent(format!("{name} cannot be dialled: {error}"));
+    let connecting = endpoint.connect_with(config, to, "longwire").map_err(undialled)?;
     let connection = match timeout(HANDSHAKE, connecting).await {
         Ok(Ok(connection)) => connection,
-        Ok(Err(error)) => return Err(check.refusal(name).unwrap_or_else(|| sentence(&error, name))),
-        Err(_elapsed) => return Err(format!("{name} ({to}) does not answer")),
+        Ok(Err(error)) => {
+            let answered = !matches!(error, ConnectionError::TimedOut);
+            return Err(Failure { why: check.refusal(name).unwrap_or_else(|| sentence(&error, name)), answered });
+        }
+        Err(_elapsed) => return Err(silent(format!("{name} ({to}) does not answer"))),
     };
-    let (send, receive) = connection.open_bi().await.map_err(|error| sentence(&error, name))?;
-    Ok(Established { exporter: exporter(&connection)?, connection, send, receive, fingerprint: check.shown() })
+    let answered = |why| Failure { why, answered: true };
+    let (send, receive) = connection.open_bi().await.map_err(|error| answered(sentence(&error, name)))?;
+    let exporter = exporter(&connection).map_err(answered)?;
+    Ok(Established { exporter, connection, send, receive, fingerprint: check.shown() })
 }
 
 /// QUIC of the side that dials.
 pub(super) fn client_config(check: &Arc<PinCheck>) -> Result<quinn::ClientConfig, rustls::Error> {
-    let mut config = quinn::ClientConfig::new(Arc::new(tls::client(Arc::clone(check))?));
+    let mut config = quinn::ClientConfig::new(Arc::new(tls::quic_client(Arc::clone(check))?));
     config.transport_config(Arc::new(transport(Some(KEEPALIVE))));
     Ok(config)
 }
@@ -181,42 +89,22 @@ fn exporter(connection: &Connection) -> Result<[u8; 32], String> {
 }
 
 /// Accepts links until the endpoint closes. Every address proves itself by a Retry first.
-pub(super) async fn accept_all(endpoint: Endpoint, backlog: Backlog, inputs: mpsc::Sender<Input>) {
-    let handshakes = Arc::new(Semaphore::new(HANDSHAKES_MAX));
-    let (origins, newcomers) = (Origins::new(PER_ADDRESS_MAX), Origins::new(HANDSHAKES_PER_ADDRESS));
-    let mut next = 0;
+pub(in crate::io) async fn accept_all(endpoint: Endpoint, reception: Reception) {
     while let Some(incoming) = endpoint.accept().await {
         if !incoming.remote_address_validated() {
             // Fails only if it was validated.
             let _sent = incoming.retry();
             continue;
         }
-        let Ok(permit) = Arc::clone(&handshakes).try_acquire_owned() else {
-            incoming.ignore();
-            continue;
-        };
-        let from = incoming.remote_address().ip();
-        let Some(newcomer) = newcomers.enter(from) else {
-            incoming.ignore();
-            continue;
-        };
-        let Some(place) = origins.enter(from) else {
-            incoming.refuse();
-            continue;
-        };
-        let report = Report { inputs: inputs.clone(), link: LinkId::Accepted(next), generation: next };
-        next += 1;
-        tokio::spawn(accept(incoming, (permit, newcomer), place, backlog.queue(), report));
+        match reception.let_in(incoming.remote_address().ip()) {
+            Ok(guest) => drop(tokio::spawn(accept(incoming, guest))),
+            Err(Full::Now) => incoming.ignore(),
+            Err(Full::ForIt) => incoming.refuse(),
+        }
     }
 }
 
-async fn accept(
-    incoming: Incoming,
-    handshake: (OwnedSemaphorePermit, Place),
-    place: Place,
-    (outgoing, messages): (Outgoing, Messages),
-    report: Report,
-) {
+async fn accept(incoming: Incoming, guest: Guest) {
     let established = timeout(HANDSHAKE, async {
         let connection = incoming.await.ok()?;
         let (send, receive) = connection.accept_bi().await.ok()?;
@@ -226,16 +114,23 @@ async fn accept(
     let Ok(Some(established)) = established.await else {
         return;
     };
+    let Guest { handshake, place, report, queue: (outgoing, messages) } = guest;
     drop(handshake);
     serve(established, messages, report, Some(outgoing), "the node").await;
     drop(place);
 }
 
 /// Tells that the link stands, carries messages both ways, tells its end.
-async fn serve(established: Established, messages: Messages, report: Report, outgoing: Option<Outgoing>, name: &str) {
+pub(in crate::io) async fn serve(
+    established: Established,
+    messages: Messages,
+    report: Report,
+    outgoing: Option<Outgoing>,
+    name: &str,
+) {
     let Established { connection, send, receive, exporter, fingerprint } = established;
     let remote = canonical(connection.remote_address());
-    let up = LinkEvent::Up { link: report.link, remote, exporter, fingerprint };
+    let up = LinkEvent::Up { link: report.link, remote, origin: remote, exporter, fingerprint };
     if !report.tell(up, outgoing).await {
         return;
     }
@@ -324,18 +219,4 @@ fn no_common_protocol() -> quinn::TransportErrorCode {
 
 fn quinn_refused() -> quinn::TransportErrorCode {
     quinn::TransportErrorCode::CONNECTION_REFUSED
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn both_families_of_a_name_have_their_turn() {
-        let at = |text: &str| text.parse().expect("address");
-        let (a, b, c, d) = (at("[2001:db8::1]:1"), at("[2001:db8::2]:1"), at("192.0.2.1:1"), at("192.0.2.2:1"));
-        assert_eq!(in_turn(&[a, b, c, d]), [a, c, b, d]);
-        assert_eq!(in_turn(&[c, d, a]), [c, a, d]);
-        assert_eq!(in_turn(&[]), []);
-    }
 }

@@ -2,9 +2,13 @@ use std::net::{Ipv4Addr, SocketAddr};
 use tokio::runtime::Runtime;
 
 use super::*;
+use crate::config::{ProxySettings, UnderlaySettings};
 use crate::datapath::buf::Datagrams;
 use crate::io::clock;
+use crate::io::quic::{Inbox, inbox};
+use crate::io::tcp::{Dialler, Proxies};
 use crate::io::udp::Listen;
+use crate::keys::Fingerprint;
 
 #[test]
 fn messages_pass_both_ways_and_both_ends_export_the_same() {
@@ -111,44 +115,123 @@ fn the_first_answer_to_a_stranger_is_a_retry() {
     assert!(answer.len() < 200);
 }
 
-fn identity(seed: u8) -> Identity {
+/// Bent and invented datagrams of QUIC's kind: whoever's address they bear gets no more bytes than were sent.
+#[test]
+fn a_stranger_gets_no_more_bytes_of_quic_than_it_sent() {
+    let mut supernode = Host::new(16, true);
+    let to = SocketAddr::from((Ipv4Addr::LOCALHOST, supernode.underlay.port()));
+    let mut node = Host::new(17, false);
+    let first = first_datagram(&mut node);
+    let mut rng = <rand_chacha::ChaCha20Rng as rand_chacha::rand_core::SeedableRng>::seed_from_u64(16);
+    let mut draw = |below: usize| rand_chacha::rand_core::RngCore::next_u64(&mut rng) as usize % below;
+    let mut strangers = Vec::new();
+    for turn in 0..400 {
+        let mut input: Vec<u8> = first.clone();
+        if turn % 3 == 0 {
+            input = (0..1 + draw(1400)).map(|_| draw(256) as u8).collect();
+        } else if turn % 3 == 1 {
+            (0..1 + draw(4)).for_each(|_| input[draw(40)] = draw(256) as u8);
+        }
+        input[0] |= 0x40;
+        // One for each, so that an answer is not taken for that to another.
+        let stranger = std::net::UdpSocket::bind("127.0.0.1:0").expect("a free port");
+        stranger.set_nonblocking(true).expect("a flag");
+        stranger.send_to(&input, to).expect("sent");
+        supernode.pump();
+        strangers.push((stranger, input));
+    }
+    let end = clock::now() + Duration::from_secs(1);
+    while clock::now() < end {
+        supernode.pump();
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    let mut answered = 0;
+    for (stranger, input) in strangers {
+        let mut room = [0; 2000];
+        let answer: usize = std::iter::from_fn(|| stranger.recv(&mut room).ok()).sum();
+        assert!(answer <= input.len(), "{answer} bytes for {}: {:02x?}", input.len(), &input[..input.len().min(40)]);
+        answered += usize::from(answer > 0);
+    }
+    assert!(answered > 100, "{answered} of 400 strangers got an answer");
+}
+
+/// What a node sends first when it dials.
+fn first_datagram(node: &mut Host) -> Vec<u8> {
+    let ear = std::net::UdpSocket::bind("127.0.0.1:0").expect("a free port");
+    ear.set_read_timeout(Some(Duration::from_secs(5))).expect("a timeout");
+    node.dial_to(ear.local_addr().expect("bound").port(), None);
+    let mut room = vec![0; 2000];
+    let length = ear.recv(&mut room).expect("a first datagram");
+    room.truncate(length);
+    room
+}
+
+pub(in crate::io) fn identity(seed: u8) -> Identity {
     Identity::from_secret(&[seed; 32])
 }
 
 /// A daemon's QUIC part with a loop that does nothing else.
-struct Host {
+pub(in crate::io) struct Host {
     background: Runtime,
-    underlay: Arc<Underlay>,
+    pub(in crate::io) underlay: Arc<Underlay>,
+    pub(in crate::io) tcp_port: u16,
+    /// What came on streams.
+    pub(in crate::io) packets: Vec<(Vec<u8>, SocketAddr)>,
     inbox: Inbox,
-    links: Links,
+    pub(in crate::io) links: Links,
     inputs: mpsc::Receiver<Input>,
     datagrams: Datagrams,
 }
 
 impl Host {
-    fn new(seed: u8, serve: bool) -> Self {
+    pub(in crate::io) fn new(seed: u8, serve: bool) -> Self {
         let background =
             tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("runtime");
         let underlay = Arc::new(Underlay::bind(Listen::At("[::]:0".parse().expect("address"))).expect("a free port"));
         let (inbox, received) = inbox();
         let (sender, inputs) = mpsc::channel(64);
-        let links =
-            Links::new(background.handle().clone(), Arc::clone(&underlay), received, &identity(seed), serve, sender)
-                .expect("QUIC");
-        Self { background, underlay, inbox, links, inputs, datagrams: Datagrams::default() }
+        let identity = identity(seed);
+        let ground = Ground {
+            background: background.handle().clone(),
+            underlay: Arc::clone(&underlay),
+            received,
+            identity: &identity,
+            serve,
+            inputs: sender,
+        };
+        let listener = {
+            let _on = background.enter();
+            let at = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+            at.set_nonblocking(true).expect("a socket");
+            tokio::net::TcpListener::from_std(at).expect("a listener")
+        };
+        let tcp_port = listener.local_addr().expect("an address").port();
+        let proxies = Proxies::new(&ProxySettings::None);
+        let dialler = Dialler { streams: Streams::default(), proxies, underlay: Arc::new(UnderlaySettings::default()) };
+        let links = Links::new(ground, Tcp { dialler, listener: Some(listener) }).expect("links");
+        Self {
+            background,
+            tcp_port,
+            packets: Vec::new(),
+            underlay,
+            inbox,
+            links,
+            inputs,
+            datagrams: Datagrams::default(),
+        }
     }
 
-    fn pump(&mut self) {
+    pub(in crate::io) fn pump(&mut self) {
         self.datagrams.clear();
         self.underlay.receive(&mut self.datagrams, &self.inbox).expect("receive");
     }
 
-    fn dial_to(&mut self, port: u16, pin: Option<Fingerprint>) {
+    pub(in crate::io) fn dial_to(&mut self, port: u16, pin: Option<Fingerprint>) {
         let address = format!("127.0.0.1:{port}");
         assert!(self.links.obey(LinkCommand::Dial { link: LinkId::Dialled(0), address, pin, known: None }).is_none());
     }
 
-    fn send(&mut self, link: LinkId, message: Vec<u8>) {
+    pub(in crate::io) fn send(&mut self, link: LinkId, message: Vec<u8>) {
         assert!(self.links.obey(LinkCommand::Send { link, message }).is_none());
     }
 
@@ -161,15 +244,22 @@ impl Host {
     }
 
     /// The next event here, while `other` goes on as well.
-    fn next(&mut self, other: &mut Self) -> LinkEvent {
+    pub(in crate::io) fn next(&mut self, other: &mut Self) -> LinkEvent {
         let end = clock::now() + Duration::from_secs(20);
         while clock::now() < end {
             self.pump();
             other.pump();
-            if let Ok(Input::Link(input)) = self.inputs.try_recv()
-                && let Some(event) = self.links.admit(input)
-            {
-                return event;
+            match self.inputs.try_recv() {
+                Ok(Input::Link(input)) => {
+                    if let Some(event) = self.links.admit(input) {
+                        return event;
+                    }
+                }
+                Ok(Input::Datagrams(packets)) => {
+                    self.packets.extend(packets.iter().map(|(packet, origin)| (packet.to_vec(), origin.from)));
+                }
+                Ok(other) => panic!("{other:?}"),
+                Err(_nothing) => {}
             }
             std::thread::sleep(Duration::from_millis(1));
         }
@@ -218,7 +308,7 @@ impl Ends {
 
 fn standing(event: LinkEvent) -> Standing {
     match event {
-        LinkEvent::Up { link, remote, exporter, fingerprint } => Standing { link, remote, exporter, fingerprint },
+        LinkEvent::Up { link, remote, exporter, fingerprint, .. } => Standing { link, remote, exporter, fingerprint },
         LinkEvent::Message { .. } | LinkEvent::Down { .. } => panic!("not up: {event:?}"),
     }
 }

@@ -11,7 +11,7 @@ use rustls::crypto::{CryptoProvider, verify_tls13_signature_with_raw_key};
 use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer, ServerName, SubjectPublicKeyInfoDer, UnixTime};
 use rustls::server::AlwaysResolvesServerRawPublicKeys;
 use rustls::sign::CertifiedKey;
-use rustls::{DigitallySignedStruct, Error, PeerIncompatible, SignatureScheme};
+use rustls::{ClientConfig, DigitallySignedStruct, Error, PeerIncompatible, ServerConfig, SignatureScheme};
 
 use crate::keys::{Fingerprint, Identity};
 use crate::wire::ALPN;
@@ -22,33 +22,58 @@ const SPKI_HEAD: [u8; 12] = [0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x7
 const PKCS8_HEAD: [u8; 16] =
     [0x30, 0x2e, 0x02, 0x01, 0x00, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x04, 0x22, 0x04, 0x20];
 
-/// TLS of the side that is dialled.
-pub(super) fn server(identity: &Identity) -> Result<QuicServerConfig, Error> {
+/// Label of the TLS exporter (protocol.md section 7).
+pub(in crate::io) const EXPORTER_LABEL: &[u8] = b"longwire register";
+/// What is offered on TCP, where everybody on the way can read it: what a browser offers.
+const WEB: [&[u8]; 2] = [b"h2", b"http/1.1"];
+
+/// TLS of the side that is dialled, on QUIC.
+pub(in crate::io) fn quic_server(identity: &Identity) -> Result<QuicServerConfig, Error> {
+    let config = server(identity, &[ALPN])?;
+    QuicServerConfig::try_from(config).map_err(|_| PeerIncompatible::NoCipherSuitesInCommon.into())
+}
+
+/// TLS of the side that is dialled, on TCP.
+pub(in crate::io) fn tcp_server(identity: &Identity) -> Result<ServerConfig, Error> {
+    server(identity, &WEB)
+}
+
+fn server(identity: &Identity, protocols: &[&[u8]]) -> Result<ServerConfig, Error> {
     let spki = [SPKI_HEAD.as_slice(), &identity.fingerprint().0].concat();
     let secret = zeroize::Zeroizing::new([PKCS8_HEAD.as_slice(), &identity.signing().to_bytes()].concat());
     let key = rustls::crypto::ring::sign::any_eddsa_type(&PrivatePkcs8KeyDer::from(secret.as_slice()))?;
     let shown = Arc::new(CertifiedKey::new(vec![CertificateDer::from(spki)], key));
-    let mut config = rustls::ServerConfig::builder_with_provider(provider())
+    let mut config = ServerConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .with_no_client_auth()
         .with_cert_resolver(Arc::new(AlwaysResolvesServerRawPublicKeys::new(shown)));
-    config.alpn_protocols = vec![ALPN.to_vec()];
+    config.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
     // Links are few and long: a resumed one would save nothing and be one more thing that works differently.
     config.send_tls13_tickets = 0;
-    QuicServerConfig::try_from(config).map_err(|_| PeerIncompatible::NoCipherSuitesInCommon.into())
+    Ok(config)
 }
 
-/// TLS of the side that dials.
-pub(super) fn client(check: Arc<PinCheck>) -> Result<QuicClientConfig, Error> {
-    let mut config = rustls::ClientConfig::builder_with_provider(provider())
+/// TLS of the side that dials, on QUIC.
+pub(in crate::io) fn quic_client(check: Arc<PinCheck>) -> Result<QuicClientConfig, Error> {
+    let mut config = client(check, &[ALPN])?;
+    config.enable_sni = false;
+    QuicClientConfig::try_from(config).map_err(|_| PeerIncompatible::NoCipherSuitesInCommon.into())
+}
+
+/// TLS of the side that dials, on TCP.
+pub(in crate::io) fn tcp_client(check: Arc<PinCheck>) -> Result<ClientConfig, Error> {
+    client(check, &WEB)
+}
+
+fn client(check: Arc<PinCheck>, protocols: &[&[u8]]) -> Result<ClientConfig, Error> {
+    let mut config = ClientConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .dangerous()
         .with_custom_certificate_verifier(check)
         .with_no_client_auth();
-    config.alpn_protocols = vec![ALPN.to_vec()];
-    config.enable_sni = false;
+    config.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
     config.resumption = rustls::client::Resumption::disabled();
-    QuicClientConfig::try_from(config).map_err(|_| PeerIncompatible::NoCipherSuitesInCommon.into())
+    Ok(config)
 }
 
 fn provider() -> Arc<CryptoProvider> {
@@ -57,7 +82,7 @@ fn provider() -> Arc<CryptoProvider> {
 
 /// Accepts one key, or any, and remembers which it saw. For one connection.
 #[derive(Debug)]
-pub(super) struct PinCheck {
+pub(in crate::io) struct PinCheck {
     pin: Option<Fingerprint>,
     shown: OnceLock<Fingerprint>,
     schemes: rustls::crypto::WebPkiSupportedAlgorithms,
@@ -65,17 +90,17 @@ pub(super) struct PinCheck {
 
 impl PinCheck {
     /// Accepts `pin` only, if there is one.
-    pub(super) fn new(pin: Option<Fingerprint>) -> Self {
+    pub(in crate::io) fn new(pin: Option<Fingerprint>) -> Self {
         Self { pin, shown: OnceLock::new(), schemes: provider().signature_verification_algorithms }
     }
 
     /// The key the other side showed.
-    pub(super) fn shown(&self) -> Option<Fingerprint> {
+    pub(in crate::io) fn shown(&self) -> Option<Fingerprint> {
         self.shown.get().copied()
     }
 
     /// The sentence about a wrong key, if it was wrong.
-    pub(super) fn refusal(&self, address: &str) -> Option<String> {
+    pub(in crate::io) fn refusal(&self, address: &str) -> Option<String> {
         let (pin, shown) = (self.pin?, self.shown()?);
         (pin != shown).then(|| {
             format!(

@@ -16,25 +16,25 @@ const OVERHEAD: usize = 64;
 
 /// How many links, or handshakes, each address has here.
 #[derive(Clone, Debug)]
-pub(super) struct Origins {
+pub(in crate::io) struct Origins {
     counts: Arc<Mutex<BTreeMap<IpAddr, usize>>>,
     most: usize,
 }
 
 /// One place in [`Origins`]; free again when dropped.
 #[derive(Debug)]
-pub(super) struct Place {
+pub(in crate::io) struct Place {
     origins: Origins,
     network: IpAddr,
 }
 
 impl Origins {
     /// At most so many from each IPv4 address and each IPv6 /64, which one customer has.
-    pub(super) fn new(most: usize) -> Self {
+    pub(in crate::io) fn new(most: usize) -> Self {
         Self { counts: Arc::default(), most }
     }
 
-    pub(super) fn enter(&self, address: IpAddr) -> Option<Place> {
+    pub(in crate::io) fn enter(&self, address: IpAddr) -> Option<Place> {
         let network = network(address);
         let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
         let count = counts.entry(network).or_default();
@@ -67,14 +67,14 @@ fn network(address: IpAddr) -> IpAddr {
 
 /// Messages that wait for a link, counted in bytes: the loop's end.
 #[derive(Debug)]
-pub(super) struct Outgoing {
+pub(in crate::io) struct Outgoing {
     messages: mpsc::UnboundedSender<Vec<u8>>,
     waiting: Arc<Waiting>,
 }
 
 /// The same, the link's end.
 #[derive(Debug)]
-pub(super) struct Messages {
+pub(in crate::io) struct Messages {
     messages: mpsc::UnboundedReceiver<Vec<u8>>,
     waiting: Arc<Waiting>,
 }
@@ -87,11 +87,11 @@ struct Waiting {
 
 /// Bytes that wait for all links.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Backlog(Arc<AtomicUsize>);
+pub(in crate::io) struct Backlog(Arc<AtomicUsize>);
 
 impl Backlog {
     /// Both ends of a link's queue.
-    pub(super) fn queue(&self) -> (Outgoing, Messages) {
+    pub(in crate::io) fn queue(&self) -> (Outgoing, Messages) {
         let (sender, receiver) = mpsc::unbounded_channel();
         let waiting = Arc::new(Waiting { bytes: AtomicUsize::new(0), all: Arc::clone(&self.0) });
         (Outgoing { messages: sender, waiting: Arc::clone(&waiting) }, Messages { messages: receiver, waiting })
@@ -100,7 +100,7 @@ impl Backlog {
 
 impl Outgoing {
     /// `false` if there is no room, or nobody who sends.
-    pub(super) fn send(&self, message: Vec<u8>) -> bool {
+    pub(in crate::io) fn send(&self, message: Vec<u8>) -> bool {
         let len = message.len() + OVERHEAD;
         let fits = |counter: &AtomicUsize, most| counter.load(Ordering::Relaxed) + len <= most;
         if !fits(&self.waiting.bytes, LINK_BYTES) || !fits(&self.waiting.all, ALL_BYTES) {
@@ -114,7 +114,7 @@ impl Outgoing {
 
 impl Messages {
     /// The next one; `None` once the loop has closed the link.
-    pub(super) async fn recv(&mut self) -> Option<Vec<u8>> {
+    pub(in crate::io) async fn recv(&mut self) -> Option<Vec<u8>> {
         let message = self.messages.recv().await?;
         let len = message.len() + OVERHEAD;
         self.waiting.bytes.fetch_sub(len, Ordering::Relaxed);
@@ -123,7 +123,7 @@ impl Messages {
     }
 
     /// Nothing more is taken.
-    pub(super) fn close(&mut self) {
+    pub(in crate::io) fn close(&mut self) {
         self.messages.close();
     }
 }
