@@ -57,6 +57,7 @@ fn corridor(end: usize, suite: Suite) -> Datapath {
         receive: [other; 32],
         local_index: index(own),
         remote_index: index(other),
+        streams: true,
     };
     datapath.handle_command(NOW, Command::OpenPort { port: PORT, overlay: OVERLAY });
     datapath.handle_command(NOW, Command::Install { port: PORT, keys, confirmed: true });

@@ -6,7 +6,7 @@ use std::cell::RefCell;
 
 use divan::counter::BytesCount;
 use divan::{Bencher, black_box};
-use longwire::datapath::seal::{Opener, Sealer, SessionKeys};
+use longwire::datapath::seal::{Opener, Sealer, SessionKeys, Share};
 use longwire::wire::data::{HEADER_LEN, Header, TAG_LEN};
 use longwire::wire::handshake::Suite;
 
@@ -18,7 +18,7 @@ fn main() {
 }
 
 fn keys(suite: Suite) -> SessionKeys {
-    SessionKeys { suite, send: [1; 32], receive: [1; 32], local_index: 5, remote_index: 5 }
+    SessionKeys { suite, send: [1; 32], receive: [1; 32], local_index: 5, remote_index: 5, streams: true }
 }
 
 fn packet(size: usize) -> Vec<u8> {
@@ -26,13 +26,13 @@ fn packet(size: usize) -> Vec<u8> {
 }
 
 fn seal(bencher: Bencher<'_, '_>, suite: Suite, size: usize) {
-    let (mut sealer, mut packet) = (Sealer::new(&keys(suite)), packet(size));
+    let (mut sealer, mut packet) = (Sealer::new(&keys(suite), Share::WHOLE), packet(size));
     bencher.counter(BytesCount::new(size)).bench_local(|| sealer.seal(true, black_box(&mut packet)));
 }
 
 /// Each packet opens once, so each is sealed before, outside of the time that counts.
 fn open(bencher: Bencher<'_, '_>, suite: Suite, size: usize) {
-    let sealer = RefCell::new(Sealer::new(&keys(suite)));
+    let sealer = RefCell::new(Sealer::new(&keys(suite), Share::WHOLE));
     let mut opener = Opener::new(&keys(suite));
     let sealed = || {
         let mut packet = packet(size);

@@ -44,6 +44,8 @@ const TAP_QUEUE_RANGE: std::ops::RangeInclusive<u32> = 1..=16_384;
 const PRIORITY_DEFAULT: i32 = -15;
 /// What Linux knows.
 const PRIORITY_RANGE: std::ops::RangeInclusive<i32> = -20..=19;
+/// One for each stream that a key has.
+const LANES_RANGE: std::ops::RangeInclusive<u8> = 1..=16;
 /// Overlays of one daemon.
 const OVERLAYS_MAX: usize = 64;
 /// Supernodes of one daemon.
@@ -84,6 +86,8 @@ pub struct Config {
     pub cipher: Option<Cipher>,
     /// The nice value of the thread that carries frames.
     pub priority: Option<i32>,
+    /// How many threads carry frames.
+    pub lanes: Option<u8>,
     /// Where to register.
     pub supernode: Vec<SupernodeText>,
     /// The only overlays served, as a supernode.
@@ -206,6 +210,8 @@ pub struct Settings {
     pub cipher: Cipher,
     /// The nice value of the thread that carries frames, if the host allows it.
     pub priority: i32,
+    /// How many threads carry frames; `None` is by the number of cores.
+    pub lanes: Option<u8>,
     /// Where to register.
     pub supernodes: Vec<SupernodeSettings>,
     /// How the underlay is used.
@@ -266,6 +272,7 @@ impl Config {
     /// Reads key files, fills defaults in, refuses what cannot be. `env_key` is the text of
     /// `LONGWIRE_KEY`, for an overlay that names no file.
     pub fn check(mut self, env_key: Option<&str>) -> Result<Settings, ConfigError> {
+        self.check_roles()?;
         let underlay = self.underlay();
         let relaying = self.relaying()?;
         let Self {
@@ -277,6 +284,7 @@ impl Config {
             log,
             log_json,
             priority,
+            lanes,
             cipher,
             supernode,
             allow,
@@ -287,18 +295,6 @@ impl Config {
             overlay,
             ..
         } = self;
-        if listen.is_some() && serve.is_some() {
-            return Err(ConfigError::Together("listen", "serve"));
-        }
-        let for_serving = [
-            ("allow", allow.is_some()),
-            ("peers", peers.is_some()),
-            ("observe", observe.is_some()),
-            ("tcp-port", tcp_port.is_some()),
-        ];
-        if let Some((key, _)) = for_serving.into_iter().find(|(_, is_given)| *is_given && serve.is_none()) {
-            return Err(ConfigError::Without(key, "serve"));
-        }
         let peers = peers.unwrap_or_default().into_iter().map(|text| text.0).collect::<Vec<_>>();
         if let Some(peer) = peers.iter().find(|peer| peer.pin.is_none()) {
             return Err(ConfigError::PeerWithoutKey(peer.address.clone()));
@@ -315,6 +311,7 @@ impl Config {
         distinct(&overlay)?;
         let priority = priority.unwrap_or(PRIORITY_DEFAULT);
         within("priority", priority, &PRIORITY_RANGE)?;
+        lanes.map_or(Ok(()), |lanes| within("lanes", lanes, &LANES_RANGE))?;
         if env_key.is_some() && overlay.iter().filter(|overlay| overlay.takes_env()).count() > 1 {
             return Err(ConfigError::EnvForMany);
         }
@@ -334,6 +331,7 @@ impl Config {
             log_json: log_json.unwrap_or(false),
             cipher: cipher.unwrap_or_default(),
             priority,
+            lanes,
             supernodes: supernode.into_iter().map(|text| text.0).collect(),
             underlay,
             overlays: overlay.into_iter().map(|overlay| overlay.check(env_key)).collect::<Result<_, _>>()?,
@@ -342,6 +340,23 @@ impl Config {
 }
 
 impl Config {
+    /// What only a supernode may say.
+    fn check_roles(&self) -> Result<(), ConfigError> {
+        if self.listen.is_some() && self.serve.is_some() {
+            return Err(ConfigError::Together("listen", "serve"));
+        }
+        let for_serving = [
+            ("allow", self.allow.is_some()),
+            ("peers", self.peers.is_some()),
+            ("observe", self.observe.is_some()),
+            ("tcp-port", self.tcp_port.is_some()),
+        ];
+        if let Some((key, _)) = for_serving.into_iter().find(|(_, is_given)| *is_given && self.serve.is_none()) {
+            return Err(ConfigError::Without(key, "serve"));
+        }
+        Ok(())
+    }
+
     /// How the underlay is used; what concerns members only is off in a mere supernode.
     fn underlay(&mut self) -> UnderlaySettings {
         let is_member = !self.overlay.is_empty();

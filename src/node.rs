@@ -23,6 +23,7 @@ use crate::control::Control;
 use crate::control::report::{Request, Response};
 use crate::datapath::buf::{Datagrams, Deliveries, Frames, OverlayIndex, Transmits};
 use crate::datapath::frame::Mac;
+use crate::datapath::lane::{Handed, Lane, Order, Report};
 use crate::datapath::{Datapath, SwitchSettings};
 use crate::time::{Time, WallTime};
 
@@ -58,6 +59,26 @@ impl Node {
         };
         node.settle(now);
         node
+    }
+
+    /// Splits the corridor into `lanes`, of which this node keeps the first; gives the others, to be driven by threads of
+    /// their own. Once, before anything is handed in.
+    pub fn split(&mut self, lanes: usize, seed: [u8; 32]) -> Vec<Lane> {
+        self.datapath.split(lanes, seed)
+    }
+
+    /// What another lane leaves to us.
+    pub fn handle_handed(&mut self, now: Time, lane: u8, handed: Handed) {
+        let known = self.datapath.handle_handed(now, handed);
+        self.settle(now);
+        // Behind the packets that this makes: the lane must not overtake them.
+        self.outputs.push_back(Output::Lane(lane, Order::Done(known)));
+    }
+
+    /// What another lane did.
+    pub fn handle_report(&mut self, now: Time, report: Report) {
+        self.datapath.handle_report(now, report);
+        self.settle(now);
     }
 
     /// Frames that came out of the TAP of `overlay`.
@@ -143,6 +164,8 @@ impl Node {
             }
         }
         self.outputs.extend(self.control.fx.doors.commands.drain(..).map(Output::Door));
+        // Before the packets: the lanes have keys before a peer hears of them.
+        self.outputs.extend(self.datapath.take_orders().into_iter().map(|(lane, order)| Output::Lane(lane, order)));
         if self.datapath.has_batches() {
             let spare =
                 (self.spare_transmits.pop().unwrap_or_default(), self.spare_deliveries.pop().unwrap_or_default());

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::datapath::SwitchSettings;
 use crate::datapath::buf::{Deliveries, OverlayIndex, Transmits};
 use crate::datapath::fdb::Address;
+use crate::datapath::lane::Order;
 use crate::keys::{Fingerprint, Identity, NodeId, OverlayId, OverlaySecrets};
 use crate::time::Time;
 use crate::wire::carry::RelayFor;
@@ -240,6 +241,8 @@ pub enum Output {
     Link(LinkCommand),
     /// Do this with a door; before any [`Output::Transmit`] of the same call.
     Door(DoorCommand),
+    /// Tell another lane this, in this order with what else is told it and with [`Output::Transmit`].
+    Lane(u8, Order),
     /// Keep this for the next start (small; rarely; the newest counts).
     Remember(Memory),
     /// Something a user may want to read.

@@ -141,9 +141,9 @@ fn two_spaces() -> (Lab, [Space; 2]) {
 /// A process that another test starts just now holds an open TAP until it is itself: the name may be busy
 /// for a moment.
 fn open(wanted: TapOffload) -> Box<dyn Tap> {
-    wait_for("a TAP", MEETING, || match tap::open(END, 1500, wanted) {
+    wait_for("a TAP", MEETING, || match tap::open(END, 1500, wanted, 1) {
         Err(TapError::Busy(_)) => None,
-        opened => Some(opened.unwrap()),
+        opened => Some(opened.unwrap().0),
     })
 }
 
@@ -255,7 +255,7 @@ fn a_name_that_is_taken_is_named_with_and_without_offloads() {
     let runtime = Builder::new_current_thread().enable_all().build().unwrap();
     space.inside(|| {
         let _on = runtime.enter();
-        let _busy = tap::open("busy", 1500, TapOffload::TcpAndUdp).unwrap();
+        let _busy = tap::open("busy", 1500, TapOffload::TcpAndUdp, 1).unwrap();
         for wanted in [TapOffload::None, TapOffload::TcpAndUdp] {
             for (name, sentence) in [
                 ("taken", "the interface taken exists and is no TAP"),
@@ -263,7 +263,7 @@ fn a_name_that_is_taken_is_named_with_and_without_offloads() {
                 ("layer3", "the interface layer3 exists and is no TAP"),
                 ("busy", "the TAP busy is in use by another program"),
             ] {
-                let says = tap::open(name, 1500, wanted).map(|_| ()).unwrap_err().to_string();
+                let says = tap::open(name, 1500, wanted, 1).map(|_| ()).unwrap_err().to_string();
                 assert!(says.starts_with(sentence), "{says}");
             }
         }

@@ -14,7 +14,10 @@ fn the_sample_survives_the_types() {
 #[test]
 fn the_keys_are_those_of_the_contract() {
     let sample = sample();
-    assert_eq!(keys(&sample), ["fingerprint", "mapped", "nat", "node", "node_id", "overlays", "serving", "version"]);
+    assert_eq!(
+        keys(&sample),
+        ["fingerprint", "lanes", "mapped", "nat", "node", "node_id", "overlays", "serving", "version"]
+    );
     assert_eq!(keys(&sample["nat"]), ["filtering", "mapping", "meaning", "ports", "public"]);
     let overlay = &sample["overlays"][0];
     assert_eq!(keys(overlay), ["counters", "fdb_entries", "id", "name", "peers", "supernodes", "tap", "tap_offload"]);

@@ -37,7 +37,8 @@ fn arbitrary_handshakes_end_in_a_value_or_an_error() {
             assert!(covered.len() < input.len());
         }
     });
-    let payload = Payload { boot: 7, timestamp: [3; 12], has_aes: true, follows: true, certificate: certificate() };
+    let (has_aes, follows, streams) = (true, true, true);
+    let payload = Payload { boot: 7, timestamp: [3; 12], has_aes, follows, streams, certificate: certificate() };
     feed(share(20), &mut Bytes::new("payload", vec![payload.bytes()]), |input| {
         if let Ok(payload) = Payload::parse(input) {
             assert_eq!(Payload::parse(&payload.bytes()), Ok(payload));

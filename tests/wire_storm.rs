@@ -316,7 +316,7 @@ impl World {
                     self.nodes[number].recycle_deliveries(batch);
                 }
                 Output::Link(command) => self.link(number, command),
-                Output::Event(_) | Output::Remember(_) | Output::Announce(_) | Output::Door(_) => {}
+                Output::Event(_) | Output::Remember(_) | Output::Announce(_) | Output::Door(_) | Output::Lane(..) => {}
                 Output::Wait(deadline) => break self.deadlines[number] = deadline.at,
             }
         }

@@ -153,6 +153,9 @@ pub(crate) struct UpArgs {
     /// What people call this node [default: the host's name].
     #[arg(long, value_name = "NODE")]
     name: Option<String>,
+    /// Threads that carry frames [default: one up to 3 cores, else half of them, at most 4].
+    #[arg(long, value_name = "N")]
+    lanes: Option<u8>,
     #[command(flatten)]
     run: RunArgs,
 }
@@ -255,6 +258,7 @@ impl UpArgs {
             serve,
             relay,
             name,
+            lanes,
             run,
         } = self;
         let KeyArgs { key_file, passphrase_file } = key;
@@ -277,6 +281,7 @@ impl UpArgs {
             proxy: proxy.or(base.proxy),
             relay: relay.map(Relay::text).or(base.relay),
             name: name.or(base.name),
+            lanes: lanes.or(base.lanes),
             ..base
         })
     }
@@ -335,6 +340,8 @@ mod tests {
             "on",
             "--name",
             "attic",
+            "--lanes",
+            "2",
             "--state",
             "/s",
             "--socket",
@@ -346,6 +353,7 @@ mod tests {
         let file = Config::parse(
             r#"
             name = "attic"
+            lanes = 2
             listen = "[::]:1"
             relay = "on"
             state = "/s"

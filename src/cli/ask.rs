@@ -18,6 +18,9 @@ pub(super) fn status(args: &AskArgs) -> Result<(), Failure> {
         return print_json(&status);
     }
     let mut text = format!("node {} ({}) longwire {}\n", status.node, status.node_id, status.version);
+    if status.lanes > 1 {
+        text += &format!("{} lanes\n", status.lanes);
+    }
     if let Some(fingerprint) = &status.fingerprint {
         text += &format!("supernode with the fingerprint {fingerprint}\n");
     }

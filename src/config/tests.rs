@@ -18,6 +18,7 @@ fn a_whole_file_becomes_settings() {
         log-json = true
         cipher = "chacha20-poly1305"
         priority = 5
+        lanes = 3
         supernode = ["sn.example", "192.0.2.1:9#{pin}", "[2001:db8::1]:9/8443"]
         proxy = "http://px.example:3128"
         [[overlay]]
@@ -61,7 +62,7 @@ fn a_whole_file_becomes_settings() {
     );
     assert_eq!(settings.socket, SocketChoice::At("/tmp/socket".into()));
     assert!(settings.serve.is_none() && settings.log_json);
-    assert_eq!(settings.priority, 5);
+    assert_eq!((settings.priority, settings.lanes), (5, Some(3)));
     assert_eq!([settings.overlays[0].tap_queue, settings.overlays[1].tap_queue], [Some(7), None]);
 }
 
@@ -123,6 +124,7 @@ fn what_does_not_fit_together_is_refused() {
         (format!("supernode = [\"a\"]\n{overlay}bridge = \"b\"\naddress = \"10.0.0.1/8\""), "exclude each other"),
         (format!("supernode = [\"a\"]\n{overlay}mtu = 9000"), "from 576 to 2300"),
         (format!("supernode = [\"a\"]\n{overlay}tap-queue = 0"), "`tap-queue` 0: from 1 to 16384"),
+        (format!("lanes = 17\nsupernode = [\"a\"]\n{overlay}"), "`lanes` 17: from 1 to 16"),
         (format!("priority = -21\nsupernode = [\"a\"]\n{overlay}"), "`priority` -21: from -20 to 19"),
         ("supernode = [\"a\"]\n[[overlay]]\nname = \"a\"".into(), "no key for the overlay a"),
     ];

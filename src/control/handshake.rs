@@ -108,8 +108,8 @@ impl Initiator {
             return Err(HandshakeError::NotAMember);
         }
         let (send, receive) = self.side.split();
-        let (local_index, remote_index) = (self.local_index, envelope.sender);
-        Ok((payload, SessionKeys { suite: self.suite, send, receive, local_index, remote_index }))
+        let (local_index, remote_index, streams) = (self.local_index, envelope.sender, payload.streams);
+        Ok((payload, SessionKeys { suite: self.suite, send, receive, local_index, remote_index, streams }))
     }
 }
 
@@ -157,7 +157,8 @@ impl Responder {
         };
         let packet = envelope.bytes(|covered| mac1(local.secrets, remote, covered));
         let (receive, send) = self.side.split();
-        Some((packet, SessionKeys { suite: self.suite, send, receive, local_index, remote_index: self.remote_index }))
+        let (remote_index, streams) = (self.remote_index, self.payload.streams);
+        Some((packet, SessionKeys { suite: self.suite, send, receive, local_index, remote_index, streams }))
     }
 }
 

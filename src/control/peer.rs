@@ -86,7 +86,8 @@ pub struct Me {
 impl Me {
     fn payload(&self, fx: &mut Effects, certificate: &Certificate) -> Payload {
         let (boot, has_aes) = (self.boot, self.has_aes);
-        Payload { boot, timestamp: fx.timestamp(), has_aes, follows: true, certificate: certificate.clone() }
+        let (timestamp, certificate) = (fx.timestamp(), certificate.clone());
+        Payload { boot, timestamp, has_aes, follows: true, streams: true, certificate }
     }
 }
 

@@ -66,6 +66,9 @@ pub struct Status {
     pub node_id: String,
     /// Of the program.
     pub version: String,
+    /// Threads that carry frames; filled in by `io`, 0 in simulations.
+    #[serde(default)]
+    pub lanes: usize,
     /// The key it shows as a supernode, if it is one.
     pub fingerprint: Option<String>,
     /// Where its router lets others in, if it was asked and agreed.

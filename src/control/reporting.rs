@@ -91,6 +91,7 @@ impl Control {
             node: self.name.clone(),
             node_id: self.me.identity.id().to_string(),
             version: env!("CARGO_PKG_VERSION").into(),
+            lanes: 0,
             fingerprint: self.serving.as_ref().map(|_| self.me.identity.fingerprint().to_string()),
             mapped: self.mapped,
             nat: self.observing.class.map(|class| class.status(self.observing.public)),

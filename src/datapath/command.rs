@@ -14,7 +14,7 @@ use crate::keys::OverlayId;
 use crate::wire::relay::{LegKey, RelayId};
 
 /// From the control room.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub enum Command {
     /// A peer is known: frames may be flooded to it.
     OpenPort {

@@ -159,6 +159,8 @@ pub struct Fdb {
     due: Due,
     /// Entries that do not move before then.
     frozen: BTreeMap<Key, Time>,
+    /// Addresses that came to another place or to none, if somebody keeps a copy of the table.
+    changes: Option<Vec<(u16, Mac)>>,
 }
 
 impl Fdb {
@@ -166,7 +168,18 @@ impl Fdb {
     pub fn new(seed: [u64; 4]) -> Self {
         let [a, b, c, d] = seed;
         let hasher = RandomState::with_seeds(a, b, c, d);
-        Self { entries: IndexMap::with_hasher(hasher), due: Due::default(), frozen: BTreeMap::new() }
+        let (entries, due) = (IndexMap::with_hasher(hasher), Due::default());
+        Self { entries, due, frozen: BTreeMap::new(), changes: None }
+    }
+
+    /// From now on, changes are written down.
+    pub fn note_changes(&mut self) {
+        self.changes = Some(Vec::new());
+    }
+
+    /// What changed since the last call, but for flushed ports.
+    pub fn take_changes(&mut self) -> Vec<(u16, Mac)> {
+        self.changes.as_mut().map(std::mem::take).unwrap_or_default()
     }
 
     /// A frame from `mac` came in by `port`; `announced` if it says that the sender is there now.
@@ -234,6 +247,23 @@ impl Fdb {
         (!slot.is_old(now)).then_some(slot.port)
     }
 
+    /// Where `mac` is and when it was last heard.
+    pub fn find(&self, now: Time, vlan: u16, mac: Mac) -> Option<(PortId, Time)> {
+        let slot = self.entries.get(&Key::new(vlan, mac))?;
+        (!slot.is_old(now)).then_some((slot.port, slot.heard))
+    }
+
+    /// VLAN, address and place of what was heard after `since`, with the time. Looks at every entry.
+    pub fn heard_after(&self, since: Time) -> impl Iterator<Item = (u16, Mac, PortId, Time)> {
+        let heard = self.entries.iter().filter(move |(_, slot)| slot.heard > since);
+        heard.map(|(key, slot)| (key.parts().0, key.parts().1, slot.port, slot.heard))
+    }
+
+    /// Forgets one address.
+    pub fn forget(&mut self, vlan: u16, mac: Mac) {
+        self.remove(Key::new(vlan, mac));
+    }
+
     /// Forgets everything at `port`: its peer is gone.
     pub fn flush_port(&mut self, port: PortId) {
         for key in self.due.take_port(port) {
@@ -266,6 +296,7 @@ impl Fdb {
         let slot = Slot { port, sequence, heard: now, due: now + AGEING };
         self.due.insert(slot.due, port, key);
         self.entries.insert(key, slot);
+        self.note(key);
         learned
     }
 
@@ -273,6 +304,13 @@ impl Fdb {
         if let Some(slot) = self.entries.swap_remove(&key) {
             self.due.remove(slot.due, slot.port, key);
             self.frozen.remove(&key);
+            self.note(key);
+        }
+    }
+
+    fn note(&mut self, key: Key) {
+        if let Some(changes) = &mut self.changes {
+            changes.push(key.parts());
         }
     }
 

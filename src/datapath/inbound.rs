@@ -6,6 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use super::buf::{Datagrams, OverlayIndex};
 use super::fdb::{PortId, TAP};
 use super::frame::Header;
+use super::lane::Role;
 use super::port::{Generation, Path};
 use super::segment::Work;
 use super::stats::DropReason;
@@ -31,6 +32,9 @@ impl Datapath {
     }
 
     fn inbound(&mut self, now: Time, (from, to): (SocketAddr, Option<IpAddr>), datagram: &mut [u8]) {
+        if !self.is_alone() && self.is_anothers(now, (from, to), datagram) {
+            return;
+        }
         match datagram.first().copied().and_then(Kind::of) {
             Some(Kind::Init | Kind::Resp) => {
                 self.sources.note(from, to);
@@ -81,11 +85,15 @@ impl Datapath {
     }
 
     /// A sealed packet: finds its keys by the receiver index, opens it, takes note of who was heard where.
-    fn open(&mut self, now: Time, (path, to): (Path, Option<IpAddr>), packet: &mut [u8]) {
+    pub(super) fn open(&mut self, now: Time, (path, to): (Path, Option<IpAddr>), packet: &mut [u8]) {
         let header = match data::Header::parse(packet) {
             Ok(header) => header,
             Err(error) => return self.node_stats.dropped(error.into()),
         };
+        // The other streams have one way only, so that each replay window has one owner.
+        if header.stream() != 0 && !(header.is_data && path.is_direct()) {
+            return self.node_stats.dropped(DropReason::Reserved);
+        }
         let found = self.by_index.get(&header.receiver).and_then(|id| Some((*id, self.ports.get_mut(id)?)));
         let Some((id, port)) = found else { return self.node_stats.dropped(DropReason::UnknownIndex) };
         let stats = &mut self.stats[port.overlay.0];
@@ -104,17 +112,20 @@ impl Datapath {
         if header.is_data {
             port.activity.rx_bytes += plain.len() as u64 - 1;
         }
-        if let (Path::Direct(from), Some(to)) = (path, to) {
-            port.note_source(from, to);
+        if let (Path::Direct(from), Some(to)) = (path, to)
+            && port.note_source(from, to)
+            && let Role::First(first) = &mut self.role
+        {
+            first.pass_source_on(id, from, to);
         }
         if port.hear(now, path) {
             self.notices.push_back(Notice::Heard { port: id, path });
         }
         if generation == Generation::Next {
-            self.confirm(now, id, path);
+            self.confirm(now, id, header.receiver, path);
         }
         if header.is_data {
-            self.frame(now, (overlay, id), plain);
+            self.frame(now, (overlay, id), header.stream(), plain);
         } else if plain.first() == Some(&session::CLAIM) {
             // Here, not in the control room: frames behind it in this batch are judged by it.
             self.claimed(now, id, plain);
@@ -124,7 +135,7 @@ impl Datapath {
     }
 
     /// The plain part of DATA: a frame, or a piece of one.
-    fn frame(&mut self, now: Time, from: (OverlayIndex, PortId), plain: &[u8]) {
+    fn frame(&mut self, now: Time, from: (OverlayIndex, PortId), stream: u8, plain: &[u8]) {
         let stats = &mut self.stats[from.0.0];
         let Some((Ok(meta), rest)) = plain.split_first().map(|(meta, rest)| (Meta::parse(*meta), rest)) else {
             return stats.dropped(DropReason::Reserved);
@@ -137,18 +148,18 @@ impl Datapath {
             Err(error) => return stats.dropped(error.into()),
         };
         let Some(port) = self.ports.get_mut(&from.1) else { return };
-        stats.dropped_many(DropReason::Reassembly, port.reassembly.take_lost());
-        let mut reassembly = mem::take(&mut port.reassembly);
+        let mut reassembly = mem::take(port.reassembly(stream));
+        stats.dropped_many(DropReason::Reassembly, reassembly.take_lost());
         if let Some(frame) = reassembly.accept(now, fragment.id, fragment.part, bytes) {
             self.deliver(now, from, (meta.kind, meta.checksum), frame);
         }
         if let Some(port) = self.ports.get_mut(&from.1) {
-            port.reassembly = reassembly;
+            *port.reassembly(stream) = reassembly;
         }
     }
 
     /// A whole frame from a peer, to the TAP, or once on to where its machine went.
-    fn deliver(
+    pub(super) fn deliver(
         &mut self,
         now: Time,
         from: (OverlayIndex, PortId),
@@ -159,6 +170,9 @@ impl Datapath {
         if self.joining.extend(&mut self.deliveries, from, checksum, frame) {
             self.stats[from.0.0].joined += 1;
             return self.stats[from.0.0].frame_out(frame.len());
+        }
+        if !self.is_alone() && self.hands_opened(now, from, (kind, checksum), frame) {
+            return;
         }
         let Some(header) = Header::parse(frame) else { return self.stats[from.0.0].dropped(DropReason::Runt) };
         let verdict = self.switches[from.0.0].judge_inbound(now, (from.1, kind), frame, &header);

@@ -63,6 +63,8 @@ mod command;
 
 mod orders;
 
+pub mod lane;
+
 pub use command::{Command, Notice};
 pub use gate::Gate;
 pub use ownership::News;
@@ -77,6 +79,7 @@ use buf::{Batch, Deliveries, Target, Transmits};
 use coalesce::Coalescer;
 use fair::Order;
 use fdb::PortId;
+use lane::Role;
 use port::Port;
 use relay::{Channels, Legs};
 use source::Sources;
@@ -110,6 +113,7 @@ pub struct Datapath {
     finished: Vec<u8>,
     scratch: Vec<u8>,
     notices: VecDeque<Notice>,
+    role: Role,
 }
 
 /// The longest frame that travels in one packet on `path`, whose next stop is `to`, if IP packets there may have

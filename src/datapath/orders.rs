@@ -9,6 +9,7 @@ use super::buf::{Batch, Deliveries, Delivery, OverlayIndex, Transmits};
 use super::coalesce::Coalescer;
 use super::fair::Order;
 use super::fdb::{Address, Entry, PortId};
+use super::lane::Role;
 use super::offload::Virtio;
 use super::port::{Epoch, Path, Port};
 use super::relay::{Channels, Legs};
@@ -46,6 +47,7 @@ impl Datapath {
             finished: Vec::new(),
             scratch: Vec::new(),
             notices: VecDeque::new(),
+            role: Role::Alone,
         }
     }
 
@@ -96,6 +98,9 @@ impl Datapath {
 
     /// Carries out an order.
     pub fn handle_command(&mut self, now: Time, command: Command) {
+        if let Role::First(first) = &mut self.role {
+            first.pass_on(&command);
+        }
         match command {
             Command::OpenPort { port, overlay } => {
                 self.ports.insert(port, Port::new(overlay));
@@ -105,7 +110,7 @@ impl Datapath {
             Command::Install { port, keys, confirmed } => self.install(now, port, &keys, confirmed),
             Command::UsePath { port, path } => self.use_path(now, port, path),
             Command::SetLimit { port, path, mtu } => self.set_limit(port, path, mtu),
-            Command::Silence { port } => self.silence(port),
+            Command::Silence { port } => self.silence(now, port),
             Command::SetFollows { port, follows } => {
                 if let Some(port) = self.ports.get_mut(&port) {
                     port.follows = follows;
@@ -163,10 +168,10 @@ impl Datapath {
     }
 
     /// No flood reaches the peer, and nobody looks for its MACs there, until it has new keys.
-    fn silence(&mut self, id: PortId) {
+    fn silence(&mut self, now: Time, id: PortId) {
         let Some(port) = self.ports.get_mut(&id) else { return };
         port.drop_held();
-        port.use_path(None, None);
+        port.use_path(now, None, None);
         let epochs = [port.current.take(), port.previous.take(), port.next.take()];
         let switch = &mut self.switches[port.overlay.0];
         switch.ports.remove(&id);
@@ -185,7 +190,7 @@ impl Datapath {
 
     fn install(&mut self, now: Time, id: PortId, keys: &SessionKeys, confirmed: bool) {
         let Some(port) = self.ports.get_mut(&id) else { return };
-        let epoch = Box::new(Epoch::new(now, keys));
+        let epoch = Box::new(Epoch::new(now, keys, self.role.share()));
         self.switches[port.overlay.0].ports.insert(id);
         self.by_index.insert(keys.local_index, id);
         self.remote_indices.insert(keys.remote_index);
@@ -199,19 +204,31 @@ impl Datapath {
     }
 
     /// The first packet with the keys that waited: the peer has them.
-    pub(super) fn confirm(&mut self, now: Time, id: PortId, path: Path) {
-        let Some(port) = self.ports.get_mut(&id) else { return };
-        let retired = port.next.take().and_then(|epoch| port.promote(epoch));
-        if let Some(epoch) = retired {
+    pub(super) fn confirm(&mut self, now: Time, id: PortId, index: u32, path: Path) {
+        match &mut self.role {
+            Role::Alone => {}
+            Role::First(first) => first.pass_promotion_on(id, index),
+            Role::Further(lane) => return lane.note_confirmed(id, index, path),
+        }
+        if self.promote(id, index) {
+            self.notices.push_back(Notice::Confirmed { port: id, path });
+            self.flush_pending(now, id);
+        }
+    }
+
+    /// The keys that waited under `index` are the present ones, if they still wait.
+    pub(super) fn promote(&mut self, id: PortId, index: u32) -> bool {
+        let Some(port) = self.ports.get_mut(&id) else { return false };
+        let Some(epoch) = port.next.take_if(|epoch| epoch.local_index == index) else { return false };
+        if let Some(epoch) = port.promote(epoch) {
             self.retire(&epoch);
         }
-        self.notices.push_back(Notice::Confirmed { port: id, path });
-        self.flush_pending(now, id);
+        true
     }
 
     fn use_path(&mut self, now: Time, id: PortId, path: Option<Path>) {
         if let Some(port) = self.ports.get_mut(&id) {
-            port.use_path(path, path.and_then(|path| self.sources.noted(path)));
+            port.use_path(now, path, path.and_then(|path| self.sources.noted(path)));
             self.flush_pending(now, id);
         }
     }

@@ -19,6 +19,9 @@ impl Datapath {
     pub fn handle_frames(&mut self, now: Time, overlay: OverlayIndex, frames: &Frames) {
         let mut order = mem::take(&mut self.order);
         order.each(frames, |frame, virtio| {
+            if !self.is_alone() && self.hands_over(now, overlay, frame, virtio) {
+                return;
+            }
             self.stats[overlay.0].frame_in(frame.len());
             let Some(header) = Header::parse(frame) else {
                 return self.stats[overlay.0].dropped(DropReason::Runt);

@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::buf::OverlayIndex;
 use super::fragment::Reassembly;
 use super::limit::{Bucket, FLOOD_BURST, FLOOD_RATE};
-use super::seal::{Opener, PACKETS_MAX, Sealer, SessionKeys};
+use super::seal::{Opener, Sealer, SessionKeys, Share};
 use super::segment::Work;
 use crate::time::Time;
 use crate::wire::data::FrameKind;
@@ -66,12 +66,20 @@ pub(super) struct Epoch {
     pub(super) sealer: Sealer,
     pub(super) opener: Opener,
     pub(super) local_index: u32,
+    /// Whether the peer takes streams other than the first.
+    streams: bool,
     since: Time,
 }
 
 impl Epoch {
-    pub(super) fn new(now: Time, keys: &SessionKeys) -> Self {
-        Self { sealer: Sealer::new(keys), opener: Opener::new(keys), local_index: keys.local_index, since: now }
+    pub(super) fn new(now: Time, keys: &SessionKeys, share: Share) -> Self {
+        Self {
+            sealer: Sealer::new(keys, share),
+            opener: Opener::new(keys),
+            local_index: keys.local_index,
+            streams: keys.streams,
+            since: now,
+        }
     }
 
     /// `current`, if it may seal at `now`.
@@ -80,7 +88,7 @@ impl Epoch {
     }
 
     fn can_send(&self, now: Time) -> bool {
-        !self.is_expired(now) && self.sealer.sealed() < PACKETS_MAX
+        !self.is_expired(now) && !self.sealer.is_spent()
     }
 
     pub(super) fn is_expired(&self, now: Time) -> bool {
@@ -101,6 +109,8 @@ pub(super) enum Generation {
 pub struct Activity {
     /// When anything genuine came from the peer, on any path.
     pub heard: Option<Time>,
+    /// When anything genuine came on the present path.
+    pub answered: Option<Time>,
     /// Since when packets have gone out on the present path with nothing coming back on it.
     pub unanswered_since: Option<Time>,
     /// When the last frame was sent.
@@ -132,7 +142,8 @@ pub(super) struct Port {
     pub(super) current: Option<Box<Epoch>>,
     pub(super) previous: Option<Box<Epoch>>,
     pub(super) next: Option<Box<Epoch>>,
-    pub(super) reassembly: Reassembly,
+    /// Of each stream up to the last one used: fragment ids count within a stream.
+    reassembly: Vec<Reassembly>,
     pub(super) fragment_id: u16,
     pub(super) activity: Activity,
     /// The control room watches this port; it is told once when frames begin to flow.
@@ -147,6 +158,8 @@ pub(super) struct Port {
     pub(super) follows: bool,
     /// How many claims of it are believed.
     pub(super) claims: Bucket,
+    /// Since when frames take the present path.
+    path_since: Time,
     pending: VecDeque<Held>,
     pending_bytes: usize,
 }
@@ -160,7 +173,7 @@ impl Port {
             current: None,
             previous: None,
             next: None,
-            reassembly: Reassembly::default(),
+            reassembly: Vec::new(),
             fragment_id: 0,
             activity: Activity::default(),
             watched: false,
@@ -169,6 +182,7 @@ impl Port {
             source: None,
             follows: false,
             claims: Bucket::new(CLAIM_RATE, CLAIM_BURST),
+            path_since: Time::START,
             pending: VecDeque::new(),
             pending_bytes: 0,
         }
@@ -177,6 +191,26 @@ impl Port {
     /// Whether there are keys to send with at `now`.
     pub(super) fn can_send(&self, now: Time) -> bool {
         self.current.as_deref().is_some_and(|epoch| epoch.can_send(now))
+    }
+
+    /// Whether lanes other than the first may send to the peer.
+    pub(super) fn is_fast(&self, now: Time) -> bool {
+        let takes_streams = |epoch: &Epoch| epoch.streams && epoch.can_send(now);
+        self.path.is_some_and(Path::is_direct) && self.current.as_deref().is_some_and(takes_streams)
+    }
+
+    /// Whether so many packets were sealed that new keys are needed.
+    pub(super) fn is_spent(&self) -> bool {
+        self.current.as_deref().is_some_and(|epoch| epoch.sealer.is_spent())
+    }
+
+    /// The pieces of a stream's frames.
+    pub(super) fn reassembly(&mut self, stream: u8) -> &mut Reassembly {
+        let place = usize::from(stream);
+        if self.reassembly.len() <= place {
+            self.reassembly.resize_with(place + 1, Reassembly::default);
+        }
+        &mut self.reassembly[place]
     }
 
     /// The epoch that `index` names.
@@ -229,6 +263,7 @@ impl Port {
     pub(super) fn hear(&mut self, now: Time, path: Path) -> bool {
         self.activity.heard = Some(now);
         if self.path == Some(path) {
+            self.activity.answered = Some(now);
             self.activity.unanswered_since = None;
             return false;
         }
@@ -241,12 +276,13 @@ impl Port {
     }
 
     /// Something genuine came from `from` to our address `to`: what goes back leaves from there, or the peer's NAT
-    /// knows it not.
-    pub(super) fn note_source(&mut self, from: SocketAddr, to: IpAddr) {
-        self.spoken = Some((from, to));
+    /// knows it not. Says whether that is news.
+    pub(super) fn note_source(&mut self, from: SocketAddr, to: IpAddr) -> bool {
+        let is_news = self.spoken.replace((from, to)) != Some((from, to));
         if self.path == Some(Path::Direct(from)) {
             self.source = Some(to);
         }
+        is_news
     }
 
     /// The address that a packet on `path` leaves from, if not the system's choice.
@@ -273,8 +309,26 @@ impl Port {
         !std::mem::replace(&mut self.watched, true)
     }
 
+    /// Adds what happened on another lane, as if it had happened here; says whether the control room should begin to
+    /// watch.
+    pub(super) fn add(&mut self, more: &Activity) -> bool {
+        let on_this_path = |at: &Time| *at >= self.path_since;
+        let sum = &mut self.activity;
+        sum.heard = sum.heard.max(more.heard);
+        sum.answered = sum.answered.max(more.answered.filter(on_this_path));
+        let unanswered = [sum.unanswered_since, more.unanswered_since.filter(on_this_path)];
+        // What one lane sent may have been answered to another.
+        sum.unanswered_since = unanswered.into_iter().flatten().filter(|since| Some(*since) > sum.answered).min();
+        sum.sent = sum.sent.max(more.sent);
+        sum.large = sum.large.max(more.large);
+        sum.tx_bytes += more.tx_bytes;
+        sum.rx_bytes += more.rx_bytes;
+        more.sent.is_some() && !std::mem::replace(&mut self.watched, true)
+    }
+
     /// Packets go another way from now on; its handshake came to `greeted_at`.
-    pub(super) fn use_path(&mut self, path: Option<Path>, greeted_at: Option<IpAddr>) {
+    pub(super) fn use_path(&mut self, now: Time, path: Option<Path>, greeted_at: Option<IpAddr>) {
+        self.path_since = now;
         self.source = path.and_then(|path| self.source(path)).or(greeted_at);
         self.path = path;
         self.mtu = None;

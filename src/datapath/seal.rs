@@ -10,7 +10,7 @@ use ring::aead;
 use aead::{AES_256_GCM, Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
 
 use super::replay::{Refusal, Window};
-use crate::wire::data::{HEADER_LEN, Header, TAG_LEN};
+use crate::wire::data::{HEADER_LEN, Header, STREAMS, TAG_LEN, first_counter};
 use crate::wire::handshake::Suite;
 
 /// A key is not used beyond this many packets: keeps AES-GCM far from its bound (2^28 packets of
@@ -18,6 +18,7 @@ use crate::wire::handshake::Suite;
 pub const PACKETS_MAX: u64 = 1 << 28;
 
 /// The secret half of a session epoch, as a handshake gives it.
+#[derive(Clone)]
 pub struct SessionKeys {
     /// Which AEAD.
     pub suite: Suite,
@@ -29,6 +30,25 @@ pub struct SessionKeys {
     pub local_index: u32,
     /// The index we put into our packets to the peer.
     pub remote_index: u32,
+    /// Whether the peer takes streams other than the first.
+    pub streams: bool,
+}
+
+/// A lane's part of a key: its stream, and how many packets it may seal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Share {
+    stream: u8,
+    packets: u64,
+}
+
+impl Share {
+    /// All of it, for who is alone.
+    pub const WHOLE: Self = Self { stream: 0, packets: PACKETS_MAX };
+
+    /// That of `lane`, one of `lanes`: together they seal no more than one alone.
+    pub const fn of(lane: u8, lanes: u8) -> Self {
+        Self { stream: lane, packets: PACKETS_MAX / lanes as u64 }
+    }
 }
 
 impl std::fmt::Debug for SessionKeys {
@@ -60,17 +80,21 @@ fn nonce(counter: u64) -> Nonce {
     Nonce::assume_unique_for_key(bytes)
 }
 
-/// Seals packets, each with the next counter.
+/// Seals packets, each with the next counter of its stream.
 pub struct Sealer {
     key: LessSafeKey,
     remote_index: u32,
     counter: u64,
+    /// The counter that is not given any more.
+    end: u64,
 }
 
 impl Sealer {
     /// With no packet sealed yet.
-    pub fn new(keys: &SessionKeys) -> Self {
-        Self { key: key(keys.suite, &keys.send), remote_index: keys.remote_index, counter: 0 }
+    pub fn new(keys: &SessionKeys, share: Share) -> Self {
+        let counter = first_counter(share.stream);
+        let end = counter + share.packets;
+        Self { key: key(keys.suite, &keys.send), remote_index: keys.remote_index, counter, end }
     }
 
     /// The index the peer knows this key by.
@@ -78,9 +102,9 @@ impl Sealer {
         self.remote_index
     }
 
-    /// Packets sealed so far.
-    pub const fn sealed(&self) -> u64 {
-        self.counter
+    /// Whether its share of the key is used up.
+    pub const fn is_spent(&self) -> bool {
+        self.counter >= self.end
     }
 
     /// Seals `packet`: 16 bytes for the header, the plain part, 16 bytes for the tag.
@@ -106,22 +130,39 @@ impl Sealer {
 pub struct Opener {
     key: LessSafeKey,
     window: Window,
+    /// Of the further streams; made when the first genuine packet of one comes.
+    further: [Option<Box<Window>>; STREAMS - 1],
 }
 
 impl Opener {
     /// With no packet opened yet.
     pub fn new(keys: &SessionKeys) -> Self {
-        Self { key: key(keys.suite, &keys.receive), window: Window::default() }
+        let further = [const { None }; STREAMS - 1];
+        Self { key: key(keys.suite, &keys.receive), window: Window::default(), further }
     }
 
     /// Opens `packet`, whose header was parsed to `header`, and gives its plain part.
     pub fn open<'p>(&mut self, header: Header, packet: &'p mut [u8]) -> Result<&'p mut [u8], OpenError> {
-        self.window.check(header.counter).map_err(OpenError::Replay)?;
+        self.check(header).map_err(OpenError::Replay)?;
         let (head, sealed) = packet.split_at_mut(HEADER_LEN);
         let plain =
             self.key.open_in_place(nonce(header.counter), Aad::from(head), sealed).map_err(|_| OpenError::Forged)?;
-        self.window.accept(header.counter).map_err(OpenError::Replay)?;
+        self.accept(header).map_err(OpenError::Replay)?;
         Ok(plain)
+    }
+
+    fn check(&self, header: Header) -> Result<(), Refusal> {
+        match usize::from(header.stream()).checked_sub(1) {
+            None => self.window.check(header.place()),
+            Some(further) => self.further[further].as_ref().map_or(Ok(()), |window| window.check(header.place())),
+        }
+    }
+
+    fn accept(&mut self, header: Header) -> Result<(), Refusal> {
+        match usize::from(header.stream()).checked_sub(1) {
+            None => self.window.accept(header.place()),
+            Some(further) => self.further[further].get_or_insert_default().accept(header.place()),
+        }
     }
 }
 
@@ -130,7 +171,7 @@ mod tests {
     use super::*;
 
     fn keys(suite: Suite) -> SessionKeys {
-        SessionKeys { suite, send: [1; 32], receive: [1; 32], local_index: 5, remote_index: 5 }
+        SessionKeys { suite, send: [1; 32], receive: [1; 32], local_index: 5, remote_index: 5, streams: true }
     }
 
     fn sealed(sealer: &mut Sealer, plain: &[u8]) -> Vec<u8> {
@@ -142,7 +183,7 @@ mod tests {
     #[test]
     fn what_was_sealed_opens_once() {
         for suite in [Suite::ChaChaPoly, Suite::AesGcm] {
-            let (mut sealer, mut opener) = (Sealer::new(&keys(suite)), Opener::new(&keys(suite)));
+            let (mut sealer, mut opener) = (Sealer::new(&keys(suite), Share::WHOLE), Opener::new(&keys(suite)));
             let packet = sealed(&mut sealer, b"frame");
             let header = Header::parse(&packet).expect("own packet");
             assert_eq!(opener.open(header, &mut packet.clone()).expect("genuine"), b"frame");
@@ -152,7 +193,8 @@ mod tests {
 
     #[test]
     fn no_bit_of_a_packet_can_change_and_the_window_stays() {
-        let (mut sealer, mut opener) = (Sealer::new(&keys(Suite::AesGcm)), Opener::new(&keys(Suite::AesGcm)));
+        let (mut sealer, mut opener) =
+            (Sealer::new(&keys(Suite::AesGcm), Share::WHOLE), Opener::new(&keys(Suite::AesGcm)));
         let packet = sealed(&mut sealer, b"frame");
         for bit in 0..packet.len() * 8 {
             let mut bent = packet.clone();
@@ -163,6 +205,42 @@ mod tests {
         }
         let header = Header::parse(&packet).expect("own packet");
         assert!(opener.open(header, &mut packet.clone()).is_ok());
+    }
+
+    #[test]
+    fn streams_share_a_key_and_neither_nonces_nor_windows() {
+        let keys = keys(Suite::ChaChaPoly);
+        let mut opener = Opener::new(&keys);
+        let mut nonces = std::collections::BTreeSet::new();
+        for lane in 0..4 {
+            let mut sealer = Sealer::new(&keys, Share::of(lane, 4));
+            for _ in 0..100 {
+                let packet = sealed(&mut sealer, b"frame");
+                let header = Header::parse(&packet).expect("own packet");
+                assert_eq!(header.stream(), lane);
+                assert!(nonces.insert(header.counter), "a nonce twice");
+                assert!(opener.open(header, &mut packet.clone()).is_ok(), "in its own window");
+                assert!(opener.open(header, &mut packet.clone()).is_err(), "once");
+            }
+        }
+        // The first lane's window was not moved by the others.
+        let mut first = Sealer::new(&keys, Share::of(0, 4));
+        let late = sealed(&mut first, b"frame");
+        let header = Header::parse(&late).expect("own packet");
+        assert_eq!(opener.open(header, &mut late.clone()), Err(OpenError::Replay(Refusal::Replayed)));
+    }
+
+    #[test]
+    fn all_lanes_together_seal_no_more_than_one_alone() {
+        for lanes in 1..=16 {
+            let sum = (0..lanes).map(|lane| Share::of(lane, lanes).packets).sum::<u64>();
+            assert!(sum <= PACKETS_MAX && Share::of(0, lanes).packets >= PACKETS_MAX / 16);
+        }
+        let mut sealer = Sealer::new(&keys(Suite::AesGcm), Share { stream: 3, packets: 2 });
+        for spent in [false, false, true] {
+            assert_eq!(sealer.is_spent(), spent);
+            sealed(&mut sealer, b"frame");
+        }
     }
 
     #[test]

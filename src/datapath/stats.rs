@@ -66,6 +66,8 @@ drop_reasons! {
     NoPeer = "no_peer",
     /// The peer cannot be reached on any path.
     NoPath = "no_path",
+    /// Another lane had it for lane 0, which was behind.
+    LaneFull = "lane_full",
     /// Too many frames wait for this peer's keys.
     QueueFull = "queue_full",
     /// Waited for keys that did not come.
@@ -192,6 +194,8 @@ pub struct Stats {
     pub joined: u64,
     /// Frames sent on to where their machine had moved.
     pub moved: u64,
+    /// Frames and packets that a lane handed to lane 0.
+    pub handed: u64,
     dropped: [u64; DropReason::ALL.len()],
 }
 
@@ -210,6 +214,7 @@ impl Default for Stats {
             splits: 0,
             joined: 0,
             moved: 0,
+            handed: 0,
             dropped: [0; DropReason::ALL.len()],
         }
     }
@@ -256,7 +261,8 @@ impl Stats {
         totals.chain(drops).map(|(name, count)| (name.to_owned(), count)).collect()
     }
 
-    fn totals(&self) -> [(&'static str, u64); 12] {
+    /// Adds what another one counted.
+    pub fn add(&mut self, more: &Self) {
         let Self {
             frames_in,
             bytes_in,
@@ -270,6 +276,40 @@ impl Stats {
             splits,
             joined,
             moved,
+            handed,
+            dropped,
+        } = more;
+        self.frames_in += frames_in;
+        self.bytes_in += bytes_in;
+        self.frames_out += frames_out;
+        self.bytes_out += bytes_out;
+        self.datagrams_in += datagrams_in;
+        self.datagrams_out += datagrams_out;
+        self.relayed += relayed;
+        self.relayed_bytes += relayed_bytes;
+        self.floods += floods;
+        self.splits += splits;
+        self.joined += joined;
+        self.moved += moved;
+        self.handed += handed;
+        self.dropped.iter_mut().zip(dropped).for_each(|(sum, count)| *sum += count);
+    }
+
+    fn totals(&self) -> [(&'static str, u64); 13] {
+        let Self {
+            frames_in,
+            bytes_in,
+            frames_out,
+            bytes_out,
+            datagrams_in,
+            relayed,
+            datagrams_out,
+            relayed_bytes,
+            floods,
+            splits,
+            joined,
+            moved,
+            handed,
             dropped: _,
         } = *self;
         [
@@ -285,6 +325,7 @@ impl Stats {
             ("splits", splits),
             ("joined", joined),
             ("moved", moved),
+            ("handed", handed),
         ]
     }
 }

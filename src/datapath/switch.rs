@@ -96,6 +96,11 @@ impl Switch {
         }
     }
 
+    /// What is set.
+    pub(super) const fn settings(&self) -> SwitchSettings {
+        self.settings
+    }
+
     /// Whether TCP is asked for segments that fit one packet.
     pub(super) const fn clamps_mss(&self) -> bool {
         self.settings.clamp_mss

@@ -9,27 +9,27 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustix::process::setpriority_process;
 use sd_notify::NotifyState;
 use thiserror::Error;
 use tokio::runtime::{Builder, Handle as Background};
 use tokio::sync::{mpsc, watch as latest};
-use tracing::{debug, info, warn};
+use tracing::{info, warn};
 
 use super::addresses::Surroundings;
 use super::driver::{DriveError, Driver, Parts};
 use super::egress::EgressError;
 use super::interfaces::Rules;
+use super::lanes::{self, Crew};
 use super::links::{Ground, Links};
 use super::mapping::Mapper;
 use super::netlink::{self, NetlinkError, TapShape, Wiring};
 use super::quic::{QuicError, inbox};
 use super::state::{self, State, StateError};
 use super::status::{self, Server, SocketError};
-use super::tap::{self, Tap, TapError};
+use super::tap::{self, Queue, Tap, TapError};
 use super::tcp::{self, Dialler, Proxies, Streams, Tcp};
 use super::udp::{Listen, UdpError, Underlay};
-use super::{INPUT_QUEUE, Input, addresses, clock, discovery, egress, reflect};
+use super::{INPUT_QUEUE, Input, addresses, clock, discovery, egress, prefer, reflect};
 use crate::config::{Attach, Cipher, INTERFACE_NAME_MAX, Overlay, Settings, SocketChoice, TcpPort};
 use crate::keys::{Fingerprint, Identity};
 use crate::node::{self, HandshakeKind, Memory, Node, OverlaySettings, SupernodeSettings};
@@ -142,12 +142,11 @@ async fn serve(
     };
     let links = Links::new(ground, open_tcp(&settings, background, underlay.local())?)?;
 
-    let mut taps: Vec<Box<dyn Tap>> = Vec::new();
-    for overlay in &mut settings.overlays {
-        let tap = open_tap(overlay, &identity, netlink, wirings).await?;
-        overlay.switch.tap = tap.offload();
-        taps.push(tap);
-    }
+    let wanted = lanes::wanted(&settings);
+    let (taps, queues) = open_taps(&mut settings.overlays, &identity, netlink, wirings, wanted).await?;
+    let sockets = lanes::spread(&underlay, &queues, wanted, |socket| {
+        egress::restrict(socket, &settings.underlay, talks_to_itself)
+    })?;
     let tap_names: BTreeSet<String> = taps.iter().map(|tap| tap.name().to_owned()).collect();
     let _socket = open_socket(&settings.socket, background, &inputs_in)?;
 
@@ -171,9 +170,11 @@ async fn serve(
     let overlays = settings.overlays.iter().map(|overlay| overlay.name.clone()).collect();
     let priority = settings.priority;
     let node_settings = node_settings(settings, identity, underlay.local(), state.memory());
-    let node = Node::new(node_settings, state::random()?, start.0, start.1);
+    let mut node = Node::new(node_settings, state::random()?, start.0, start.1);
+    let inbox = Arc::new(inbox);
+    let crew = Crew::start(lanes::man(&mut node, sockets, queues, &inbox, priority)?)?;
     let kept = memory.clone();
-    let driver = Driver::new(Parts { node, underlay, inbox, taps, links, inputs, announces, memory, overlays })?;
+    let driver = Driver::new(Parts { node, underlay, inbox, taps, links, inputs, announces, memory, overlays, crew })?;
     prefer(priority);
     notify(NotifyState::Ready);
     let ended = driver.drive(found).await;
@@ -200,15 +201,34 @@ fn open_tcp(settings: &Settings, background: &Background, at: SocketAddr) -> Res
     Ok(Tcp { dialler: Dialler { streams: Streams::default(), proxies, underlay }, listener })
 }
 
+/// The TAP of each overlay, and its queues for further lanes.
+async fn open_taps(
+    overlays: &mut [Overlay],
+    identity: &Identity,
+    netlink: &rtnetlink::Handle,
+    wirings: &mut Vec<Wiring>,
+    lanes: u8,
+) -> Result<(Vec<Box<dyn Tap>>, Vec<Vec<Queue>>), DaemonError> {
+    let (mut taps, mut queues) = (Vec::new(), Vec::new());
+    for overlay in overlays {
+        let (tap, further) = open_tap(overlay, identity, netlink, wirings, lanes).await?;
+        overlay.switch.tap = tap.offload();
+        taps.push(tap);
+        queues.push(further);
+    }
+    Ok((taps, queues))
+}
+
 /// Opens and sets up the TAP of `overlay`.
 async fn open_tap(
     overlay: &Overlay,
     identity: &Identity,
     netlink: &rtnetlink::Handle,
     wirings: &mut Vec<Wiring>,
-) -> Result<Box<dyn Tap>, DaemonError> {
+    lanes: u8,
+) -> Result<(Box<dyn Tap>, Vec<Queue>), DaemonError> {
     let name = overlay.tap.clone().unwrap_or_else(|| default_tap(&overlay.name));
-    let tap = tap::open(&name, overlay.switch.mtu, overlay.switch.tap)?;
+    let (tap, queues) = tap::open(&name, overlay.switch.mtu, overlay.switch.tap, lanes)?;
     let mac = identity.tap_mac(overlay.secrets.id());
     let shape = TapShape { mac, mtu: overlay.switch.mtu, queue: overlay.tap_queue };
     wirings.push(netlink::wire(netlink, tap.name(), shape, &overlay.attach).await?);
@@ -220,7 +240,7 @@ async fn open_tap(
             "the TAP has neither bridge nor address: put it on a bridge, or give --bridge or --address"
         );
     }
-    Ok(tap)
+    Ok((tap, queues))
 }
 
 /// Named after the overlay, if the kernel takes so long a name.
@@ -309,16 +329,6 @@ fn has_aes() -> bool {
     return std::arch::is_aarch64_feature_detected!("aes");
     #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
     false
-}
-
-/// Gives the calling thread, which is the loop's, its nice value; the background keeps the usual one, as
-/// all its threads were or will be started by one of its own.
-fn prefer(nice: i32) {
-    // On Linux a thread has a nice value of its own, and nobody named is the thread that calls.
-    match setpriority_process(None, nice) {
-        Ok(()) => debug!(nice, "priority of the loop"),
-        Err(error) => debug!(nice, %error, "the loop keeps its usual priority"),
-    }
 }
 
 /// A node that is a supernode registers at itself as at any other.

@@ -8,7 +8,7 @@
 use std::future::poll_fn;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -17,29 +17,31 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch as latest};
-use tokio::time::timeout;
 use tracing::{info, trace, warn};
 
 use super::addresses::Surroundings;
 use super::clock::{self, JumpWatch, Timer};
 use super::doors::Doors;
 use super::events::EventLog;
+use super::lanes::{Crew, News};
 use super::links::Links;
 use super::quic::Inbox;
 use super::state::random;
-use super::tap::{self, Tap};
-use super::udp::{Sent, Underlay};
+use super::tap::{self, Tap, TapCounters, TapGone};
+use super::udp::{UdpCounters, Underlay};
 use super::{Input, watch};
 use crate::control::report::{Request, Response};
-use crate::datapath::buf::{Datagrams, Deliveries, Frames, OverlayIndex, Transmits};
+use crate::datapath::buf::{Datagrams, Frames, OverlayIndex, Transmits};
+use crate::datapath::lane::Order;
+use crate::datapath::{Command, Path};
 use crate::node::{Announce, Memory, Node, Output};
 use crate::seam::stream;
 use crate::time::Time;
 
 /// Control inputs per wakeup before frames have their turn.
 const INPUTS_PER_WAKEUP: usize = 64;
-/// A socket that stays full for so long loses what was to be sent.
-const FULL_SOCKET: Duration = Duration::from_millis(20);
+/// What other lanes tell, per wakeup, before control inputs have their turn.
+const NEWS_PER_WAKEUP: usize = 16;
 /// A timer that fires this late tells of a host that slept.
 const SLEPT: Duration = Duration::from_secs(5);
 /// Between looks at the calendar.
@@ -51,11 +53,14 @@ const FAREWELL: Duration = Duration::from_millis(500);
 #[derive(Debug, Error)]
 pub enum DriveError {
     /// Somebody removed it.
-    #[error("the TAP {0} is gone: {1}")]
-    Tap(String, #[source] io::Error),
+    #[error(transparent)]
+    Tap(#[from] TapGone),
     /// The socket.
     #[error("the underlay socket fails: {0}")]
     Underlay(#[source] io::Error),
+    /// A thread of another lane has ended.
+    #[error("a lane has ended")]
+    Lane,
     /// Timer or signals.
     #[error("the event loop fails: {0}")]
     Loop(#[from] io::Error),
@@ -68,7 +73,7 @@ pub struct Parts {
     /// Its socket.
     pub underlay: Arc<Underlay>,
     /// Where QUIC's datagrams go.
-    pub inbox: Inbox,
+    pub inbox: Arc<Inbox>,
     /// Its TAPs, in the order of the overlays.
     pub taps: Vec<Box<dyn Tap>>,
     /// Its control links.
@@ -81,6 +86,8 @@ pub struct Parts {
     pub memory: latest::Sender<Memory>,
     /// Names of the overlays.
     pub overlays: Vec<String>,
+    /// The other lanes.
+    pub crew: Crew,
 }
 
 /// The loop's state.
@@ -88,7 +95,7 @@ pub struct Driver {
     node: Node,
     underlay: AsyncFd<Arc<Underlay>>,
     doors: Doors,
-    inbox: Inbox,
+    inbox: Arc<Inbox>,
     taps: Vec<Box<dyn Tap>>,
     links: Links,
     inputs: mpsc::Receiver<Input>,
@@ -101,6 +108,7 @@ pub struct Driver {
     datagrams: Datagrams,
     jumps: JumpWatch,
     jumps_at: Time,
+    crew: Crew,
 }
 
 /// What is ready after a wait.
@@ -112,19 +120,21 @@ struct Ready {
     /// One bit for each TAP; the config allows no more than there are bits.
     taps: u64,
     input: Option<Input>,
+    news: Option<News>,
     timer: Option<Time>,
 }
 
 impl Ready {
     fn any(&self) -> bool {
-        self.stop || self.underlay || self.doors || self.taps != 0 || self.input.is_some() || self.timer.is_some()
+        let one = self.stop || self.underlay || self.doors || self.taps != 0;
+        one || self.news.is_some() || self.input.is_some() || self.timer.is_some()
     }
 }
 
 impl Driver {
     /// Must be called on the loop's runtime.
     pub fn new(parts: Parts) -> io::Result<Self> {
-        let Parts { node, underlay, inbox, taps, links, inputs, announces, memory, overlays } = parts;
+        let Parts { node, underlay, inbox, taps, links, inputs, announces, memory, overlays, crew } = parts;
         let now = clock::now();
         let names = taps.iter().map(|tap| tap.name().to_owned()).collect();
         Ok(Self {
@@ -144,6 +154,7 @@ impl Driver {
             datagrams: Datagrams::default(),
             jumps: JumpWatch::new(now, clock::wall()),
             jumps_at: now,
+            crew,
         })
     }
 
@@ -175,7 +186,8 @@ impl Driver {
 
     /// Gives the last messages time to arrive. QUIC needs to hear the answers meanwhile.
     async fn part(self) {
-        let Self { underlay, inbox, mut datagrams, links, .. } = self;
+        let Self { underlay, inbox, mut datagrams, links, crew, .. } = self;
+        crew.stop();
         let listen = async {
             while let Ok(mut readable) = underlay.readable().await {
                 datagrams.clear();
@@ -203,6 +215,9 @@ impl Driver {
         if let Poll::Ready(input) = self.inputs.poll_recv(cx) {
             ready.input = input;
         }
+        if let Poll::Ready(news) = self.crew.poll_news(cx) {
+            ready.news = Some(news);
+        }
         if let Poll::Ready(at) = self.timer.poll_fired(cx) {
             ready.timer = Some(at);
         }
@@ -225,6 +240,12 @@ impl Driver {
             if ready.taps & 1 << place != 0 {
                 self.read_tap(now, place).await?;
             }
+        }
+        let mut news = ready.news;
+        for _ in 0..NEWS_PER_WAKEUP {
+            let Some(one) = news.take().or_else(|| self.crew.try_news()) else { break };
+            self.hear_lane(now, one)?;
+            self.drain(now).await?;
         }
         let mut input = ready.input;
         for _ in 0..INPUTS_PER_WAKEUP {
@@ -264,13 +285,25 @@ impl Driver {
     async fn read_tap(&mut self, now: Time, place: usize) -> Result<(), DriveError> {
         self.frames.clear();
         let tap = &mut self.taps[place];
-        tap.read(&mut self.frames).map_err(|error| DriveError::Tap(tap.name().to_owned(), error))?;
+        tap.read(&mut self.frames).map_err(|error| tap.gone(error))?;
         if self.frames.is_empty() {
             return Ok(());
         }
         trace!(frames = self.frames.len(), tap = tap.name(), "read");
         self.node.handle_frames(now, OverlayIndex(place), &self.frames);
         self.drain(now).await
+    }
+
+    fn hear_lane(&mut self, now: Time, news: News) -> Result<(), DriveError> {
+        match news {
+            News::Handed(lane, handed) => self.node.handle_handed(now, lane, handed),
+            News::Report(lane, report, taps) => {
+                self.crew.note_taps(lane, taps);
+                self.node.handle_report(now, *report);
+            }
+            News::Ended(error) => return Err(error),
+        }
+        Ok(())
     }
 
     fn hear(&mut self, now: Time, input: Input) {
@@ -296,30 +329,34 @@ impl Driver {
         }
     }
 
-    /// The node's answer with what only the loop knows: names of TAPs and its own counters.
+    /// The node's answer with what only the loop knows: names of TAPs, lanes and its own counters.
     fn answer(&mut self, now: Time, request: &Request) -> Response {
         let mut response = self.node.handle_request(now, request);
-        if let Response::Status(status) = &mut response {
-            for (overlay, tap) in status.overlays.iter_mut().zip(&self.taps) {
-                overlay.tap = tap.name().to_owned();
-                overlay.tap_offload = tap::word(tap.offload()).to_owned();
-                let counters = tap.counters();
-                overlay.counters.insert("tap_read_errors".into(), counters.read);
-                overlay.counters.insert("tap_write_errors".into(), counters.write);
-            }
-            let underlay = &self.underlay.get_ref().counters;
-            let of_socket = [
-                ("udp_too_big", &underlay.too_big),
-                ("udp_refused", &underlay.refused),
-                ("udp_blocked", &underlay.blocked),
-                ("udp_receive_errors", &underlay.receive),
-                ("quic_queue_full", &self.inbox.dropped),
-                ("tcp_dropped", self.links.streams().dropped()),
-            ];
-            let serving = status.serving.as_mut().map(|serving| &mut serving.counters);
-            for counters in status.overlays.iter_mut().map(|overlay| &mut overlay.counters).chain(serving) {
-                counters.extend(of_socket.map(|(name, value)| (name.to_owned(), value.load(Ordering::Relaxed))));
-            }
+        let Response::Status(status) = &mut response else { return response };
+        status.lanes = self.crew.lanes();
+        for (place, (overlay, tap)) in status.overlays.iter_mut().zip(&self.taps).enumerate() {
+            overlay.tap = tap.name().to_owned();
+            overlay.tap_offload = tap::word(tap.offload()).to_owned();
+            let counters = self.crew.tap_counters(place).fold(tap.counters(), TapCounters::add);
+            overlay.counters.insert("tap_read_errors".into(), counters.read);
+            overlay.counters.insert("tap_write_errors".into(), counters.write);
+        }
+        let underlays = || std::iter::once(self.underlay.get_ref().as_ref()).chain(self.crew.underlays());
+        let sum = |counter: fn(&UdpCounters) -> &AtomicU64| {
+            underlays().map(|underlay| counter(&underlay.counters).load(Ordering::Relaxed)).sum::<u64>()
+        };
+        let of_sockets = [
+            ("udp_too_big", sum(|counters| &counters.too_big)),
+            ("udp_refused", sum(|counters| &counters.refused)),
+            ("udp_blocked", sum(|counters| &counters.blocked)),
+            ("udp_receive_errors", sum(|counters| &counters.receive)),
+            ("lane_mail_lost", self.crew.mail_lost()),
+            ("quic_queue_full", self.inbox.dropped.load(Ordering::Relaxed)),
+            ("tcp_dropped", self.links.streams().dropped().load(Ordering::Relaxed)),
+        ];
+        let serving = status.serving.as_mut().map(|serving| &mut serving.counters);
+        for counters in status.overlays.iter_mut().map(|overlay| &mut overlay.counters).chain(serving) {
+            counters.extend(of_sockets.map(|(name, value)| (name.to_owned(), value)));
         }
         response
     }
@@ -334,11 +371,15 @@ impl Driver {
                     self.node.recycle_transmits(batch);
                 }
                 Output::Deliver(batch) => {
-                    self.deliver(&batch)?;
+                    tap::deliver(&mut self.taps, &batch)?;
                     self.node.recycle_deliveries(batch);
                 }
                 Output::Door(command) => self.doors.obey(command, self.underlay.get_ref()),
                 Output::Link(command) => owed.extend(self.links.obey(command)),
+                Output::Lane(lane, mut order) => {
+                    self.keep_from_lanes(&mut order);
+                    self.crew.tell(lane, order).await?;
+                }
                 Output::Remember(memory) => {
                     self.memory.send_replace(memory);
                 }
@@ -357,9 +398,17 @@ impl Driver {
         }
     }
 
-    /// Sends a batch; waits a short while for a full socket, then gives the rest up.
+    /// What leaves by a door or a stream is lane 0's: to the others it is no path.
+    fn keep_from_lanes(&self, order: &mut Order) {
+        if let Order::Command(Command::UsePath { path, .. }) = order
+            && matches!(*path, Some(Path::Direct(to)) if stream::is_stream(to) || self.doors.leads(to))
+        {
+            *path = None;
+        }
+    }
+
+    /// Sends a batch, by doors, by streams and by the socket.
     async fn transmit(&mut self, batch: &Transmits) {
-        let underlay = self.underlay.get_ref();
         if self.doors.has_routes() {
             self.doors.send(batch);
         }
@@ -368,47 +417,7 @@ impl Driver {
             streams.send(clock::now(), batch);
         }
         let elsewhere = |to| stream::is_stream(to) || self.doors.leads(to);
-        let Sent::UpTo(mut next) = underlay.send_but(batch, 0, elsewhere) else {
-            return;
-        };
-        let rest = async {
-            // Watched for writing only now: the poller would wake us for each datagram that has left.
-            let Ok(full) = underlay.second_handle().and_then(|fd| watch(fd, Interest::WRITABLE)) else {
-                return;
-            };
-            loop {
-                let Ok(mut writable) = full.writable().await else {
-                    return;
-                };
-                match underlay.send_but(batch, next, elsewhere) {
-                    Sent::All => {
-                        next = batch.len();
-                        return;
-                    }
-                    Sent::UpTo(place) => next = place,
-                }
-                writable.clear_ready();
-            }
-        };
-        let _gave_up = timeout(FULL_SOCKET, rest).await;
-        let lost = batch.len() - next;
-        underlay.counters.blocked.fetch_add(lost as u64, Ordering::Relaxed);
-    }
-
-    fn deliver(&mut self, batch: &Deliveries) -> Result<(), DriveError> {
-        let mut used = 0_u64;
-        for (frame, delivery) in batch.iter() {
-            if let Some(tap) = self.taps.get_mut(delivery.overlay.0) {
-                tap.write(frame, delivery.virtio).map_err(|error| DriveError::Tap(tap.name().to_owned(), error))?;
-                used |= 1 << delivery.overlay.0;
-            }
-        }
-        for (place, tap) in self.taps.iter_mut().enumerate() {
-            if used & 1 << place != 0 {
-                tap.flush().map_err(|error| DriveError::Tap(tap.name().to_owned(), error))?;
-            }
-        }
-        Ok(())
+        self.underlay.get_ref().send_patiently(batch, elsewhere).await;
     }
 
     /// The calendar jumped ahead, as it does where a snapshot of this host was restored: then another host may use the

@@ -69,33 +69,16 @@ impl EventLog {
                 warn!("alone in {}: check the key and the supernode", self.name(*overlay));
             }
             Event::AddressContested { overlay, address, peer, name } => {
-                let peer = called(*peer, name.as_deref());
-                warn!(
-                    overlay = self.name(*overlay),
-                    %address,
-                    peer,
-                    "claimed by a peer, but its machine answers here; claimed back"
-                );
+                let why = "claimed by a peer, but its machine answers here; claimed back";
+                warn!(overlay = self.name(*overlay), %address, peer = called(*peer, name.as_deref()), "{why}");
             }
-            Event::SegmentShared { overlay, with, ours } => {
-                let carries = if *ours { "this node" } else { "another one" };
-                let (overlay, with) = (self.name(*overlay), with.join(", "));
-                warn!(
-                    overlay,
-                    with, carries, "the network behind the TAP is another member's too; one carries broadcasts"
-                );
-            }
+            Event::SegmentShared { overlay, with, ours } => self.shared(*overlay, with, *ours),
             Event::SegmentAlone { overlay } => {
                 info!(overlay = self.name(*overlay), "the network behind the TAP is this member's alone again");
             }
             Event::AddressFrozen { overlay, address, owner, name } => {
-                let owner = called(*owner, name.as_deref());
-                warn!(
-                    overlay = self.name(*overlay),
-                    %address,
-                    owner,
-                    "two machines have this address; it stays where it was for five minutes"
-                );
+                let why = "two machines have this address; it stays where it was for five minutes";
+                warn!(overlay = self.name(*overlay), %address, owner = called(*owner, name.as_deref()), "{why}");
             }
             Event::UnderlayLoop { overlay } => {
                 let tap = self.taps.get(overlay.0).map_or("?", String::as_str);
@@ -111,6 +94,13 @@ impl EventLog {
             Event::MemberLeft { overlay, member } => info!(%overlay, member = short(*member), "member left"),
             Event::MemberRefused { from, reason } => self.refused(now, &from.to_string(), reason),
         }
+    }
+
+    fn shared(&self, overlay: OverlayIndex, with: &[String], ours: bool) {
+        let (overlay, with) = (self.name(overlay), with.join(", "));
+        let carries = if ours { "this node" } else { "another one" };
+        let what = "the network behind the TAP is another member's too; one carries broadcasts";
+        warn!(overlay, with, carries, "{what}");
     }
 
     fn refused(&mut self, now: Time, from: &str, reason: &str) {

@@ -1,6 +1,6 @@
 //! Kernel, clock, tokio, files: everything that the node itself never touches.
 //!
-//! Two threads. The *loop* ([`driver`]) waits for the TAPs, the underlay socket, a timer and control
+//! Two threads, or more with [`lanes`]. The *loop* ([`driver`]) waits for the TAPs, the underlay socket, a timer and control
 //! inputs, feeds them to the [`Node`](crate::node::Node) and does what it says; nothing on it blocks.
 //! The *background* runtime does what may be slow: control links ([`links`]) on QUIC and TCP, DNS, the status socket
 //! ([`status`]), netlink ([`netlink`], [`addresses`]), the router's port
@@ -10,6 +10,7 @@
 
 pub mod daemon;
 pub mod driver;
+pub mod lanes;
 
 pub mod tap;
 
@@ -47,9 +48,11 @@ use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd};
 
 use rustix::io::Errno;
+use rustix::process::setpriority_process;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::oneshot;
+use tracing::debug;
 
 use crate::control::report::{Request, Response};
 use crate::datapath::buf::Datagrams;
@@ -99,6 +102,16 @@ pub fn sort(error: &io::Error) -> Severity {
         Some(_) => Severity::Passing,
         None if error.kind() == io::ErrorKind::WouldBlock => Severity::NotReady,
         None => Severity::Passing,
+    }
+}
+
+/// Gives the calling thread, which carries frames, its nice value; the background keeps the usual one, as
+/// all its threads were or will be started by one of its own.
+fn prefer(nice: i32) {
+    // On Linux a thread has a nice value of its own, and nobody named is the thread that calls.
+    match setpriority_process(None, nice) {
+        Ok(()) => debug!(nice, "priority of a lane"),
+        Err(error) => debug!(nice, %error, "a lane keeps its usual priority"),
     }
 }
 

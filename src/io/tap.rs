@@ -18,9 +18,10 @@ use tokio::io::unix::AsyncFd;
 use tracing::warn;
 
 use super::{Severity, sort, watch};
-use crate::datapath::buf::Frames;
+use crate::datapath::buf::{Deliveries, Frames};
 use crate::datapath::offload::{TapOffload, Virtio};
 use offload::OffloadTap;
+pub use offload::Queue;
 use plain::PlainTap;
 
 /// Frames per wakeup and TAP before others have their turn.
@@ -50,6 +51,11 @@ pub enum TapError {
     Other(String, #[source] io::Error),
 }
 
+/// A TAP that somebody removed.
+#[derive(Debug, Error)]
+#[error("the TAP {0} is gone: {1}")]
+pub struct TapGone(String, #[source] io::Error);
+
 /// What went wrong at a TAP and passed; readable by `longwire status`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TapCounters {
@@ -57,6 +63,12 @@ pub struct TapCounters {
     pub read: u64,
     /// Frames the kernel did not take (the TAP is down, or its queue is full).
     pub write: u64,
+}
+
+impl TapCounters {
+    pub(super) const fn add(self, more: Self) -> Self {
+        Self { read: self.read + more.read, write: self.write + more.write }
+    }
 }
 
 /// A TAP in use.
@@ -91,15 +103,39 @@ pub trait Tap: Send {
 
     /// What went wrong so far.
     fn counters(&self) -> TapCounters;
+
+    /// What to say where reading or writing failed.
+    fn gone(&self, error: io::Error) -> TapGone {
+        TapGone(self.name().to_owned(), error)
+    }
+}
+
+/// Writes a batch to the TAPs, which are in the order of the overlays.
+pub fn deliver(taps: &mut [Box<dyn Tap>], batch: &Deliveries) -> Result<(), TapGone> {
+    let mut used = 0_u64;
+    for (frame, delivery) in batch.iter() {
+        if let Some(tap) = taps.get_mut(delivery.overlay.0) {
+            tap.write(frame, delivery.virtio).map_err(|error| tap.gone(error))?;
+            used |= 1 << delivery.overlay.0;
+        }
+    }
+    for (place, tap) in taps.iter_mut().enumerate() {
+        if used & 1 << place != 0 {
+            tap.flush().map_err(|error| tap.gone(error))?;
+        }
+    }
+    Ok(())
 }
 
 /// Makes the TAP `name` (`%d` in it is filled in by the kernel) with the most of `wanted` that the kernel
 /// gives; it goes when this is dropped. `mtu` is the largest payload. Must be called on the loop's runtime.
-pub fn open(name: &str, mtu: usize, wanted: TapOffload) -> Result<Box<dyn Tap>, TapError> {
+///
+/// With it come its queues for the lanes from 1 to `lanes`, or none if the kernel does not give as many.
+pub fn open(name: &str, mtu: usize, wanted: TapOffload, lanes: u8) -> Result<(Box<dyn Tap>, Vec<Queue>), TapError> {
     let mut refusal = None;
     if wanted != TapOffload::None {
-        match OffloadTap::open(name, wanted) {
-            Ok(tap) => return Ok(Box::new(tap)),
+        match OffloadTap::open_with(name, wanted, lanes) {
+            Ok((tap, queues)) => return Ok((Box::new(tap), queues)),
             Err(error) if offload::is_refusal(&error) => refusal = Some(error),
             Err(error) => return Err(explain(name, error)),
         }
@@ -109,7 +145,7 @@ pub fn open(name: &str, mtu: usize, wanted: TapOffload) -> Result<Box<dyn Tap>, 
         let tap = tap.name();
         warn!(tap, %error, "this kernel has no offloads on TAPs: frames go one by one");
     }
-    Ok(Box::new(tap))
+    Ok((Box::new(tap), Vec::new()))
 }
 
 /// What `longwire status` calls an offload.

@@ -7,6 +7,7 @@
 
 mod receive;
 mod send;
+mod steer;
 
 mod kernel;
 
@@ -106,11 +107,11 @@ impl Underlay {
 
     fn bind_at(address: SocketAddr) -> Result<Self, UdpError> {
         let without_v6 = [Some(Errno::AFNOSUPPORT), Some(Errno::ADDRNOTAVAIL)];
-        let bound = match open(address) {
+        let bound = match open(address, false) {
             Err(error)
                 if address == everywhere(address.port()) && without_v6.contains(&Errno::from_io_error(&error)) =>
             {
-                open(SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), address.port()))
+                open(SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), address.port()), false)
             }
             bound => bound,
         };
@@ -195,12 +196,13 @@ const fn everywhere(port: u16) -> SocketAddr {
     SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), port)
 }
 
-fn open(address: SocketAddr) -> io::Result<UdpSocket> {
+fn open(address: SocketAddr, shares_port: bool) -> io::Result<UdpSocket> {
     let socket =
         RawSocket::new(Domain::for_address(address), Type::DGRAM.nonblocking().cloexec(), Some(Protocol::UDP))?;
     if address.is_ipv6() {
         socket.set_only_v6(false)?;
     }
+    socket.set_reuse_port(shares_port)?;
     socket.bind(&address.into())?;
     Ok(socket.into())
 }

@@ -129,7 +129,7 @@ impl Wire {
                 }
                 Output::Link(command) => self.link(number, command, todo),
                 Output::Event(event) => self.events.push((number, event)),
-                Output::Remember(_) | Output::Announce(_) | Output::Door(_) => {}
+                Output::Remember(_) | Output::Announce(_) | Output::Door(_) | Output::Lane(..) => {}
                 Output::Wait(deadline) => break self.deadlines[number] = deadline.at,
             }
         }

@@ -75,7 +75,7 @@ impl World {
                 Output::Link(command) => self.command(id, command),
                 Output::Remember(memory) => self.hosts[id.0].memory = memory,
                 // No host here has a link that it shares with another one.
-                Output::Announce(_) => {}
+                Output::Announce(_) | Output::Lane(..) => {}
                 Output::Event(event) => self.note_event(id, event),
                 Output::Wait(deadline) => break deadline,
             }

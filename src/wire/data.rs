@@ -12,6 +12,12 @@ pub const HEADER_LEN: usize = 16;
 pub const TAG_LEN: usize = 16;
 /// Bytes of the fragment field.
 pub const FRAGMENT_LEN: usize = 4;
+/// Where the counter is in the clear header; its first four bits are the stream.
+pub const COUNTER_AT: usize = 8;
+/// Streams of a key: sequences of counters that know nothing of each other.
+pub const STREAMS: usize = 16;
+/// Bits of the counter behind the stream.
+const PLACE_BITS: u32 = 60;
 /// What a whole frame grows by: header, meta byte, tag.
 pub const OVERHEAD: usize = HEADER_LEN + 1 + TAG_LEN;
 
@@ -22,8 +28,13 @@ pub struct Header {
     pub is_data: bool,
     /// Chosen by the receiver; selects session and key.
     pub receiver: u32,
-    /// The nonce.
+    /// The nonce: stream and place.
     pub counter: u64,
+}
+
+/// The first counter of `stream`.
+pub const fn first_counter(stream: u8) -> u64 {
+    (stream as u64) << PLACE_BITS
 }
 
 impl Header {
@@ -46,12 +57,22 @@ impl Header {
         Ok(Self { is_data, receiver, counter: u64::from_be_bytes(counter) })
     }
 
+    /// Which sequence of counters it belongs to.
+    pub const fn stream(self) -> u8 {
+        (self.counter >> PLACE_BITS) as u8
+    }
+
+    /// The counter within its stream.
+    pub const fn place(self) -> u64 {
+        self.counter & (u64::MAX >> (u64::BITS - PLACE_BITS))
+    }
+
     /// Its bytes.
     pub fn bytes(self) -> [u8; HEADER_LEN] {
         let mut head = [0; HEADER_LEN];
         head[0] = if self.is_data { DATA } else { SESSION };
         head[4..8].copy_from_slice(&self.receiver.to_be_bytes());
-        head[8..].copy_from_slice(&self.counter.to_be_bytes());
+        head[COUNTER_AT..].copy_from_slice(&self.counter.to_be_bytes());
         head
     }
 }
@@ -171,6 +192,15 @@ mod tests {
         let packet = [header.bytes().as_slice(), &[0; 17]].concat();
         assert_eq!(Header::parse(&packet), Ok(header));
         assert_eq!(Header::parse(&packet[..32]), Err(DecodeError::Short));
+    }
+
+    #[test]
+    fn the_first_four_bits_of_the_counter_are_the_stream() {
+        let header = Header { is_data: true, receiver: 7, counter: first_counter(5) + 9 };
+        assert_eq!((header.stream(), header.place()), (5, 9));
+        assert_eq!(header.bytes()[COUNTER_AT], 0x50);
+        let last = Header { counter: u64::MAX, ..header };
+        assert_eq!((usize::from(last.stream()), last.place()), (STREAMS - 1, (1 << 60) - 1));
     }
 
     #[test]

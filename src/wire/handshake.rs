@@ -13,6 +13,7 @@ pub const MACS_LEN: usize = 32;
 /// Bits of the capabilities.
 const HAS_AES: u32 = 1;
 const FOLLOWS: u32 = 2;
+const STREAMS: u32 = 4;
 const INIT_HEAD: usize = 8;
 const RESP_HEAD: usize = 12;
 
@@ -120,6 +121,8 @@ pub struct Payload {
     pub has_aes: bool,
     /// Whether it knows of machines that move: CLAIM, LOCATION, and frames that are copies or were sent on.
     pub follows: bool,
+    /// Whether the sender takes streams other than the first.
+    pub streams: bool,
     /// The sender's membership.
     pub certificate: Certificate,
 }
@@ -139,14 +142,17 @@ impl Payload {
         let boot = reader.u64()?;
         let timestamp = reader.array()?;
         let capabilities = reader.u32()?;
-        let (has_aes, follows) = (capabilities & HAS_AES != 0, capabilities & FOLLOWS != 0);
+        let has = |capability| capabilities & capability != 0;
+        let (has_aes, follows, streams) = (has(HAS_AES), has(FOLLOWS), has(STREAMS));
         let certificate = check(reader.blob(CERTIFICATE_MAX)?)?;
-        Ok(Self { boot, timestamp, has_aes, follows, certificate })
+        Ok(Self { boot, timestamp, has_aes, follows, streams, certificate })
     }
 
     /// Its bytes.
     pub fn bytes(&self) -> Vec<u8> {
-        let capabilities = u32::from(self.has_aes) * HAS_AES + u32::from(self.follows) * FOLLOWS;
+        let capability = |has: bool, bit| if has { bit } else { 0 };
+        let capabilities =
+            capability(self.has_aes, HAS_AES) | capability(self.follows, FOLLOWS) | capability(self.streams, STREAMS);
         Writer::new().u64(self.boot).bytes(&self.timestamp).u32(capabilities).blob(self.certificate.bytes()).finish()
     }
 }

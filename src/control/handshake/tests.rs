@@ -23,7 +23,8 @@ impl Member {
 
     fn payload(&self) -> Payload {
         let certificate = Certificate::issue(&self.secrets, &self.identity);
-        Payload { boot: 1, timestamp: [0; 12], has_aes: true, follows: true, certificate }
+        let (has_aes, follows, streams) = (true, true, true);
+        Payload { boot: 1, timestamp: [0; 12], has_aes, follows, streams, certificate }
     }
 
     fn init(&mut self, remote: NodeId, suite: Suite) -> (Initiator, Vec<u8>) {

@@ -27,9 +27,10 @@ const TUNSETIFF: Opcode = opcode::write::<c_int>(b'T', 202);
 const TUNSETOFFLOAD: Opcode = opcode::write::<u32>(b'T', 208);
 const TUNSETVNETHDRSZ: Opcode = opcode::write::<c_int>(b'T', 216);
 
-/// `IFF_TAP | IFF_NO_PI | IFF_VNET_HDR`. Flags are the device's, not the queue's: several queues would be
-/// opened with the same ones and `IFF_MULTI_QUEUE` (0x0100).
+/// `IFF_TAP | IFF_NO_PI | IFF_VNET_HDR`.
 const FLAGS: u16 = 0x0002 | 0x1000 | 0x4000;
+/// `IFF_MULTI_QUEUE`. Flags are the device's: all its queues are opened with the same ones.
+const MULTI_QUEUE: u16 = 0x0100;
 /// `TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6 | TUN_F_TSO_ECN`.
 const TCP: u32 = 0x01 | 0x02 | 0x04 | 0x08;
 /// `TUN_F_USO4 | TUN_F_USO6`: the kernel takes both or neither.
@@ -57,20 +58,58 @@ pub(super) struct OffloadTap {
     offload: TapOffload,
 }
 
+/// A further queue of such a TAP, which no poller watches yet: another thread will.
+#[derive(Debug)]
+pub struct Queue {
+    name: String,
+    file: File,
+    offload: TapOffload,
+}
+
+impl Queue {
+    /// Makes the TAP `name` or takes one more queue of it.
+    fn open(name: &str, flags: u16) -> io::Result<Self> {
+        let access = OFlags::RDWR | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let file = File::from(rustix::fs::open("/dev/net/tun", access, Mode::empty())?);
+        let name = attach(&file, name, flags)?;
+        set_note_len(&file)?;
+        Ok(Self { name, file, offload: TapOffload::None })
+    }
+
+    /// For the thread that will read it: must be called on its runtime.
+    pub fn watch(self) -> io::Result<Box<dyn Tap>> {
+        Ok(Box::new(OffloadTap { device: Device::watch(self.name, self.file)?, offload: self.offload }))
+    }
+}
+
 impl OffloadTap {
     /// Makes the TAP `name`, with the most of `wanted` that the kernel gives. The device is gone again
-    /// where this fails.
-    pub(super) fn open(name: &str, wanted: TapOffload) -> io::Result<Self> {
-        let flags = OFlags::RDWR | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let file = File::from(rustix::fs::open("/dev/net/tun", flags, Mode::empty())?);
-        let name = attach(&file, name)?;
-        set_note_len(&file)?;
+    /// where this fails. For several lanes, it has a queue for each, or one if the kernel refuses that.
+    pub(super) fn open_with(name: &str, wanted: TapOffload, lanes: u8) -> io::Result<(Self, Vec<Queue>)> {
+        if lanes > 1 {
+            match Self::open(name, wanted, FLAGS | MULTI_QUEUE) {
+                Ok(first) => {
+                    let further = |_| {
+                        Ok(Queue { offload: first.offload, ..Queue::open(&first.device.name, FLAGS | MULTI_QUEUE)? })
+                    };
+                    let queues = (1..lanes).map(further).collect::<io::Result<Vec<_>>>();
+                    return Ok((first, queues.unwrap_or_default()));
+                }
+                Err(error) if is_refusal(&error) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok((Self::open(name, wanted, FLAGS)?, Vec::new()))
+    }
+
+    fn open(name: &str, wanted: TapOffload, flags: u16) -> io::Result<Self> {
+        let Queue { name, file, .. } = Queue::open(name, flags)?;
         let offload = negotiate(wanted, |bits| set_offload(&file, bits))?;
         Ok(Self { device: Device::watch(name, file)?, offload })
     }
 }
 
-/// Whether an error of [`OffloadTap::open`] says that this kernel has no such thing. A device of that name
+/// Whether an error of [`OffloadTap::open_with`] says that this kernel has no such thing. A device of that name
 /// with other flags is the same to the kernel; the plain backend finds out.
 pub(super) fn is_refusal(error: &io::Error) -> bool {
     matches!(Errno::from_io_error(error), Some(Errno::INVAL | Errno::NOTTY | Errno::OPNOTSUPP | Errno::NOSYS))
@@ -96,8 +135,8 @@ fn negotiate(wanted: TapOffload, mut ask: impl FnMut(u32) -> io::Result<()>) -> 
 
 /// Makes the device, or takes the one that is there; the name it has.
 #[allow(unsafe_code, reason = "no safe crate opens a TAP with virtio headers")]
-fn attach(file: &File, name: &str) -> io::Result<String> {
-    let mut request = Request { name: [0; Request::NAME_LEN], flags: FLAGS, rest: [0; 22] };
+fn attach(file: &File, name: &str, flags: u16) -> io::Result<String> {
+    let mut request = Request { name: [0; Request::NAME_LEN], flags, rest: [0; 22] };
     if name.len() >= request.name.len() {
         return Err(Errno::NAMETOOLONG.into());
     }

@@ -8,13 +8,16 @@ use std::net::SocketAddr;
 use std::ops::Range;
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use rustix::io::Errno;
+use tokio::io::Interest;
+use tokio::time::timeout;
 
 use super::Underlay;
 use super::kernel::{self, Outgoing};
 use crate::datapath::buf::{Target, Transmits};
-use crate::io::{Severity, sort};
+use crate::io::{Severity, sort, watch};
 use crate::wire::data::DATA;
 
 /// The longest GSO run: 65,507 is the limit of a datagram, headers and alignment want room.
@@ -64,7 +67,33 @@ pub(super) enum Ask {
     One(usize),
 }
 
+/// A socket that stays full for so long loses what was to be sent.
+const FULL_SOCKET: Duration = Duration::from_millis(20);
+
 impl Underlay {
+    /// Sends a batch, but for what goes to an address that is `left_out`; waits a short while for a full socket, then
+    /// gives the rest up.
+    pub async fn send_patiently(&self, batch: &Transmits, left_out: impl Fn(SocketAddr) -> bool) {
+        let Sent::UpTo(mut next) = self.send_but(batch, 0, &left_out) else { return };
+        let rest = async {
+            // Watched for writing only now: the poller would wake us for each datagram that has left.
+            let Ok(full) = self.second_handle().and_then(|fd| watch(fd, Interest::WRITABLE)) else { return };
+            while let Ok(mut writable) = full.writable().await {
+                match self.send_but(batch, next, &left_out) {
+                    Sent::All => {
+                        next = batch.len();
+                        return;
+                    }
+                    Sent::UpTo(place) => next = place,
+                }
+                writable.clear_ready();
+            }
+        };
+        let _gave_up = timeout(FULL_SOCKET, rest).await;
+        let lost = batch.len() - next;
+        self.counters.blocked.fetch_add(lost as u64, Ordering::Relaxed);
+    }
+
     /// Sends the pieces of `batch` from `first` on, but for those to an address that is `left_out`.
     pub fn send_but(&self, batch: &Transmits, first: usize, left_out: impl Fn(SocketAddr) -> bool) -> Sent {
         let leaves = |piece: usize| batch.get(piece).is_some_and(|(_, target)| !left_out(target.to));
