@@ -137,7 +137,7 @@ fn a_node_finds_a_supernode_that_starts_after_it() {
 /// The words of each line of a table, below its head.
 fn rows(text: &str) -> Vec<Vec<&str>> {
     let lines = text.lines().skip_while(|line| !line.starts_with("CANDIDATE")).skip(1);
-    lines.map(|line| line.split_whitespace().collect()).collect()
+    lines.map(|line| line.split("  ").map(str::trim).filter(|cell| !cell.is_empty()).collect()).collect()
 }
 
 #[test]
@@ -155,13 +155,14 @@ fn explain_shows_each_address_that_was_tried_what_came_back_and_why() {
     let row = |place: &str| tried.iter().find(|row| row[0] == place).unwrap_or_else(|| panic!("no {place}: {shown}"));
     let used = row(&outside);
     assert!(used[1] == "reflexive" || used[1] == "peer-reflexive", "{used:?}");
-    assert!(used[2..4].iter().all(|count| count.parse::<u32>().is_ok_and(|count| count > 0)), "{used:?}");
-    assert!(used.ends_with(&["in", "use"]), "{used:?}");
+    let counts = [used[2], used[4]];
+    assert!(counts.iter().all(|count| count.parse::<u32>().is_ok_and(|count| count > 0)), "{used:?}");
+    assert!(used.contains(&"in use"), "{used:?}");
     // Its address on its own LAN was tried too, and nobody answered there.
     let lan = row(&format!("{}:7777", other.host.address)).clone();
-    assert_eq!((lan[1], lan[3]), ("host", "0"), "{lan:?}");
+    assert_eq!((lan[1], lan[4]), ("host", "0"), "{lan:?}");
     assert!(lan[2].parse::<u32>().is_ok_and(|probes| probes > 0), "{lan:?}");
-    assert!(lan.ends_with(&["no", "answer", "yet"]), "{lan:?}");
+    assert!(lan.last().is_some_and(|result| result.starts_with("no answer yet")), "{lan:?}");
 
     let shown = one.daemon.show(&["explain", "n3"]);
     let relay = &world.supernode.address;
@@ -170,7 +171,7 @@ fn explain_shows_each_address_that_was_tried_what_came_back_and_why() {
     assert!(shown.contains("a direct path is sought "), "{shown}");
     let tried = rows(&shown);
     assert!(tried.iter().any(|row| row[0].starts_with(&behind.site.outside.to_string())), "{shown}");
-    assert!(tried.iter().all(|row| row.ends_with(&["no", "answer", "yet"])), "{shown}");
+    assert!(tried.iter().all(|row| row.last().is_some_and(|result| result.starts_with("no answer yet"))), "{shown}");
 
     let output = one.daemon.run(&["explain", "n2", "--json"]);
     let json: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");

@@ -312,7 +312,9 @@ impl World {
                     self.nodes[number].recycle_transmits(batch);
                 }
                 Output::Deliver(batch) => {
-                    self.delivered[number].extend(batch.iter().map(|(bytes, _)| bytes.to_vec()));
+                    // Loop probes are the node's own.
+                    let of_others = batch.iter().filter(|(bytes, _)| bytes.get(12..14) != Some(&[0x88, 0xb5]));
+                    self.delivered[number].extend(of_others.map(|(bytes, _)| bytes.to_vec()));
                     self.nodes[number].recycle_deliveries(batch);
                 }
                 Output::Link(command) => self.link(number, command),
@@ -404,15 +406,15 @@ fn ethernet(dst: [u8; 6], src: [u8; 6], rest: &[u8]) -> Vec<u8> {
 }
 
 fn broadcast(source: u8) -> Vec<u8> {
-    ethernet([0xff; 6], mac(source), &[0x88, 0xb5])
+    ethernet([0xff; 6], mac(source), &[0x88, 0xb6])
 }
 
 fn unicast(to: u8, from: u8) -> Vec<u8> {
-    ethernet(mac(to), mac(from), &[0x88, 0xb5])
+    ethernet(mac(to), mac(from), &[0x88, 0xb6])
 }
 
 fn vlan(source: u8) -> Vec<u8> {
-    ethernet([0xff; 6], mac(source), &[0x81, 0, 0, 10, 0x88, 0xb5])
+    ethernet([0xff; 6], mac(source), &[0x81, 0, 0, 10, 0x88, 0xb6])
 }
 
 fn arp(source: u8) -> Vec<u8> {
