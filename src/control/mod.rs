@@ -47,6 +47,8 @@ pub mod report;
 
 mod reporting;
 
+pub mod topology;
+
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
