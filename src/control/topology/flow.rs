@@ -34,16 +34,17 @@ struct Filling<'a> {
     stopped: Vec<bool>,
     /// What stopped flows take of each resource.
     taken: Vec<f64>,
-    /// The weights of those that still rise.
-    rising: Vec<f64>,
+    /// The weights of those that still rise, and how many they are.
+    rising: Vec<(f64, usize)>,
     active: usize,
 }
 
 impl<'a> Filling<'a> {
     fn new(capacities: &'a [f64], flows: &'a [Flow<'a>]) -> Self {
-        let mut rising = vec![0.0; capacities.len()];
+        let mut rising = vec![(0.0, 0); capacities.len()];
         for (resource, times) in flows.iter().flat_map(|flow| flow.uses.iter().map(move |u| (u.0, u.1 * flow.weight))) {
-            rising[resource] += times;
+            rising[resource].0 += times;
+            rising[resource].1 += 1;
         }
         let (count, taken) = (flows.len(), vec![0.0; capacities.len()]);
         let stopped = vec![false; count];
@@ -53,7 +54,9 @@ impl<'a> Filling<'a> {
     /// The rate per weight at which this resource is full.
     fn full_at(&self, resource: usize) -> f64 {
         let left = (self.capacities[resource] - self.taken[resource]).max(0.0);
-        if self.rising[resource] > SAME { left / self.rising[resource] } else { f64::INFINITY }
+        let (weight, count) = self.rising[resource];
+        // What is left of the weights of those that stopped is rounding.
+        if count > 0 { left / weight.max(f64::MIN_POSITIVE) } else { f64::INFINITY }
     }
 
     fn next_level(&self) -> f64 {
@@ -78,7 +81,8 @@ impl<'a> Filling<'a> {
             self.active -= 1;
             self.rates[number] = (level * flow.weight).min(flow.ceiling);
             for (resource, times) in flow.uses {
-                self.rising[*resource] -= times * flow.weight;
+                self.rising[*resource].0 -= times * flow.weight;
+                self.rising[*resource].1 -= 1;
                 self.taken[*resource] += times * self.rates[number];
             }
         }

@@ -33,7 +33,7 @@ pub mod resources;
 
 pub mod flow;
 
-//X pub mod learn;
+pub mod learn;
 
 pub mod view;
 
@@ -41,13 +41,15 @@ pub mod search;
 
 pub mod plan;
 
-//X pub mod decision;
+pub mod decision;
 
-//X pub mod gate;
+pub mod gate;
 
-//X pub mod report;
+pub mod report;
 
-//X pub mod planner;
+mod names;
+
+pub mod planner;
 
 //X pub mod latency;
 

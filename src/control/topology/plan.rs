@@ -15,9 +15,9 @@ use crate::time::Time;
 /// Relays of one site considered for one pair: those of a site share its access link.
 const RELAYS_PER_SITE: usize = 2;
 /// Searches from a shaken start.
-const SHAKES: usize = 6;
+const SHAKES: usize = 12;
 /// One pair in this many is thrown elsewhere by a shake.
-const SHAKEN: u32 = 6;
+const SHAKEN: u32 = 3;
 /// Another start must beat the one from where we are by this much: it moves more pairs.
 const OTHER_START: f64 = 1.02;
 /// Rates closer than this are the same.

@@ -1,0 +1,100 @@
+//! What nobody can measure alone: capacities that many pairs share, learnt from what arrives.
+//!
+//! When a group of pairs gets clearly less than the model predicts, something limits it that the model
+//! does not have: the shared resource that misses most gets the capacity that was seen. A capacity that
+//! is filled is raised a little each epoch, so that a wrong guess heals.
+
+use std::collections::BTreeMap;
+
+use super::flow::{Flow, max_min};
+use super::resources::Resource;
+use super::search::{Assignment, Problem};
+
+/// Less than this share of what was predicted is an unknown limit.
+const MISSED: f64 = 0.9;
+/// The same for what a node said of itself, which noise must not take away.
+const BELIED: f64 = 0.7;
+/// A new capacity is what was seen and a little more.
+const SEEN: f64 = 1.02;
+/// A resource used this much is full.
+const FULL: f64 = 0.95;
+/// And may be larger than it was thought to be, by this much each epoch.
+const PROBE: f64 = 1.08;
+/// Limits found in one epoch.
+const ROUNDS: usize = 16;
+
+/// Capacities learnt so far.
+#[derive(Clone, Debug, Default)]
+pub struct Learnt(BTreeMap<Resource, f64>);
+
+impl Learnt {
+    /// Everything learnt.
+    pub fn iter(&self) -> impl Iterator<Item = (Resource, f64)> + '_ {
+        self.0.iter().map(|(resource, capacity)| (*resource, *capacity))
+    }
+
+    /// Forgets resources that are no more.
+    pub fn retain(&mut self, keep: impl Fn(Resource) -> bool) {
+        self.0.retain(|resource, _| keep(*resource));
+    }
+
+    /// Learns from the rates (bytes per second) at which each pair's traffic arrived.
+    pub fn observe(&mut self, problem: &Problem, assignment: &Assignment, rates: &[f64]) {
+        let seen = through(problem, assignment, rates);
+        let mut capacities = problem.capacities.clone();
+        for _ in 0..ROUNDS {
+            let expected = through(problem, assignment, &predict(problem, assignment, &capacities));
+            let Some(missed) = most_missed(problem, &seen, &expected) else { break };
+            capacities[missed] = seen[missed] * SEEN;
+            self.0.insert(problem.resources[missed], capacities[missed]);
+        }
+        for (number, resource) in problem.resources.iter().enumerate() {
+            if let Some(capacity) = self.0.get_mut(resource).filter(|capacity| seen[number] > FULL * **capacity) {
+                *capacity *= PROBE;
+            }
+        }
+    }
+}
+
+/// The rates that these capacities should give.
+fn predict(problem: &Problem, assignment: &Assignment, capacities: &[f64]) -> Vec<f64> {
+    let flow = |(number, choice): (usize, &usize)| {
+        let demand = problem.demands[number];
+        Flow { weight: demand, ceiling: demand, uses: &problem.choices[number][*choice].uses }
+    };
+    max_min(capacities, &assignment.iter().enumerate().map(flow).collect::<Vec<_>>())
+}
+
+/// What crosses each resource at these rates.
+fn through(problem: &Problem, assignment: &Assignment, rates: &[f64]) -> Vec<f64> {
+    let mut sums = vec![0.0; problem.resources.len()];
+    for ((choices, choice), rate) in problem.choices.iter().zip(assignment).zip(rates) {
+        for (resource, times) in &choices[*choice].uses {
+            sums[*resource] += times * rate;
+        }
+    }
+    sums
+}
+
+/// The shared resource that gets least of what it should; of equals, the one that fewer pairs share.
+fn most_missed(problem: &Problem, seen: &[f64], expected: &[f64]) -> Option<usize> {
+    let share = |number: &usize| {
+        let (rank, bar) = shared(problem.resources[*number])?;
+        let share = seen[*number] / expected[*number];
+        (expected[*number] > 0.0 && share < bar).then_some((share, rank, *number))
+    };
+    let missed = (0..problem.resources.len()).filter_map(|number| share(&number));
+    let least = missed.min_by(|one, other| one.0.total_cmp(&other.0).then((one.1, one.2).cmp(&(other.1, other.2))));
+    least.map(|(_, _, number)| number)
+}
+
+/// Whether pairs share it, which of them is blamed first, and when.
+fn shared(resource: Resource) -> Option<(u8, f64)> {
+    match resource {
+        Resource::Trunk(..) => Some((0, MISSED)),
+        Resource::SiteOut(_) | Resource::SiteIn(_) => Some((1, MISSED)),
+        Resource::Relay(_) => Some((2, BELIED)),
+        Resource::NodeOut(_) | Resource::NodeIn(_) => Some((3, BELIED)),
+        Resource::Path(_) => None,
+    }
+}
