@@ -10,10 +10,12 @@ use super::flow::{Flow, max_min};
 use super::resources::Resource;
 use super::search::{Assignment, Problem};
 
-/// Less than this share of what was predicted is an unknown limit.
-const MISSED: f64 = 0.9;
+/// Missing this share of what was predicted shows an unknown limit.
+const MISSED: f64 = 0.1;
 /// The same for what a node said of itself, which noise must not take away.
-const BELIED: f64 = 0.7;
+const BELIED: f64 = 0.3;
+/// And it must be so many times what chance would explain.
+const SURE: f64 = 2.0;
 /// A new capacity is what was seen and a little more.
 const SEEN: f64 = 1.02;
 /// A resource used this much is full.
@@ -38,13 +40,16 @@ impl Learnt {
         self.0.retain(|resource, _| keep(*resource));
     }
 
-    /// Learns from the rates (bytes per second) at which each pair's traffic arrived.
-    pub fn observe(&mut self, problem: &Problem, assignment: &Assignment, rates: &[f64]) {
+    /// Learns from the rates (bytes per second) at which each pair's traffic arrived; each deviates from
+    /// the truth by about `noise` of itself.
+    pub fn observe(&mut self, problem: &Problem, assignment: &Assignment, rates: &[f64], noise: f64) {
+        let pairs = through(problem, assignment, &vec![1.0; rates.len()]);
+        let chance = pairs.iter().map(|pairs| SURE * noise / pairs.max(1.0).sqrt()).collect::<Vec<_>>();
         let seen = through(problem, assignment, rates);
         let mut capacities = problem.capacities.clone();
         for _ in 0..ROUNDS {
             let expected = through(problem, assignment, &predict(problem, assignment, &capacities));
-            let Some(missed) = most_missed(problem, &seen, &expected) else { break };
+            let Some(missed) = most_missed(problem, &seen, &expected, &chance) else { break };
             capacities[missed] = seen[missed] * SEEN;
             self.0.insert(problem.resources[missed], capacities[missed]);
         }
@@ -77,9 +82,10 @@ fn through(problem: &Problem, assignment: &Assignment, rates: &[f64]) -> Vec<f64
 }
 
 /// The shared resource that gets least of what it should; of equals, the one that fewer pairs share.
-fn most_missed(problem: &Problem, seen: &[f64], expected: &[f64]) -> Option<usize> {
+fn most_missed(problem: &Problem, seen: &[f64], expected: &[f64], chance: &[f64]) -> Option<usize> {
     let share = |number: &usize| {
-        let (rank, bar) = shared(problem.resources[*number])?;
+        let (rank, missing) = shared(problem.resources[*number])?;
+        let bar = 1.0 - missing.max(chance[*number]);
         let share = seen[*number] / expected[*number];
         (expected[*number] > 0.0 && share < bar).then_some((share, rank, *number))
     };

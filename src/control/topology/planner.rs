@@ -32,6 +32,8 @@ const TRIAL_EPOCHS: u32 = 2;
 const DELIVERED: f64 = 0.95;
 /// A way whose pair sends less than this share of its memory, after a phase change, is no longer needed.
 const FADED: f64 = 0.1;
+/// Reports averaged while nothing changes.
+const REPORTS: f64 = 8.0;
 /// Decisions kept for the user.
 const DECISIONS_MAX: usize = 64;
 /// News that cannot wait is looked at after this time, with what else comes.
@@ -59,11 +61,13 @@ pub struct Plan {
     pub reason: Decision,
 }
 
-/// What a receiver confirms.
+/// What a receiver confirms, averaged since ways were last changed.
 #[derive(Clone, Copy, Debug)]
 struct Arrival {
     rate: f64,
     said: Time,
+    /// Reports in the average.
+    count: f64,
 }
 
 /// A plan that must still show what it is worth.
@@ -71,8 +75,8 @@ struct Arrival {
 struct Trial {
     due: Time,
     undo: Vec<(Pair, Via)>,
-    touched: Vec<Pair>,
-    before: f64,
+    /// Pairs that the plan touches, and what arrived of each before it.
+    touched: BTreeMap<Pair, f64>,
 }
 
 /// What was refused, for the user.
@@ -175,7 +179,10 @@ impl Planner {
         let (to, from) = (Pair::new(by, peer), Pair::new(peer, by));
         self.matrix.report(now, to, said.offered);
         if said.arrives.is_finite() && said.arrives >= 0.0 {
-            self.arrivals.insert(from, Arrival { rate: said.arrives, said: now });
+            let arrival = self.arrivals.entry(from).or_insert(Arrival { rate: 0.0, said: now, count: 0.0 });
+            arrival.count = (arrival.count + 1.0).min(REPORTS);
+            arrival.rate += (said.arrives - arrival.rate) / arrival.count;
+            arrival.said = now;
         }
         if said.is_limited { self.limited.insert(to) } else { self.limited.remove(&to) };
         let is_news = if said.has_link {
@@ -205,6 +212,10 @@ impl Planner {
         self.notice_phase(now);
         let view = self.view(now);
         self.learn(&view, now);
+        if self.gate.is_settling(now) {
+            // What is learnt meanwhile may change what is still to be done.
+            return self.improve(now).or_else(|| self.finish(now)).or_else(|| self.retire(&view, now));
+        }
         self.finish(now).or_else(|| self.retire(&view, now)).or_else(|| self.improve(now))
     }
 
@@ -257,8 +268,10 @@ impl Planner {
         let problem = compile(view, &self.config, now);
         let arrived = |pair: &Pair| self.arrivals.get(pair).map_or(0.0, |arrival| arrival.rate);
         let rates = problem.pairs.iter().map(arrived).collect::<Vec<_>>();
-        let assignment = vec![0; rates.len()];
-        self.learnt.observe(&problem, &assignment, &rates);
+        let count = self.arrivals.values().map(|arrival| arrival.count).fold(REPORTS, f64::min);
+        let noise = self.claims.noise() / count.max(1.0).sqrt();
+        // The way in use is the first candidate.
+        self.learnt.observe(&problem, &vec![0; rates.len()], &rates, noise);
     }
 
     /// Goes on with the plan in hand, or looks at what it brought.
@@ -267,10 +280,9 @@ impl Planner {
             return self.emit(now, reason);
         }
         let trial = self.trial.take_if(|trial| trial.due <= now)?;
-        let after = self.lowest(&trial.touched);
-        let is_kept = after >= trial.before * DELIVERED;
+        let (before, after) = (self.lowest(&trial.touched), self.lowest(&self.arrived(trial.touched.keys())));
+        let is_kept = after >= before * DELIVERED;
         let verdict = if is_kept { Verdict::Kept } else { Verdict::RolledBack };
-        let before = trial.before;
         let reason = Decision { verdict, before, after, needed: DELIVERED, ..self.decision(now, verdict) };
         if is_kept {
             self.decide(reason);
@@ -284,14 +296,18 @@ impl Planner {
         self.emit(now, reason)
     }
 
-    /// The mean share of its wish that the lowest quarter of these pairs gets.
-    fn lowest(&self, pairs: &[Pair]) -> f64 {
-        let share = |pair: &Pair| {
+    /// What arrives of each of these pairs.
+    fn arrived<'a>(&self, pairs: impl Iterator<Item = &'a Pair>) -> BTreeMap<Pair, f64> {
+        pairs.filter_map(|pair| Some((*pair, self.arrivals.get(pair)?.rate))).collect()
+    }
+
+    /// The mean share of what is offered now that the lowest quarter of these arrivals is.
+    fn lowest(&self, arrivals: &BTreeMap<Pair, f64>) -> f64 {
+        let share = |(pair, arrived): (&Pair, &f64)| {
             let offered = self.matrix.rates(*pair)?.fast;
-            let arrived = self.arrivals.get(pair)?.rate;
-            (offered > BULK).then_some(arrived / offered)
+            (offered > BULK).then_some((arrived / offered).min(1.0))
         };
-        let mut shares = pairs.iter().filter_map(share).collect::<Vec<_>>();
+        let mut shares = arrivals.iter().filter_map(share).collect::<Vec<_>>();
         shares.sort_by(f64::total_cmp);
         shares.truncate(shares.len().div_ceil(4));
         if shares.is_empty() { 1.0 } else { shares.iter().sum::<f64>() / shares.len() as f64 }
@@ -321,7 +337,8 @@ impl Planner {
     /// Looks for something better.
     fn improve(&mut self, now: Time) -> Option<Plan> {
         let view = self.view(now);
-        if self.trial.is_some() || !view.demands.keys().any(|pair| self.limited.contains(pair)) {
+        let is_tried = self.trial.is_some() && !self.gate.is_settling(now);
+        if is_tried || !view.demands.keys().any(|pair| self.limited.contains(pair)) {
             return None;
         }
         let waiting = self.gate.take_confirming();
@@ -339,11 +356,10 @@ impl Planner {
     }
 
     fn adopt(&mut self, now: Time, view: &View, proposal: Proposal, reason: Decision) -> Option<Plan> {
-        let before = self.lowest(&proposal.touched);
+        let touched = self.arrived(proposal.touched.iter());
         let undo = proposal.moves.iter().map(|(pair, _)| (*pair, view.way(*pair))).collect();
         self.queue = proposal.moves.into();
-        let touched = proposal.touched;
-        self.trial = Some(Trial { due: Time::NEVER, undo, touched, before });
+        self.trial = Some(Trial { due: Time::NEVER, undo, touched }).filter(|_| !self.gate.is_settling(now));
         self.emit(now, reason)
     }
 
@@ -357,6 +373,7 @@ impl Planner {
             if is_usual { self.routes.remove(pair) } else { self.routes.insert(*pair, *via) };
             self.gate.moved(now, *pair);
         }
+        self.arrivals.values_mut().for_each(|arrival| arrival.count = 0.0);
         self.doing = (!self.queue.is_empty()).then(|| reason.clone());
         if let Some(trial) = self.trial.as_mut().filter(|_| self.queue.is_empty()) {
             trial.due = now + self.config.epoch * TRIAL_EPOCHS;

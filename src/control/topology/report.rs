@@ -113,6 +113,11 @@ impl Claims {
         (self.variance * WEIGHT / (2.0 - WEIGHT)).sqrt()
     }
 
+    /// By which share single samples deviate.
+    pub fn noise(&self) -> f64 {
+        self.variance.sqrt()
+    }
+
     /// Claims there was no room for.
     pub const fn refused(&self) -> u64 {
         self.refused
