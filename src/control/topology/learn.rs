@@ -22,41 +22,65 @@ const SEEN: f64 = 1.02;
 const FULL: f64 = 0.95;
 /// And may be larger than it was thought to be, by this much each epoch.
 const PROBE: f64 = 1.08;
+/// A resource that carries less than this share of what it was seen to carry is not what limits.
+const CLEARED: f64 = 0.8;
+/// And what was seen counts a little less each epoch: half after four and a half minutes.
+const FADING: f64 = 0.995;
 /// Limits found in one epoch.
 const ROUNDS: usize = 16;
 
 /// Capacities learnt so far.
 #[derive(Clone, Debug, Default)]
-pub struct Learnt(BTreeMap<Resource, f64>);
+pub struct Learnt {
+    capacities: BTreeMap<Resource, f64>,
+    /// What each was seen to carry: it is not blamed when it carries clearly less.
+    proven: BTreeMap<Resource, f64>,
+}
 
 impl Learnt {
     /// Everything learnt.
     pub fn iter(&self) -> impl Iterator<Item = (Resource, f64)> + '_ {
-        self.0.iter().map(|(resource, capacity)| (*resource, *capacity))
+        self.capacities.iter().map(|(resource, capacity)| (*resource, *capacity))
     }
 
     /// Forgets resources that are no more.
     pub fn retain(&mut self, keep: impl Fn(Resource) -> bool) {
-        self.0.retain(|resource, _| keep(*resource));
+        self.capacities.retain(|resource, _| keep(*resource));
+        self.proven.retain(|resource, _| keep(*resource));
+    }
+
+    fn prove(&mut self, problem: &Problem, seen: &[f64]) {
+        self.proven.values_mut().for_each(|carried| *carried *= FADING);
+        for (resource, seen) in problem.resources.iter().zip(seen) {
+            let carried = self.proven.entry(*resource).or_default();
+            *carried = carried.max(*seen);
+        }
     }
 
     /// Learns from the rates (bytes per second) at which each pair's traffic arrived; each deviates from
     /// the truth by about `noise` of itself.
-    pub fn observe(&mut self, problem: &Problem, assignment: &Assignment, rates: &[f64], noise: f64) {
+    pub fn observe(&mut self, problem: &Problem, assignment: &Assignment, rates: &[f64], noise: f64, forgetting: f64) {
         let pairs = through(problem, assignment, &vec![1.0; rates.len()]);
         let chance = pairs.iter().map(|pairs| SURE * noise / pairs.max(1.0).sqrt()).collect::<Vec<_>>();
         let seen = through(problem, assignment, rates);
+        self.prove(problem, &seen);
+        let is_suspect = |number: &usize| seen[*number] >= CLEARED * self.proven[&problem.resources[*number]];
+        let suspects = (0..seen.len()).filter(is_suspect).collect::<Vec<_>>();
         let mut capacities = problem.capacities.clone();
         for _ in 0..ROUNDS {
             let expected = through(problem, assignment, &predict(problem, assignment, &capacities));
-            let Some(missed) = most_missed(problem, &seen, &expected, &chance) else { break };
+            let Some(missed) = most_missed(problem, &seen, &expected, &chance, &suspects) else { break };
             capacities[missed] = seen[missed] * SEEN;
-            self.0.insert(problem.resources[missed], capacities[missed]);
+            self.capacities.insert(problem.resources[missed], capacities[missed]);
         }
         for (number, resource) in problem.resources.iter().enumerate() {
-            if let Some(capacity) = self.0.get_mut(resource).filter(|capacity| seen[number] > FULL * **capacity) {
+            if let Some(capacity) = self.capacities.get_mut(resource).filter(|capacity| seen[number] > FULL * **capacity) {
                 *capacity *= PROBE;
             }
+        }
+        // What is not filled may have been blamed wrongly, and nobody would ever find out.
+        for capacity in self.capacities.values_mut() {
+            *capacity *= forgetting;
         }
     }
 }
@@ -82,14 +106,14 @@ fn through(problem: &Problem, assignment: &Assignment, rates: &[f64]) -> Vec<f64
 }
 
 /// The shared resource that gets least of what it should; of equals, the one that fewer pairs share.
-fn most_missed(problem: &Problem, seen: &[f64], expected: &[f64], chance: &[f64]) -> Option<usize> {
+fn most_missed(problem: &Problem, seen: &[f64], expected: &[f64], chance: &[f64], suspects: &[usize]) -> Option<usize> {
     let share = |number: &usize| {
         let (rank, missing) = shared(problem.resources[*number])?;
         let bar = 1.0 - missing.max(chance[*number]);
         let share = seen[*number] / expected[*number];
         (expected[*number] > 0.0 && share < bar).then_some((share, rank, *number))
     };
-    let missed = (0..problem.resources.len()).filter_map(|number| share(&number));
+    let missed = suspects.iter().filter_map(share);
     let least = missed.min_by(|one, other| one.0.total_cmp(&other.0).then((one.1, one.2).cmp(&(other.1, other.2))));
     least.map(|(_, _, number)| number)
 }

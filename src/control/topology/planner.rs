@@ -32,6 +32,9 @@ const TRIAL_EPOCHS: u32 = 2;
 const DELIVERED: f64 = 0.95;
 /// A way whose pair sends less than this share of its memory, after a phase change, is no longer needed.
 const FADED: f64 = 0.1;
+const GS: f64 = 0.05;
+const FS: f64 = 1.06;
+const FC: f64 = 1.005;
 /// Reports averaged while nothing changes.
 const REPORTS: f64 = 8.0;
 /// Decisions kept for the user.
@@ -271,7 +274,7 @@ impl Planner {
         let count = self.arrivals.values().map(|arrival| arrival.count).fold(REPORTS, f64::min);
         let noise = self.claims.noise() / count.max(1.0).sqrt();
         // The way in use is the first candidate.
-        self.learnt.observe(&problem, &vec![0; rates.len()], &rates, noise);
+        self.learnt.observe(&problem, &vec![0; rates.len()], &rates, noise, if self.gate.is_settling(now) { FS } else { FC });
     }
 
     /// Goes on with the plan in hand, or looks at what it brought.
@@ -347,7 +350,8 @@ impl Planner {
             Some(moves) => review(&view, &self.config, now, &moves),
             None => plan(&view, &self.config, now),
         }?;
-        let needed = Gate::needed(self.config.gain_min, self.claims.deviation());
+        let gain_min = if self.gate.is_settling(now) { GS } else { self.config.gain_min };
+        let needed = Gate::needed(gain_min, self.claims.deviation());
         let verdict = self.gate.judge(now, &proposal, needed, again);
         let (before, after, moves) = (proposal.before, proposal.after, proposal.moves.len());
         let reason = Decision { before, after, needed, moves, ..self.decision(now, verdict) };
