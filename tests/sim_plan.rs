@@ -72,14 +72,23 @@ fn probe() {
                 }
                 early += run[5] / 5.0;
                 late += run[15..].iter().sum::<f64>() / run[15..].len() as f64 / 5.0;
-                println!("{kind:?} {name} {seed}: {}", run[..20].iter().map(|r| format!("{r:.2}")).collect::<Vec<_>>().join(" "));
+                println!(
+                    "{kind:?} {name} {seed}: {}",
+                    run[..20].iter().map(|r| format!("{r:.2}")).collect::<Vec<_>>().join(" ")
+                );
                 if std::env::var("WHY").is_ok() {
-                    for d in world.planner.decisions().collect::<Vec<_>>().iter().rev() { println!("   {d}"); }
+                    for d in world.planner.decisions().collect::<Vec<_>>().iter().rev() {
+                        println!("   {d}");
+                    }
                 }
                 ratios.extend_from_slice(&run[15..]);
             }
             ratios.sort_by(f64::total_cmp);
-            println!("== {kind:?} {name}: 10s {early:.3} late {late:.3} p10 {:.3} plans/min {:.1} moves {moves}", ratios[ratios.len() / 10], f64::from(plans) / 5.0);
+            println!(
+                "== {kind:?} {name}: 10s {early:.3} late {late:.3} p10 {:.3} plans/min {:.1} moves {moves}",
+                ratios[ratios.len() / 10],
+                f64::from(plans) / 5.0
+            );
         }
     }
 }

@@ -79,7 +79,8 @@ pub(crate) fn network(kind: Kind, n: u16, seed: u64) -> View {
     }
     if kind == Kind::Inet {
         let closed = (0..n).map(|_| dice.share() < 0.35).collect::<Vec<_>>();
-        for pair in all().flat_map(|from| all().map(move |to| Pair::new(from, to))).filter(|pair| pair.from != pair.to) {
+        for pair in all().flat_map(|from| all().map(move |to| Pair::new(from, to))).filter(|pair| pair.from != pair.to)
+        {
             let floor = if pair.involves(NodeIndex(n)) { 150.0 } else { 0.0 };
             capacities.set(Resource::Path(pair), (120.0 * dice.noise(0.9)).max(floor) * MBIT);
             let is_closed = |node: NodeIndex| closed.get(usize::from(node.0)).copied().unwrap_or(false);

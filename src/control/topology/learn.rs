@@ -26,6 +26,10 @@ const PROBE: f64 = 1.08;
 const CLEARED: f64 = 0.8;
 /// And what was seen counts a little less each epoch: half after four and a half minutes.
 const FADING: f64 = 0.995;
+/// A capacity that is not filled rises as well, so that it is tried again: fast while a change settles.
+const FORGETTING_SOON: f64 = 1.06;
+/// And slowly later: an overload that comes of it must be rare.
+const FORGETTING: f64 = 1.005;
 /// Limits found in one epoch.
 const ROUNDS: usize = 16;
 
@@ -59,7 +63,14 @@ impl Learnt {
 
     /// Learns from the rates (bytes per second) at which each pair's traffic arrived; each deviates from
     /// the truth by about `noise` of itself.
-    pub fn observe(&mut self, problem: &Problem, assignment: &Assignment, rates: &[f64], noise: f64, forgetting: f64) {
+    pub fn observe(
+        &mut self,
+        problem: &Problem,
+        assignment: &Assignment,
+        rates: &[f64],
+        noise: f64,
+        is_settling: bool,
+    ) {
         let pairs = through(problem, assignment, &vec![1.0; rates.len()]);
         let chance = pairs.iter().map(|pairs| SURE * noise / pairs.max(1.0).sqrt()).collect::<Vec<_>>();
         let seen = through(problem, assignment, rates);
@@ -74,11 +85,14 @@ impl Learnt {
             self.capacities.insert(problem.resources[missed], capacities[missed]);
         }
         for (number, resource) in problem.resources.iter().enumerate() {
-            if let Some(capacity) = self.capacities.get_mut(resource).filter(|capacity| seen[number] > FULL * **capacity) {
+            if let Some(capacity) =
+                self.capacities.get_mut(resource).filter(|capacity| seen[number] > FULL * **capacity)
+            {
                 *capacity *= PROBE;
             }
         }
         // What is not filled may have been blamed wrongly, and nobody would ever find out.
+        let forgetting = if is_settling { FORGETTING_SOON } else { FORGETTING };
         for capacity in self.capacities.values_mut() {
             *capacity *= forgetting;
         }

@@ -23,11 +23,11 @@
 
 pub mod matrix;
 
-//X pub mod pattern;
+pub mod pattern;
 
-//X pub mod estimate;
+pub mod estimate;
 
-//X pub mod sites;
+pub mod sites;
 
 pub mod resources;
 
@@ -51,9 +51,9 @@ mod names;
 
 pub mod planner;
 
-//X pub mod latency;
+pub mod latency;
 
-//X pub mod fallback;
+pub mod fallback;
 
 use serde::Serialize;
 

@@ -32,9 +32,8 @@ const TRIAL_EPOCHS: u32 = 2;
 const DELIVERED: f64 = 0.95;
 /// A way whose pair sends less than this share of its memory, after a phase change, is no longer needed.
 const FADED: f64 = 0.1;
-const GS: f64 = 0.05;
-const FS: f64 = 1.06;
-const FC: f64 = 1.005;
+/// While a change settles a plan may promise less: the moves cost nothing yet.
+const SETTLING_GAIN: f64 = 0.05;
 /// Reports averaged while nothing changes.
 const REPORTS: f64 = 8.0;
 /// Decisions kept for the user.
@@ -187,7 +186,11 @@ impl Planner {
             arrival.rate += (said.arrives - arrival.rate) / arrival.count;
             arrival.said = now;
         }
-        if said.is_limited { self.limited.insert(to) } else { self.limited.remove(&to) };
+        if said.is_limited {
+            self.limited.insert(to)
+        } else {
+            self.limited.remove(&to)
+        };
         let is_news = if said.has_link {
             self.unlinked.remove(&to.unordered());
             false
@@ -274,7 +277,7 @@ impl Planner {
         let count = self.arrivals.values().map(|arrival| arrival.count).fold(REPORTS, f64::min);
         let noise = self.claims.noise() / count.max(1.0).sqrt();
         // The way in use is the first candidate.
-        self.learnt.observe(&problem, &vec![0; rates.len()], &rates, noise, if self.gate.is_settling(now) { FS } else { FC });
+        self.learnt.observe(&problem, &vec![0; rates.len()], &rates, noise, self.gate.is_settling(now));
     }
 
     /// Goes on with the plan in hand, or looks at what it brought.
@@ -319,9 +322,8 @@ impl Planner {
     /// Ways that cannot be gone any more, or that nobody goes, are given up.
     fn retire(&mut self, view: &View, now: Time) -> Option<Plan> {
         let is_settling = self.gate.is_settling(now);
-        let is_unused = |pair: &Pair| {
-            self.matrix.rates(*pair).is_none_or(|rates| is_settling && rates.fast < FADED * rates.slow)
-        };
+        let is_unused =
+            |pair: &Pair| self.matrix.rates(*pair).is_none_or(|rates| is_settling && rates.fast < FADED * rates.slow);
         let is_broken = |pair: &Pair, via: &Via| match via {
             Via::Direct => !view.has_link(*pair),
             Via::Relay(relay) => !view.can_relay(*pair, *relay),
@@ -350,7 +352,7 @@ impl Planner {
             Some(moves) => review(&view, &self.config, now, &moves),
             None => plan(&view, &self.config, now),
         }?;
-        let gain_min = if self.gate.is_settling(now) { GS } else { self.config.gain_min };
+        let gain_min = if self.gate.is_settling(now) { SETTLING_GAIN } else { self.config.gain_min };
         let needed = Gate::needed(gain_min, self.claims.deviation());
         let verdict = self.gate.judge(now, &proposal, needed, again);
         let (before, after, moves) = (proposal.before, proposal.after, proposal.moves.len());
@@ -374,7 +376,11 @@ impl Planner {
         let links = View { nodes: self.names.views(), unlinked: self.unlinked.clone(), ..View::default() };
         for (pair, via) in &due {
             let is_usual = *via == links.usual_way(*pair);
-            if is_usual { self.routes.remove(pair) } else { self.routes.insert(*pair, *via) };
+            if is_usual {
+                self.routes.remove(pair)
+            } else {
+                self.routes.insert(*pair, *via)
+            };
             self.gate.moved(now, *pair);
         }
         self.arrivals.values_mut().for_each(|arrival| arrival.count = 0.0);
