@@ -53,14 +53,6 @@ pub(crate) struct World {
     pub(crate) shares: BTreeMap<Pair, f64>,
 }
 
-/// What happened in one epoch.
-pub(crate) struct Epoch {
-    /// The least rate/demand beside that of the best routing known.
-    pub(crate) ratio: f64,
-    /// The plan that came out of it.
-    pub(crate) plan: Option<Plan>,
-}
-
 fn id(node: NodeIndex) -> NodeId {
     let mut bytes = [0; 32];
     bytes[..2].copy_from_slice(&node.0.to_be_bytes());
@@ -77,8 +69,6 @@ impl World {
         let mut planner = Planner::new(config.clone(), Time::START);
         for (node, view) in truth.indexed() {
             assert!(planner.put_node(id(node), *view));
-            let out = truth.capacities.of(Resource::NodeOut(node));
-            truth.capacities.clone().set(Resource::Relay(node), out * config.relay_share);
         }
         for node in (0..truth.nodes.len() as u16).map(NodeIndex) {
             let out = truth.capacities.of(Resource::NodeOut(node));
@@ -121,15 +111,18 @@ impl World {
     fn carried(&self, view: &View) -> BTreeMap<Pair, f64> {
         let problem = compile(view, &self.config, self.now);
         let assignment = vec![0; problem.pairs.len()];
-        // The planner cuts wishes to what a way can carry; here they count as they are.
         problem.pairs.iter().copied().zip(shares(&problem, &assignment)).collect()
     }
 
-    /// Two seconds.
-    pub(crate) fn step(&mut self) -> Epoch {
+    /// The least share that any pair gets, beside what the best routing would give now.
+    pub(crate) fn ratio(&self) -> f64 {
+        if self.shares.is_empty() { 1.0 } else { least(&self.shares) / self.best() }
+    }
+
+    /// Two seconds, and the plan that came out of them.
+    pub(crate) fn step(&mut self) -> Option<Plan> {
         self.drift();
         self.shares = self.carried(&self.truth);
-        let ratio = if self.shares.is_empty() { 1.0 } else { least(&self.shares) / self.best() };
         for _ in 0..SAMPLES {
             self.now += SAMPLE;
             self.sample();
@@ -147,7 +140,7 @@ impl World {
             let via = change.via.map_or(Via::Direct, |relay| Via::Relay(index(relay)));
             self.truth.routes.insert(pair, via);
         }
-        Epoch { ratio, plan }
+        plan
     }
 
     fn drift(&mut self) {

@@ -247,7 +247,9 @@ impl Planner {
     fn demands(&self, has_own_way: impl Fn(Pair) -> bool) -> BTreeMap<Pair, f64> {
         let demand = |(pair, rates): (Pair, super::matrix::Rates)| {
             let confirmed = self.arrivals.get(&pair)?.rate.max(BULK);
-            let demand = rates.demand(has_own_way(pair)).min(confirmed * BELIEVED);
+            let offered = rates.demand(has_own_way(pair));
+            // Beyond belief: it gets what it got, and neither draws capacity nor shows a limit.
+            let demand = if offered > confirmed * BELIEVED { confirmed } else { offered };
             (demand >= BULK).then_some((pair, demand))
         };
         self.matrix.iter().filter_map(demand).collect()
