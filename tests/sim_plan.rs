@@ -39,7 +39,7 @@ fn plans_reach_the_best_single_path_routing() {
     }
     let mean = ratios.iter().map(|(ratio, _)| ratio).sum::<f64>() / ratios.len() as f64;
     let (least, label) = ratios.iter().min_by(|one, other| one.0.total_cmp(&other.0)).expect("some cases");
-    println!("{} cases: mean {mean:.4}, least {least:.3} ({label})", ratios.len());
+    eprintln!("{} cases: mean {mean:.4}, least {least:.3} ({label})", ratios.len());
     assert!(mean >= 0.98, "mean {mean}");
     assert!(*least >= 0.88, "{label}: {least}");
 }

@@ -14,7 +14,7 @@ const TURNS: u32 = 4;
 
 /// The one move of the node `me` in this epoch, if it is its turn and something gains enough.
 pub fn fallback(view: &View, config: &Config, me: NodeIndex, now: Time, rng: &mut impl RngCore) -> Option<(Pair, Via)> {
-    if rng.next_u32() % TURNS != 0 {
+    if !rng.next_u32().is_multiple_of(TURNS) {
         return None;
     }
     let problem = compile(view, config, now);

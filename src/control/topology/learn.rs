@@ -62,15 +62,18 @@ impl Learnt {
     }
 
     /// Learns from the rates (bytes per second) at which each pair's traffic arrived; each deviates from
-    /// the truth by about `noise` of itself.
+    /// the truth by about `noise` of itself. Rates that are not believed are taken as predicted.
     pub fn observe(
         &mut self,
         problem: &Problem,
         assignment: &Assignment,
-        rates: &[f64],
+        rates: &[Option<f64>],
         noise: f64,
         is_settling: bool,
     ) {
+        let predicted = predict(problem, assignment, &problem.capacities);
+        let rates = rates.iter().zip(predicted).map(|(rate, predicted)| rate.unwrap_or(predicted)).collect::<Vec<_>>();
+        let rates = rates.as_slice();
         let pairs = through(problem, assignment, &vec![1.0; rates.len()]);
         let chance = pairs.iter().map(|pairs| SURE * noise / pairs.max(1.0).sqrt()).collect::<Vec<_>>();
         let seen = through(problem, assignment, rates);

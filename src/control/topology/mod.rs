@@ -17,6 +17,7 @@
 //! | [`search`] | which ways would be better? | [`search::Problem`] | a choice for each pair |
 //! | [`plan`] | what is worth proposing? | `View` | [`plan::Proposal`] |
 //! | [`gate`] | is it worth doing, and did it deliver? | `Proposal`, measurements | [`decision::Decision`] |
+//! | [`report`], [`names`] | what do nodes say, and who are they? | reports | what is kept of them |
 //! | [`planner`] | what now? | reports, time | [`planner::Plan`] |
 //! | [`latency`] | which way is quicker? | round trips | a way, at the ingress node |
 //! | [`fallback`] | and without a supernode? | what one node knows | one move, now and then |
@@ -47,7 +48,7 @@ pub mod gate;
 
 pub mod report;
 
-mod names;
+pub mod names;
 
 pub mod planner;
 

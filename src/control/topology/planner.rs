@@ -13,7 +13,7 @@ use serde::Serialize;
 use super::decision::{Decision, Verdict};
 use super::gate::Gate;
 use super::learn::Learnt;
-use super::matrix::{Matrix, STALE_AFTER, is_phase_change};
+use super::matrix::{Matrix, Rates, STALE_AFTER, is_phase_change};
 use super::names::Names;
 use super::plan::{Proposal, compile, plan, review};
 use super::report::{Claims, PEERS_MAX, PeerReport, Report};
@@ -243,27 +243,40 @@ impl Planner {
         self.phase = phase;
     }
 
-    /// What bulk pairs want, as far as their receivers confirm it.
+    /// What bulk pairs want. What their receivers do not nearly confirm counts no more than the greatest wish
+    /// that is confirmed: one of the two lies, and nobody knows which.
     fn demands(&self, has_own_way: impl Fn(Pair) -> bool) -> BTreeMap<Pair, f64> {
-        let demand = |(pair, rates): (Pair, super::matrix::Rates)| {
-            let confirmed = self.arrivals.get(&pair)?.rate.max(BULK);
-            let offered = rates.demand(has_own_way(pair));
-            // Beyond belief: it gets what it got, and neither draws capacity nor shows a limit.
-            let demand = if offered > confirmed * BELIEVED { confirmed } else { offered };
-            (demand >= BULK).then_some((pair, demand))
+        let wish = |(pair, rates): (Pair, Rates)| {
+            self.arrivals.get(&pair)?;
+            let wish = rates.demand(has_own_way(pair));
+            (wish >= BULK).then_some((pair, wish))
         };
-        self.matrix.iter().filter_map(demand).collect()
+        let mut wishes = self.matrix.iter().filter_map(wish).collect::<BTreeMap<_, _>>();
+        let sound = wishes.iter().filter(|(pair, wish)| !self.is_doubtful(**pair, **wish)).map(|(_, wish)| *wish);
+        let most = sound.fold(BULK, f64::max);
+        for (pair, wish) in &mut wishes {
+            if self.is_doubtful(*pair, *wish) {
+                *wish = wish.min(most);
+            }
+        }
+        wishes
+    }
+
+    /// Whether much more is offered than its receiver confirms.
+    fn is_doubtful(&self, pair: Pair, offered: f64) -> bool {
+        self.arrivals.get(&pair).is_none_or(|arrival| offered > BELIEVED * arrival.rate.max(BULK))
     }
 
     /// What is known now.
     fn view(&mut self, now: Time) -> View {
+        let is_settling = self.gate.is_settling(now);
         let mut capacities = self.claims.capacities(self.config.relay_share);
         for (resource, capacity) in self.learnt.iter() {
             capacities.limit(resource, capacity);
         }
         View {
             nodes: self.names.views(),
-            demands: self.demands(|pair| self.routes.contains_key(&pair)),
+            demands: self.demands(|pair| !is_settling && self.routes.contains_key(&pair)),
             routes: self.routes.clone(),
             capacities,
             unlinked: self.unlinked.clone(),
@@ -273,8 +286,14 @@ impl Planner {
 
     /// Compares what arrived with what should have.
     fn learn(&mut self, view: &View, now: Time) {
-        let problem = compile(view, &self.config, now);
-        let arrived = |pair: &Pair| self.arrivals.get(pair).map_or(0.0, |arrival| arrival.rate);
+        // Memory is no traffic: only what is sent now can show a limit.
+        let view = View { demands: self.demands(|_| false), ..view.clone() };
+        let problem = compile(&view, &self.config, now);
+        let arrived = |pair: &Pair| {
+            let offered = self.matrix.rates(*pair)?.fast;
+            let arrival = self.arrivals.get(pair)?;
+            (!self.is_doubtful(*pair, offered)).then_some(arrival.rate)
+        };
         let rates = problem.pairs.iter().map(arrived).collect::<Vec<_>>();
         let count = self.arrivals.values().map(|arrival| arrival.count).fold(REPORTS, f64::min);
         let noise = self.claims.noise() / count.max(1.0).sqrt();

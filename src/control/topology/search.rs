@@ -144,8 +144,7 @@ pub fn descend(problem: &Problem, assignment: &mut Assignment) -> Vec<usize> {
 /// The best way off this bottleneck for any pair on it.
 fn best_move(problem: &Problem, assignment: &Assignment, loads: &mut [f64], bottleneck: usize) -> Option<Move> {
     let mut best: Option<Move> = None;
-    for pair in 0..problem.pairs.len() {
-        let current = assignment[pair];
+    for (pair, current) in assignment.iter().copied().enumerate() {
         if problem.choices[pair][current].uses.iter().all(|(resource, _)| *resource != bottleneck) {
             continue;
         }

@@ -8,6 +8,9 @@ use crate::control::topology::{NodeIndex, Pair};
 /// This share of all possible edges is everybody with everybody.
 const NEARLY_ALL: f64 = 0.9;
 
+/// Whether a graph has a shape.
+type Test = fn(&Graph) -> bool;
+
 /// What is counted of a graph.
 struct Graph {
     nodes: usize,
@@ -24,7 +27,7 @@ pub(super) fn classify(edges: &[Pair]) -> Shape {
     if graph.nodes < 2 {
         return Shape::Idle;
     }
-    let tests: [(Shape, fn(&Graph) -> bool); 11] = [
+    let tests: [(Shape, Test); 11] = [
         (Shape::AllToAll, Graph::is_all_to_all),
         (Shape::Star, |graph| graph.is_tree() && graph.nodes > 3 && graph.most() == graph.nodes - 1),
         (Shape::Line, |graph| graph.is_tree() && graph.most() <= 2),
