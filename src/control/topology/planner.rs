@@ -5,6 +5,8 @@
 //! for a better plan and asks the gate. A lying node can spoil pairs that involve it: its demand counts
 //! up to what the receiver confirms, its capacities up to what others confirm.
 
+mod belief;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
@@ -13,7 +15,7 @@ use serde::Serialize;
 use super::decision::{Decision, Verdict};
 use super::gate::Gate;
 use super::learn::Learnt;
-use super::matrix::{Matrix, Rates, STALE_AFTER, is_phase_change};
+use super::matrix::{Matrix, STALE_AFTER, is_phase_change};
 use super::names::Names;
 use super::plan::{Proposal, compile, plan, review};
 use super::report::{Claims, PEERS_MAX, PeerReport, Report};
@@ -24,8 +26,6 @@ use crate::time::Time;
 
 /// Pairs below this rate (bytes per second) are latency pairs: their ingress nodes choose.
 pub const BULK: f64 = 64_000.0;
-/// Nobody is believed to want more than this many times what its receiver confirms.
-const BELIEVED: f64 = 16.0;
 /// Epochs after its last change in which a plan must deliver.
 const TRIAL_EPOCHS: u32 = 2;
 /// A plan that gives less than this share of what was before is taken back.
@@ -243,30 +243,6 @@ impl Planner {
         self.phase = phase;
     }
 
-    /// What bulk pairs want. What their receivers do not nearly confirm counts no more than the greatest wish
-    /// that is confirmed: one of the two lies, and nobody knows which.
-    fn demands(&self, has_own_way: impl Fn(Pair) -> bool) -> BTreeMap<Pair, f64> {
-        let wish = |(pair, rates): (Pair, Rates)| {
-            self.arrivals.get(&pair)?;
-            let wish = rates.demand(has_own_way(pair));
-            (wish >= BULK).then_some((pair, wish))
-        };
-        let mut wishes = self.matrix.iter().filter_map(wish).collect::<BTreeMap<_, _>>();
-        let sound = wishes.iter().filter(|(pair, wish)| !self.is_doubtful(**pair, **wish)).map(|(_, wish)| *wish);
-        let most = sound.fold(BULK, f64::max);
-        for (pair, wish) in &mut wishes {
-            if self.is_doubtful(*pair, *wish) {
-                *wish = wish.min(most);
-            }
-        }
-        wishes
-    }
-
-    /// Whether much more is offered than its receiver confirms.
-    fn is_doubtful(&self, pair: Pair, offered: f64) -> bool {
-        self.arrivals.get(&pair).is_none_or(|arrival| offered > BELIEVED * arrival.rate.max(BULK))
-    }
-
     /// What is known now.
     fn view(&mut self, now: Time) -> View {
         let is_settling = self.gate.is_settling(now);
@@ -321,23 +297,6 @@ impl Planner {
         self.queue.extend(trial.undo);
         self.decide(Decision { moves: self.queue.len(), ..reason.clone() });
         self.emit(now, reason)
-    }
-
-    /// What arrives of each of these pairs.
-    fn arrived<'a>(&self, pairs: impl Iterator<Item = &'a Pair>) -> BTreeMap<Pair, f64> {
-        pairs.filter_map(|pair| Some((*pair, self.arrivals.get(pair)?.rate))).collect()
-    }
-
-    /// The mean share of what is offered now that the lowest quarter of these arrivals is.
-    fn lowest(&self, arrivals: &BTreeMap<Pair, f64>) -> f64 {
-        let share = |(pair, arrived): (&Pair, &f64)| {
-            let offered = self.matrix.rates(*pair)?.fast;
-            (offered > BULK).then_some((arrived / offered).min(1.0))
-        };
-        let mut shares = arrivals.iter().filter_map(share).collect::<Vec<_>>();
-        shares.sort_by(f64::total_cmp);
-        shares.truncate(shares.len().div_ceil(4));
-        if shares.is_empty() { 1.0 } else { shares.iter().sum::<f64>() / shares.len() as f64 }
     }
 
     /// Ways that cannot be gone any more, or that nobody goes, are given up.
