@@ -77,6 +77,8 @@ mod explain;
 
 mod reporting;
 
+pub mod topology;
+
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;

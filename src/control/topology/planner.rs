@@ -1,0 +1,415 @@
+//! The planner of one overlay: fed with reports, asked at its deadline, answers with plans.
+//!
+//! Each epoch it learns from what arrived, then does the first of these that applies: goes on with a plan
+//! that is being carried out, takes back one that did not deliver, retires ways that nobody uses, looks
+//! for a better plan and asks the gate. A lying node can spoil pairs that involve it: its demand counts
+//! up to what the receiver confirms, its capacities up to what others confirm.
+
+mod belief;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::decision::{Decision, Verdict};
+use super::gate::Gate;
+use super::learn::Learnt;
+use super::matrix::{Matrix, STALE_AFTER, is_phase_change};
+use super::names::Names;
+use super::plan::{Proposal, compile, plan, review};
+use super::report::{Claims, PEERS_MAX, PeerReport, Report};
+use super::view::{Config, NodeView, View};
+use super::{NodeIndex, Pair, Via};
+use crate::keys::NodeId;
+use crate::time::Time;
+
+/// Pairs below this rate (bytes per second) are latency pairs: their ingress nodes choose.
+pub const BULK: f64 = 64_000.0;
+/// Epochs after its last change in which a plan must deliver.
+const TRIAL_EPOCHS: u32 = 2;
+/// A plan that gives less than this share of what was before is taken back.
+const DELIVERED: f64 = 0.95;
+/// A way whose pair sends less than this share of its memory, after a phase change, is no longer needed.
+const FADED: f64 = 0.1;
+/// While a change settles a plan may promise less: the moves cost nothing yet.
+const SETTLING_GAIN: f64 = 0.05;
+/// Reports averaged while nothing changes.
+const REPORTS: f64 = 8.0;
+/// Decisions kept for the user.
+const DECISIONS_MAX: usize = 64;
+/// News that cannot wait is looked at after this time, with what else comes.
+const SOON: Duration = Duration::from_millis(500);
+
+/// A pair goes another way from now on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Change {
+    /// Who must act.
+    pub from: NodeId,
+    /// The frames' destination.
+    pub to: NodeId,
+    /// The relay; none for the direct way.
+    pub via: Option<NodeId>,
+}
+
+/// What is to be told to ingress nodes.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// Greater is newer.
+    pub version: u64,
+    /// The changes.
+    pub changes: Vec<Change>,
+    /// What was decided, and why.
+    pub reason: Decision,
+}
+
+/// What a receiver confirms, averaged since ways were last changed.
+#[derive(Clone, Copy, Debug)]
+struct Arrival {
+    rate: f64,
+    said: Time,
+    /// Reports in the average.
+    count: f64,
+}
+
+/// A plan that must still show what it is worth.
+#[derive(Clone, Debug)]
+struct Trial {
+    due: Time,
+    undo: Vec<(Pair, Via)>,
+    /// Pairs that the plan touches, and what arrived of each before it.
+    touched: BTreeMap<Pair, f64>,
+}
+
+/// What was refused, for the user.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Refused {
+    /// Reports of nodes that are not members, and peers beyond the limit or unknown.
+    pub reports: u64,
+    /// Pairs for which the matrix had no room, or that made no sense.
+    pub pairs: u64,
+    /// Capacities for which there was no room.
+    pub claims: u64,
+}
+
+/// The planner's memory of one overlay.
+#[derive(Clone, Debug)]
+pub struct Planner {
+    config: Config,
+    names: Names,
+    matrix: Matrix,
+    arrivals: BTreeMap<Pair, Arrival>,
+    limited: BTreeSet<Pair>,
+    unlinked: BTreeSet<Pair>,
+    claims: Claims,
+    learnt: Learnt,
+    gate: Gate,
+    routes: BTreeMap<Pair, Via>,
+    queue: VecDeque<(Pair, Via)>,
+    doing: Option<Decision>,
+    trial: Option<Trial>,
+    phase: BTreeMap<Pair, f64>,
+    decisions: VecDeque<Decision>,
+    version: u64,
+    strangers: u64,
+    deadline: Time,
+}
+
+impl Planner {
+    /// Of an overlay of which nothing is known yet.
+    pub fn new(config: Config, now: Time) -> Self {
+        let deadline = now + config.epoch;
+        Self {
+            config,
+            names: Names::default(),
+            matrix: Matrix::default(),
+            arrivals: BTreeMap::new(),
+            limited: BTreeSet::new(),
+            unlinked: BTreeSet::new(),
+            claims: Claims::default(),
+            learnt: Learnt::default(),
+            gate: Gate::new(now),
+            routes: BTreeMap::new(),
+            queue: VecDeque::new(),
+            doing: None,
+            trial: None,
+            phase: BTreeMap::new(),
+            decisions: VecDeque::new(),
+            version: 0,
+            strangers: 0,
+            deadline,
+        }
+    }
+
+    /// A member or supernode is there, or more is known of it; false if there is no room.
+    pub fn put_node(&mut self, id: NodeId, node: NodeView) -> bool {
+        self.names.put(id, node)
+    }
+
+    /// A node is gone, and all that was known of it.
+    pub fn remove_node(&mut self, id: NodeId) {
+        let Some(gone) = self.names.remove(id) else { return };
+        self.matrix.remove(gone);
+        self.claims.remove(gone);
+        self.arrivals.retain(|pair, _| !pair.involves(gone));
+        self.limited.retain(|pair| !pair.involves(gone));
+        self.unlinked.retain(|pair| !pair.involves(gone));
+        let concerns = |pair: Pair, via: Via| pair.involves(gone) || via == Via::Relay(gone);
+        self.queue.retain(|(pair, via)| !concerns(*pair, *via));
+        self.routes.retain(|pair, via| !concerns(*pair, *via));
+        self.trial = None;
+    }
+
+    /// A node's report.
+    pub fn handle_report(&mut self, now: Time, from: NodeId, report: &Report) {
+        let Some(by) = self.names.index(from) else {
+            self.strangers += 1;
+            return;
+        };
+        self.names.set_relays(by, report.relays);
+        let known = |peer: &PeerReport| self.names.index(peer.peer).filter(|index| *index != by);
+        let peers = report.peers.iter().take(PEERS_MAX).filter_map(|peer| Some((known(peer)?, peer)));
+        let peers = peers.collect::<Vec<_>>();
+        self.strangers += (report.peers.len() - peers.len()) as u64;
+        self.claims.report(now, by, report, &peers);
+        for (peer, said) in peers {
+            self.note(now, by, peer, said);
+        }
+    }
+
+    fn note(&mut self, now: Time, by: NodeIndex, peer: NodeIndex, said: &PeerReport) {
+        let (to, from) = (Pair::new(by, peer), Pair::new(peer, by));
+        self.matrix.report(now, to, said.offered);
+        if said.arrives.is_finite() && said.arrives >= 0.0 {
+            let arrival = self.arrivals.entry(from).or_insert(Arrival { rate: 0.0, said: now, count: 0.0 });
+            arrival.count = (arrival.count + 1.0).min(REPORTS);
+            arrival.rate += (said.arrives - arrival.rate) / arrival.count;
+            arrival.said = now;
+        }
+        if said.is_limited {
+            self.limited.insert(to)
+        } else {
+            self.limited.remove(&to)
+        };
+        let is_news = if said.has_link {
+            self.unlinked.remove(&to.unordered());
+            false
+        } else {
+            self.unlinked.insert(to.unordered()) && self.matrix.rates(to).is_some_and(|rates| rates.fast > BULK)
+        };
+        if is_news {
+            self.gate.flag(now);
+            self.deadline = self.deadline.min(now + SOON);
+        }
+    }
+
+    /// When to ask next.
+    pub const fn deadline(&self) -> Time {
+        self.deadline
+    }
+
+    /// Looks at the whole, if it is time.
+    pub fn handle_timeout(&mut self, now: Time) -> Option<Plan> {
+        if now < self.deadline {
+            return None;
+        }
+        self.deadline = now + self.config.epoch;
+        self.expire(now);
+        self.notice_phase(now);
+        let view = self.view(now);
+        self.learn(&view, now);
+        if self.gate.is_settling(now) {
+            // What is learnt meanwhile may change what is still to be done.
+            return self.improve(now).or_else(|| self.finish(now)).or_else(|| self.retire(&view, now));
+        }
+        self.finish(now).or_else(|| self.retire(&view, now)).or_else(|| self.improve(now))
+    }
+
+    fn expire(&mut self, now: Time) {
+        self.matrix.expire(now);
+        self.claims.expire(now);
+        self.arrivals.retain(|_, arrival| now.since(arrival.said) <= STALE_AFTER);
+        self.limited.retain(|pair| self.matrix.rates(*pair).is_some());
+    }
+
+    /// Another phase of the application voids what was decided in the last one.
+    fn notice_phase(&mut self, now: Time) {
+        let phase = self.demands(|_| false);
+        if is_phase_change(&self.phase, &phase) {
+            self.gate.flag(now);
+            self.queue.clear();
+            self.trial = None;
+        }
+        self.phase = phase;
+    }
+
+    /// What is known now.
+    fn view(&mut self, now: Time) -> View {
+        let is_settling = self.gate.is_settling(now);
+        let mut capacities = self.claims.capacities(self.config.relay_share);
+        for (resource, capacity) in self.learnt.iter() {
+            capacities.limit(resource, capacity);
+        }
+        View {
+            nodes: self.names.views(),
+            demands: self.demands(|pair| !is_settling && self.routes.contains_key(&pair)),
+            routes: self.routes.clone(),
+            capacities,
+            unlinked: self.unlinked.clone(),
+            held: self.gate.held(now),
+        }
+    }
+
+    /// Compares what arrived with what should have.
+    fn learn(&mut self, view: &View, now: Time) {
+        // Memory is no traffic: only what is sent now can show a limit.
+        let view = View { demands: self.demands(|_| false), ..view.clone() };
+        let problem = compile(&view, &self.config, now);
+        let arrived = |pair: &Pair| {
+            let offered = self.matrix.rates(*pair)?.fast;
+            let arrival = self.arrivals.get(pair)?;
+            (!self.is_doubtful(*pair, offered)).then_some(arrival.rate)
+        };
+        let rates = problem.pairs.iter().map(arrived).collect::<Vec<_>>();
+        let count = self.arrivals.values().map(|arrival| arrival.count).fold(REPORTS, f64::min);
+        let noise = self.claims.noise() / count.max(1.0).sqrt();
+        // The way in use is the first candidate.
+        self.learnt.observe(&problem, &vec![0; rates.len()], &rates, noise, self.gate.is_settling(now));
+    }
+
+    /// Goes on with the plan in hand, or looks at what it brought.
+    fn finish(&mut self, now: Time) -> Option<Plan> {
+        if let Some(reason) = self.doing.take_if(|_| !self.queue.is_empty()) {
+            return self.emit(now, reason);
+        }
+        let trial = self.trial.take_if(|trial| trial.due <= now)?;
+        let (before, after) = (self.lowest(&trial.touched), self.lowest(&self.arrived(trial.touched.keys())));
+        let is_kept = after >= before * DELIVERED;
+        let verdict = if is_kept { Verdict::Kept } else { Verdict::RolledBack };
+        let reason = Decision { verdict, before, after, needed: DELIVERED, ..self.decision(now, verdict) };
+        if is_kept {
+            self.decide(reason);
+            return None;
+        }
+        for (pair, _) in &trial.undo {
+            self.gate.rolled_back(now, *pair);
+        }
+        self.queue.extend(trial.undo);
+        self.decide(Decision { moves: self.queue.len(), ..reason.clone() });
+        self.emit(now, reason)
+    }
+
+    /// Ways that cannot be gone any more, or that nobody goes, are given up.
+    fn retire(&mut self, view: &View, now: Time) -> Option<Plan> {
+        let is_settling = self.gate.is_settling(now);
+        let is_unused =
+            |pair: &Pair| self.matrix.rates(*pair).is_none_or(|rates| is_settling && rates.fast < FADED * rates.slow);
+        let is_broken = |pair: &Pair, via: &Via| match via {
+            Via::Direct => !view.has_link(*pair),
+            Via::Relay(relay) => !view.can_relay(*pair, *relay),
+        };
+        let retired = self.routes.iter().filter(|(pair, via)| is_unused(pair) || is_broken(pair, via));
+        self.queue = retired.map(|(pair, _)| (*pair, view.usual_way(*pair))).collect();
+        self.queue.truncate(self.config.changes_max);
+        if self.queue.is_empty() {
+            return None;
+        }
+        let reason = Decision { moves: self.queue.len(), ..self.decision(now, Verdict::Retired) };
+        self.decide(reason.clone());
+        self.emit(now, reason)
+    }
+
+    /// Looks for something better.
+    fn improve(&mut self, now: Time) -> Option<Plan> {
+        let view = self.view(now);
+        let is_tried = self.trial.is_some() && !self.gate.is_settling(now);
+        if is_tried || !view.demands.keys().any(|pair| self.limited.contains(pair)) {
+            return None;
+        }
+        let waiting = self.gate.take_confirming();
+        let again = waiting.is_some();
+        let proposal = match waiting {
+            Some(moves) => review(&view, &self.config, now, &moves),
+            None => plan(&view, &self.config, now),
+        }?;
+        let gain_min = if self.gate.is_settling(now) { SETTLING_GAIN } else { self.config.gain_min };
+        let needed = Gate::needed(gain_min, self.claims.deviation());
+        let verdict = self.gate.judge(now, &proposal, needed, again);
+        let (before, after, moves) = (proposal.before, proposal.after, proposal.moves.len());
+        let reason = Decision { before, after, needed, moves, ..self.decision(now, verdict) };
+        self.decide(reason.clone());
+        (verdict == Verdict::Adopted).then(|| self.adopt(now, &view, proposal, reason))?
+    }
+
+    fn adopt(&mut self, now: Time, view: &View, proposal: Proposal, reason: Decision) -> Option<Plan> {
+        let touched = self.arrived(proposal.touched.iter());
+        let undo = proposal.moves.iter().map(|(pair, _)| (*pair, view.way(*pair))).collect();
+        self.queue = proposal.moves.into();
+        self.trial = Some(Trial { due: Time::NEVER, undo, touched }).filter(|_| !self.gate.is_settling(now));
+        self.emit(now, reason)
+    }
+
+    /// The next changes of the queue, as a plan.
+    fn emit(&mut self, now: Time, reason: Decision) -> Option<Plan> {
+        let count = self.queue.len().min(self.config.changes_max);
+        let due = self.queue.drain(..count).collect::<Vec<_>>();
+        let links = View { nodes: self.names.views(), unlinked: self.unlinked.clone(), ..View::default() };
+        for (pair, via) in &due {
+            let is_usual = *via == links.usual_way(*pair);
+            if is_usual {
+                self.routes.remove(pair)
+            } else {
+                self.routes.insert(*pair, *via)
+            };
+            self.gate.moved(now, *pair);
+        }
+        self.arrivals.values_mut().for_each(|arrival| arrival.count = 0.0);
+        self.doing = (!self.queue.is_empty()).then(|| reason.clone());
+        if let Some(trial) = self.trial.as_mut().filter(|_| self.queue.is_empty()) {
+            trial.due = now + self.config.epoch * TRIAL_EPOCHS;
+        }
+        let changes = due.iter().filter_map(|(pair, via)| self.change(*pair, *via)).collect();
+        self.version += 1;
+        Some(Plan { version: self.version, changes, reason })
+    }
+
+    fn change(&self, pair: Pair, via: Via) -> Option<Change> {
+        let via = match via {
+            Via::Direct => None,
+            Via::Relay(relay) => Some(self.names.id(relay)?),
+        };
+        Some(Change { from: self.names.id(pair.from)?, to: self.names.id(pair.to)?, via })
+    }
+
+    /// A decision of this moment, still without figures.
+    fn decision(&self, now: Time, verdict: Verdict) -> Decision {
+        let at_ms = now.as_nanos() / 1_000_000;
+        Decision { at_ms, version: self.version + 1, verdict, before: 1.0, after: 1.0, needed: 1.0, moves: 0 }
+    }
+
+    fn decide(&mut self, decision: Decision) {
+        self.decisions.truncate(DECISIONS_MAX - 1);
+        self.decisions.push_front(decision);
+    }
+
+    /// What was decided lately, the last first.
+    pub fn decisions(&self) -> impl Iterator<Item = &Decision> {
+        self.decisions.iter()
+    }
+
+    /// The ways that are not the usual ones.
+    pub fn routes(&self) -> impl Iterator<Item = Change> + '_ {
+        self.routes.iter().filter_map(|(pair, via)| self.change(*pair, *via))
+    }
+
+    /// The matrix, for those who want to look at it.
+    pub const fn matrix(&self) -> &Matrix {
+        &self.matrix
+    }
+
+    /// What was refused.
+    pub fn refused(&self) -> Refused {
+        let (reports, claims) = (self.strangers, self.claims.refused());
+        Refused { reports, pairs: self.matrix.refused(), claims }
+    }
+}

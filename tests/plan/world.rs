@@ -1,0 +1,194 @@
+//! The closed loop: a made-up network carries what a pattern offers, nodes report what they see of it, the
+//! planner plans, and its plans decide what is carried next.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use longwire::control::topology::matrix::Rates;
+use longwire::control::topology::plan::{compile, plan, shares};
+use longwire::control::topology::planner::{Plan, Planner};
+use longwire::control::topology::report::{PeerReport, Report};
+use longwire::control::topology::resources::{Capacities, Resource};
+use longwire::control::topology::view::{Config, View};
+use longwire::control::topology::{NodeIndex, Pair, Via};
+use longwire::keys::NodeId;
+use longwire::time::Time;
+
+use super::model::Dice;
+
+/// Counters are read this often.
+const SAMPLE: Duration = Duration::from_millis(500);
+/// And reported once in so many readings.
+const SAMPLES: u32 = 4;
+/// What is offered, beside what the best routing carries.
+const OVERLOAD: f64 = 1.25;
+/// How much of a drift is left after an epoch.
+const DRIFT_KEPT: f64 = 0.9;
+
+/// How true the world is to its numbers.
+#[derive(Clone, Copy)]
+pub(crate) struct Weather {
+    /// Deviation of what is measured.
+    pub(crate) noise: f64,
+    /// Deviation of what there is.
+    pub(crate) drift: f64,
+}
+
+/// What a member says in place of what it sees.
+pub(crate) type Lie = fn(&mut Report);
+
+/// The world.
+pub(crate) struct World {
+    truth: View,
+    base: Capacities,
+    drifted: BTreeMap<Resource, f64>,
+    weather: Weather,
+    dice: Dice,
+    rates: BTreeMap<Pair, Rates>,
+    pub(crate) planner: Planner,
+    config: Config,
+    pub(crate) now: Time,
+    lie: Option<(NodeIndex, Lie)>,
+    /// Shares of their wishes that pairs get now.
+    pub(crate) shares: BTreeMap<Pair, f64>,
+}
+
+fn id(node: NodeIndex) -> NodeId {
+    let mut bytes = [0; 32];
+    bytes[..2].copy_from_slice(&node.0.to_be_bytes());
+    NodeId(bytes)
+}
+
+fn index(id: NodeId) -> NodeIndex {
+    NodeIndex(u16::from_be_bytes([id.0[0], id.0[1]]))
+}
+
+impl World {
+    pub(crate) fn new(mut truth: View, weather: Weather, seed: u64) -> Self {
+        let config = Config::default();
+        let mut planner = Planner::new(config.clone(), Time::START);
+        for (node, view) in truth.indexed() {
+            assert!(planner.put_node(id(node), *view));
+        }
+        for node in (0..truth.nodes.len() as u16).map(NodeIndex) {
+            let out = truth.capacities.of(Resource::NodeOut(node));
+            truth.capacities.set(Resource::Relay(node), out * config.relay_share);
+        }
+        let base = truth.capacities.clone();
+        let (dice, now) = (Dice::new(seed ^ 0x5eed), Time::START);
+        let (drifted, rates, shares) = Default::default();
+        Self { truth, base, drifted, weather, dice, rates, planner, config, now, lie: None, shares }
+    }
+
+    /// From now on this is offered, so much that the best routing carries four fifths of it.
+    pub(crate) fn offer(&mut self, weights: &BTreeMap<Pair, f64>) {
+        self.truth.demands = weights.clone();
+        self.truth.routes.retain(|pair, _| weights.contains_key(pair));
+        let scale = OVERLOAD * self.best();
+        self.truth.demands.values_mut().for_each(|demand| *demand *= scale);
+    }
+
+    /// From now on nothing is sent.
+    pub(crate) fn fall_silent(&mut self) {
+        self.truth.demands.clear();
+    }
+
+    /// One member lies from now on.
+    pub(crate) fn lies(&mut self, member: NodeIndex, lie: Lie) {
+        self.lie = Some((member, lie));
+    }
+
+    /// The least share that the best routing would give.
+    fn best(&self) -> f64 {
+        let mut view = View { routes: BTreeMap::new(), ..self.truth.clone() };
+        for (pair, via) in plan(&view, &self.config, self.now).map(|plan| plan.moves).unwrap_or_default() {
+            view.routes.insert(pair, via);
+        }
+        least(&self.carried(&view))
+    }
+
+    /// What each pair gets on these ways, as a share of what it offers.
+    fn carried(&self, view: &View) -> BTreeMap<Pair, f64> {
+        let problem = compile(view, &self.config, self.now);
+        let assignment = vec![0; problem.pairs.len()];
+        problem.pairs.iter().copied().zip(shares(&problem, &assignment)).collect()
+    }
+
+    /// The least share that any pair gets, beside what the best routing would give now.
+    pub(crate) fn ratio(&self) -> f64 {
+        if self.shares.is_empty() { 1.0 } else { least(&self.shares) / self.best() }
+    }
+
+    /// Two seconds, and the plan that came out of them.
+    pub(crate) fn step(&mut self) -> Option<Plan> {
+        self.drift();
+        self.shares = self.carried(&self.truth);
+        for _ in 0..SAMPLES {
+            self.now += SAMPLE;
+            self.sample();
+        }
+        for node in (0..self.truth.nodes.len() as u16).map(NodeIndex) {
+            let mut report = self.report(node);
+            if let Some((_, lie)) = self.lie.filter(|(liar, _)| *liar == node) {
+                lie(&mut report);
+            }
+            self.planner.handle_report(self.now, id(node), &report);
+        }
+        let plan = self.planner.handle_timeout(self.now);
+        for change in plan.iter().flat_map(|plan| &plan.changes) {
+            let pair = Pair::new(index(change.from), index(change.to));
+            let via = change.via.map_or(Via::Direct, |relay| Via::Relay(index(relay)));
+            self.truth.routes.insert(pair, via);
+        }
+        plan
+    }
+
+    fn drift(&mut self) {
+        let fresh = self.weather.drift * (1.0 - DRIFT_KEPT * DRIFT_KEPT).sqrt();
+        for (resource, capacity) in self.base.iter() {
+            let drift = self.drifted.entry(resource).or_default();
+            *drift = *drift * DRIFT_KEPT + self.dice.normal() * fresh;
+            self.truth.capacities.set(resource, capacity * drift.exp());
+        }
+    }
+
+    fn sample(&mut self) {
+        for pair in self.truth.demands.keys() {
+            self.rates.entry(*pair).or_default();
+        }
+        for (pair, rates) in &mut self.rates {
+            let offered = self.truth.demands.get(pair).copied().unwrap_or(0.0);
+            let bytes = offered * SAMPLE.as_secs_f64() * self.dice.noise(self.weather.noise);
+            rates.sample(bytes, SAMPLE);
+        }
+    }
+
+    fn report(&mut self, node: NodeIndex) -> Report {
+        let others = (0..self.truth.nodes.len() as u16).map(NodeIndex).filter(|other| *other != node);
+        let peers = others.map(|other| self.peer_report(node, other)).collect();
+        let noise = self.weather.noise;
+        let mut measured = |resource| Some(self.base.of(resource) * self.dice.noise(noise));
+        let (sends, receives) = (measured(Resource::NodeOut(node)), measured(Resource::NodeIn(node)));
+        let relays = self.truth.nodes[usize::from(node.0)].relays;
+        Report { sends, receives, relays, peers }
+    }
+
+    fn peer_report(&mut self, node: NodeIndex, other: NodeIndex) -> PeerReport {
+        let (to, from) = (Pair::new(node, other), Pair::new(other, node));
+        let noise = self.weather.noise;
+        let share = |pair: Pair| self.shares.get(&pair).map_or(1.0, |share| share.min(1.0));
+        let arrives = self.truth.demands.get(&from).map_or(0.0, |demand| demand * share(from));
+        let is_limited = share(to) < 0.98;
+        let mut measured = |pair| Some(self.truth.capacities.of(Resource::Path(pair)) * self.dice.noise(noise));
+        let (capacity_to, capacity_from) = (measured(to), measured(from));
+        let arrives = arrives * self.dice.noise(noise);
+        let offered = self.rates.get(&to).copied().unwrap_or_default();
+        let has_link = self.truth.has_link(to);
+        PeerReport { peer: id(other), offered, arrives, is_limited, capacity_to, capacity_from, has_link }
+    }
+}
+
+/// The least of these shares; nobody gets more than all.
+fn least(shares: &BTreeMap<Pair, f64>) -> f64 {
+    shares.values().copied().fold(f64::INFINITY, f64::min)
+}
