@@ -39,6 +39,8 @@ pub enum Via {
     Direct,
     /// By this member, though there were a better way.
     Member(PortId),
+    /// By the supernode at this place, though there were a better way.
+    Home(usize),
 }
 
 /// Our leg at a member. It lives as long as we know the member, so that its counter never begins anew under one key.
@@ -76,6 +78,8 @@ struct Carrier {
 pub struct Carriers {
     /// What was ordered.
     pub via: Via,
+    /// The user ordered it: plans leave it alone.
+    pub is_pinned: bool,
     by_member: BTreeMap<PortId, Carrier>,
     compared: Option<Time>,
     /// When the last frame went to the peer, as far as was measured.
@@ -117,7 +121,7 @@ impl Peer {
         let is_active = self.carriers.sent.is_some_and(|sent| now.since(sent) < IDLE);
         match self.carriers.via {
             Via::Auto => self.session.is_some() && !self.is_direct() && is_active,
-            Via::Direct => false,
+            Via::Direct | Via::Home(_) => false,
             Via::Member(_) => self.session.is_some(),
         }
     }

@@ -85,7 +85,17 @@ impl Control {
                 }
             }
             Some(Message::Supernodes { list }) => self.on_supernodes(place, &list),
-            Some(Message::Register { .. } | Message::Ping { .. } | Message::Update { .. } | Message::Leave { .. })
+            Some(Message::Plan { overlay, plan }) => {
+                let Some(overlay) = self.overlay_index(overlay) else { return };
+                self.on_plan(place, overlay, &plan);
+            }
+            Some(
+                Message::Register { .. }
+                | Message::Ping { .. }
+                | Message::Update { .. }
+                | Message::Leave { .. }
+                | Message::Report { .. },
+            )
             | None => {}
         }
     }
@@ -100,6 +110,8 @@ impl Control {
             }
         } else {
             self.close_leg(before);
+            self.end_plans(overlay);
+            self.offer_to_relay(place, overlay);
         }
         let home = &self.homes[place];
         let (supernode, by_tcp) = (home.address.clone(), home.is_on_stream());

@@ -79,6 +79,10 @@ mod reporting;
 
 pub mod topology;
 
+mod traffic;
+
+mod planning;
+
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -271,6 +275,8 @@ impl Control {
                 self.with(port, |peer, fx| peer.on_measured(fx, &activity));
                 self.calm_down();
             }
+            Notice::Busy { overlay } => self.on_busy(overlay),
+            Notice::Tallied { overlay, ports } => self.on_tallied(overlay, &ports),
             Notice::LegMeasured { leg, tally } => self.on_leg_measured(leg, tally),
             Notice::Retired { index } => {
                 self.fx.indices.remove(&index);
@@ -420,13 +426,16 @@ impl Control {
             Timer::Remember => self.remember(),
             Timer::Loop(overlay) => self.on_loop_timer(overlay),
             Timer::Addresses => self.on_addresses_timer(),
-            Timer::Push | Timer::Newcomers => self.on_serving_timer(timer),
+            Timer::Traffic(overlay) => self.on_traffic_timer(overlay),
+            Timer::Push | Timer::Newcomers | Timer::Plan(_) => self.on_serving_timer(timer),
         }
     }
 
     fn on_serving_timer(&mut self, timer: Timer) {
         let Some(supernode) = &mut self.serving else { return };
-        if timer == Timer::Push {
+        if let Timer::Plan(overlay) = timer {
+            supernode.on_plan_timer(&mut self.fx, overlay);
+        } else if timer == Timer::Push {
             supernode.on_push_timer(&mut self.fx);
         } else {
             supernode.on_newcomers_timer(&mut self.fx);

@@ -5,6 +5,7 @@ use rand_chacha::rand_core::RngCore;
 use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
 
 use super::handshake::Local;
+use super::traffic::Traffic;
 use crate::keys::{Identity, NodeId, OverlayId, OverlaySecrets};
 use crate::seam::OverlaySettings;
 use crate::wire::DecodeError;
@@ -23,6 +24,8 @@ pub struct Overlay {
     pub certificate: Certificate,
     /// The longest payload of its frames here.
     pub mtu: usize,
+    /// What flows in it.
+    pub(super) traffic: Traffic,
 }
 
 impl Overlay {
@@ -30,7 +33,7 @@ impl Overlay {
     pub fn new(settings: &OverlaySettings, identity: &Identity) -> Self {
         let certificate = Certificate::issue(&settings.secrets, identity);
         let (name, secrets, mtu) = (settings.name.clone(), settings.secrets.clone(), settings.switch.mtu);
-        Self { name, secrets, certificate, mtu }
+        Self { name, secrets, certificate, mtu, traffic: Traffic::default() }
     }
 
     /// Its public name.

@@ -210,6 +210,11 @@ impl Paths {
         self.preferred
     }
 
+    /// Whether it ever answered directly.
+    pub fn was_direct(&self) -> bool {
+        self.candidates.iter().any(|(_, state)| state.answers > 0)
+    }
+
     /// The way through a relay, other than the path in use, that was probed longest ago.
     pub fn relay_to_measure(&self) -> Option<Path> {
         let others = self.relays.iter().map(|(leg, way)| (way.asked, way.answers, Path::Relayed(*leg, way.relay)));

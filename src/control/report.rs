@@ -351,4 +351,21 @@ pub struct ServedOverlay {
     pub id: String,
     /// Its members: id and address as seen.
     pub members: Vec<(String, SocketAddr)>,
+    /// Ways that are planned, and not the usual ones.
+    #[serde(default)]
+    pub ways: Vec<PlannedWay>,
+    /// What was decided of late, the last first, in words.
+    #[serde(default)]
+    pub decisions: Vec<String>,
+}
+
+/// A way that a supernode ordered.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlannedWay {
+    /// The member whose frames take it, by id.
+    pub from: String,
+    /// To this member.
+    pub to: String,
+    /// By this member; `direct`, or `here` for the supernode.
+    pub via: String,
 }

@@ -47,6 +47,9 @@ impl Control {
                 match self.via(peer, via) {
                     Ok((port, via)) => {
                         self.order(port, via);
+                        if let Some(peer) = self.peers.get_mut(&port) {
+                            peer.carriers.is_pinned = via != Via::Auto;
+                        }
                         Response::Done
                     }
                     Err(sentence) => Response::Error(sentence),
@@ -68,17 +71,19 @@ impl Control {
             Via::Member(member) if self.peers.get(&member).is_none_or(|member| member.overlay != peer.overlay) => {
                 Err("the two are in different overlays".into())
             }
-            via @ (Via::Auto | Via::Direct | Via::Member(_)) => Ok((peer.port, via)),
+            via @ (Via::Auto | Via::Direct | Via::Member(_) | Via::Home(_)) => Ok((peer.port, via)),
         }
     }
 
     pub(super) fn order_text(&self, peer: &Peer) -> String {
+        let whose = if peer.carriers.is_pinned { "by order" } else { "by plan" };
         match peer.carriers.via {
             Via::Auto => String::new(),
-            Via::Direct => "by order no member relays".into(),
+            Via::Direct => format!("{whose} no member relays"),
+            Via::Home(_) => format!("{whose} the supernode relays while it can"),
             Via::Member(member) => {
                 let name = self.peers.get(&member).map_or("a member that is gone".into(), Peer::called);
-                format!("by order {name} relays while it can")
+                format!("{whose} {name} relays while it can")
             }
         }
     }

@@ -13,6 +13,7 @@ use std::time::Duration;
 use rand_chacha::rand_core::RngCore;
 
 use super::effects::Effects;
+use super::planning::{Place, Planning};
 use super::report::{ServedOverlay, Serving};
 use super::timers::Timer;
 use crate::datapath::Command;
@@ -24,6 +25,7 @@ use crate::time::Time;
 use crate::wire::DecodeError;
 use crate::wire::certificate::Certificate;
 use crate::wire::message::{Member, Message, OtherSupernode, Refusal, registration};
+use crate::wire::plan::Report;
 use crate::wire::relay::{LegKey, RelayId};
 use crate::wire::version::Version;
 
@@ -87,6 +89,19 @@ struct Served {
     gone: Vec<RelayId>,
 }
 
+impl Served {
+    /// Its members, for whoever plans.
+    fn places(&self) -> Vec<Place> {
+        let place = |(relay, member): (&RelayId, &Registered)| Place {
+            node: member.node,
+            relay: *relay,
+            link: member.link,
+            seen: member.told.seen.ip(),
+        };
+        self.members.iter().map(place).collect()
+    }
+}
+
 /// What a supernode knows. All of it is told again by the members after a restart.
 #[derive(Debug, Default)]
 pub struct Supernode {
@@ -101,6 +116,7 @@ pub struct Supernode {
     to_push: BTreeSet<OverlayId>,
     /// Not before this.
     next_push: Time,
+    planning: Planning,
 }
 
 impl Supernode {
@@ -175,7 +191,9 @@ impl Supernode {
                     self.remove(fx, overlay, relay);
                 }
             }
+            Message::Report { overlay, report } => self.on_report(fx, link, overlay, &report),
             Message::Welcome { .. }
+            | Message::Plan { .. }
             | Message::Refused { .. }
             | Message::Pong { .. }
             | Message::Roster { .. }
@@ -337,11 +355,26 @@ impl Supernode {
         self.uncount(gone.counted);
         fx.commands.push_back(Command::DropChannel { relay });
         fx.events.push_back(Event::MemberLeft { overlay, member: gone.node });
+        self.planning.on_gone(overlay, gone.node, is_last);
         if is_last {
             self.overlays.remove(&overlay);
         } else {
             self.announce_gone(fx, overlay, relay);
         }
+    }
+
+    /// REPORT: only of what the link is a member of.
+    fn on_report(&mut self, fx: &mut Effects, link: u64, overlay: OverlayId, report: &Report) {
+        let Some(relay) = self.links.get(&link).and_then(|link| link.registered.get(&overlay)) else { return };
+        let Some(served) = self.overlays.get(&overlay) else { return };
+        let Some(from) = served.members.get(relay).map(|member| member.node) else { return };
+        self.planning.on_report(fx, (overlay, from), report, &served.places());
+    }
+
+    /// [`Timer::Plan`]
+    pub fn on_plan_timer(&mut self, fx: &mut Effects, overlay: OverlayId) {
+        let Some(served) = self.overlays.get(&overlay) else { return };
+        self.planning.on_timer(fx, overlay, &served.places());
     }
 
     fn uncount(&mut self, address: IpAddr) {
@@ -357,6 +390,8 @@ impl Supernode {
     pub fn report(&self, counters: BTreeMap<String, u64>) -> Serving {
         let overlay = |(id, served): (&OverlayId, &Served)| ServedOverlay {
             id: id.to_string(),
+            ways: self.planning.ways(*id),
+            decisions: self.planning.decisions(*id),
             members: served.members.values().map(|member| (member.node.to_string(), member.told.seen)).collect(),
         };
         Serving { overlays: self.overlays.iter().map(overlay).collect(), counters }

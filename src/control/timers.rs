@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::datapath::buf::OverlayIndex;
 use crate::datapath::fdb::PortId;
+use crate::keys::OverlayId;
 use crate::time::Time;
 
 /// What a deadline is for.
@@ -29,6 +30,10 @@ pub enum Timer {
     Announce,
     /// The next step of a search.
     Search(PortId),
+    /// Read how much flows.
+    Traffic(OverlayIndex),
+    /// Look whether other ways would be better (we are the supernode).
+    Plan(OverlayId),
     /// Look for members that carry to a peer, or ask them again.
     Carry(PortId),
     /// End what nobody asked us to carry again.
@@ -63,6 +68,8 @@ impl Timer {
             Self::Mtu(_) => "mtu",
             Self::Announce => "announce",
             Self::Search(_) => "search",
+            Self::Traffic(_) => "traffic",
+            Self::Plan(_) => "plan",
             Self::Carry(_) => "carry",
             Self::Carrying => "carrying",
             Self::Observe => "observe",

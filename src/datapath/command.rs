@@ -6,7 +6,7 @@ use super::buf::OverlayIndex;
 use super::fdb::{Address, PortId};
 use super::gate::Gate;
 use super::ownership::News;
-use super::port::{Activity, LegId, Path};
+use super::port::{Activity, LegId, Path, Tally};
 use super::relay::LegTally;
 use super::seal::SessionKeys;
 use super::stats::DropReason;
@@ -145,6 +145,11 @@ pub enum Command {
         /// Which.
         port: PortId,
     },
+    /// Report with [`Notice::Tallied`] on the ports of an overlay on which anything flowed since the last time.
+    Tally {
+        /// Which.
+        overlay: OverlayIndex,
+    },
     /// Tell us with [`Notice::Active`] when the next frame is sent.
     Watch {
         /// On this port.
@@ -263,6 +268,18 @@ pub enum Notice {
     Active {
         /// To this port.
         port: PortId,
+    },
+    /// Frames flow on a port that was idle when the overlay was tallied last.
+    Busy {
+        /// Of this overlay.
+        overlay: OverlayIndex,
+    },
+    /// The answer to [`Command::Tally`].
+    Tallied {
+        /// Of this overlay.
+        overlay: OverlayIndex,
+        /// What flowed since the beginning.
+        ports: Vec<(PortId, Tally)>,
     },
     /// The answer to [`Command::Measure`].
     Measured {

@@ -111,6 +111,9 @@ impl Datapath {
         let overlay = port.overlay;
         if header.is_data {
             port.activity.rx_bytes += plain.len() as u64 - 1;
+            if port.note_busy() {
+                self.notices.push_back(Notice::Busy { overlay });
+            }
         }
         if let (Path::Direct(from), Some(to)) = (path, to)
             && port.note_source(from, to)

@@ -68,7 +68,7 @@ pub mod lane;
 pub use command::{Command, Notice};
 pub use gate::Gate;
 pub use ownership::News;
-pub use port::{Activity, LegId, MTU_ASSUMED, MTU_FLOOR, Path};
+pub use port::{Activity, LegId, MTU_ASSUMED, MTU_FLOOR, Path, Tally};
 pub use relay::LegTally;
 pub use switch::SwitchSettings;
 

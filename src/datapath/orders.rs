@@ -136,6 +136,7 @@ impl Datapath {
             }
             Command::SendPlain { path, packet } => self.send_plain(path, &packet),
             Command::Measure { port } => self.measure(now, port),
+            Command::Tally { overlay } => self.tally(overlay),
             Command::Watch { port } => {
                 if let Some(port) = self.ports.get_mut(&port) {
                     port.watched = false;
@@ -286,6 +287,12 @@ impl Datapath {
             port.activity.has_keys = port.can_send(now);
             self.notices.push_back(Notice::Measured { port: id, activity: port.activity });
         }
+    }
+
+    fn tally(&mut self, overlay: OverlayIndex) {
+        let Some(switch) = self.switches.get(overlay.0) else { return };
+        let ports = switch.ports.iter().filter_map(|id| Some((*id, self.ports.get_mut(id)?.tally()?))).collect();
+        self.notices.push_back(Notice::Tallied { overlay, ports });
     }
 
     /// What happened on a port, for reports.

@@ -123,6 +123,9 @@ impl Datapath {
                 stats.dropped(DropReason::QueueFull)
             };
         };
+        if port.note_busy() {
+            self.notices.push_back(Notice::Busy { overlay: port.overlay });
+        }
         if port.note_sent(now, frame.len()) {
             self.notices.push_back(Notice::Active { port: id });
         }

@@ -125,6 +125,15 @@ pub struct Activity {
     pub has_keys: bool,
 }
 
+/// Frame bytes of a port since it was opened.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Sent.
+    pub tx_bytes: u64,
+    /// Received.
+    pub rx_bytes: u64,
+}
+
 /// A frame that waits for keys.
 struct Held {
     since: Time,
@@ -148,6 +157,10 @@ pub(super) struct Port {
     pub(super) activity: Activity,
     /// The control room watches this port; it is told once when frames begin to flow.
     pub(super) watched: bool,
+    /// The control room knows that frames flow.
+    busy: bool,
+    /// What it was told last.
+    tallied: Tally,
     /// A path other than the one in use that was reported, and when.
     pub(super) noted: Option<(Path, Time)>,
     /// Where the peer's last direct packet came from, and to which of our addresses.
@@ -177,6 +190,8 @@ impl Port {
             fragment_id: 0,
             activity: Activity::default(),
             watched: false,
+            busy: false,
+            tallied: Tally::default(),
             noted: None,
             spoken: None,
             source: None,
@@ -307,6 +322,18 @@ impl Port {
         self.activity.tx_bytes += frame_bytes as u64;
         self.activity.unanswered_since.get_or_insert(now);
         !std::mem::replace(&mut self.watched, true)
+    }
+
+    /// Frames flow; says whether the control room is to be told.
+    pub(super) fn note_busy(&mut self) -> bool {
+        !std::mem::replace(&mut self.busy, true)
+    }
+
+    /// What flowed, if anything did since the last time.
+    pub(super) fn tally(&mut self) -> Option<Tally> {
+        let tally = Tally { tx_bytes: self.activity.tx_bytes, rx_bytes: self.activity.rx_bytes };
+        self.busy = tally != std::mem::replace(&mut self.tallied, tally);
+        self.busy.then_some(tally)
     }
 
     /// Adds what happened on another lane, as if it had happened here; says whether the control room should begin to

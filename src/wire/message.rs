@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use super::carry::RelayFor;
 use super::certificate::CERTIFICATE_MAX;
 use super::codec::{DecodeError, Reader, Writer};
+use super::plan::{Plan, Report};
 use super::relay::{LegKey, RelayId};
 use super::session::Candidate;
 use super::version::Version;
@@ -139,6 +140,13 @@ pub enum Message {
         /// This overlay.
         overlay: OverlayId,
     },
+    /// "I measured this."
+    Report {
+        /// In this overlay.
+        overlay: OverlayId,
+        /// All of it; what it does not name has no traffic.
+        report: Report,
+    },
     /// "You are registered."
     Welcome {
         /// In this overlay.
@@ -189,6 +197,13 @@ pub enum Message {
         /// At most [`SUPERNODES_MAX`].
         list: Vec<OtherSupernode>,
     },
+    /// "Go these ways."
+    Plan {
+        /// In this overlay.
+        overlay: OverlayId,
+        /// What changes.
+        plan: Plan,
+    },
 }
 
 /// What REGISTER's signature covers.
@@ -214,6 +229,10 @@ impl Message {
             0x02 => Self::Ping { nonce: r.u64()? },
             0x03 => Self::Update { overlay: OverlayId(r.array()?), directory: r.blob(DIRECTORY_MAX)?.to_vec() },
             0x04 => Self::Leave { overlay: OverlayId(r.array()?) },
+            0x05 => {
+                let (overlay, report) = Report::read(&mut r)?;
+                Self::Report { overlay, report }
+            }
             0x81 => Self::Welcome {
                 overlay: OverlayId(r.array()?),
                 relay: RelayId(r.u32()?),
@@ -230,6 +249,10 @@ impl Message {
             0x84 => parse_roster(&mut r)?,
             0x85 => parse_gone(&mut r)?,
             0x86 => parse_supernodes(&mut r)?,
+            0x87 => {
+                let (overlay, plan) = Plan::read(&mut r)?;
+                Self::Plan { overlay, plan }
+            }
             _ => return Ok(None),
         }))
     }
@@ -248,6 +271,8 @@ impl Message {
             Self::Ping { nonce } => w.u8(0x02).u64(*nonce),
             Self::Update { overlay, directory } => w.u8(0x03).bytes(&overlay.0).blob(directory),
             Self::Leave { overlay } => w.u8(0x04).bytes(&overlay.0),
+            Self::Report { overlay, report } => report.write(w.u8(0x05), *overlay),
+            Self::Plan { overlay, plan } => plan.write(w.u8(0x87), *overlay),
             Self::Welcome { overlay, relay, key, seen, version } => {
                 version.write(w.u8(0x81).bytes(&overlay.0).u32(relay.0).bytes(&key.0).addr(*seen))
             }

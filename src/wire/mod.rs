@@ -15,6 +15,8 @@ pub mod relay;
 
 pub mod observe;
 
+pub mod plan;
+
 pub mod certificate;
 
 pub mod message;

@@ -263,6 +263,7 @@ impl Control {
         };
         let leg = match via {
             Via::Member(member) => granted(member),
+            Via::Home(place) => self.homes.get(place).and_then(|home| home.leg(peer.overlay)),
             Via::Auto | Via::Direct => None,
         };
         peer.paths.prefer(leg);

@@ -20,7 +20,6 @@
 //! | [`report`], [`names`] | what do nodes say, and who are they? | reports | what is kept of them |
 //! | [`planner`] | what now? | reports, time | [`planner::Plan`] |
 //! | [`latency`] | which way is quicker? | round trips | a way, at the ingress node |
-//! | [`fallback`] | and without a supernode? | what one node knows | one move, now and then |
 
 pub mod matrix;
 
@@ -53,8 +52,6 @@ pub mod names;
 pub mod planner;
 
 pub mod latency;
-
-pub mod fallback;
 
 use serde::Serialize;
 

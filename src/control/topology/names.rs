@@ -11,14 +11,14 @@ const NODES_MAX: usize = 4_096;
 
 /// The nodes of an overlay. A place that was left is taken by the next that comes.
 #[derive(Clone, Debug, Default)]
-pub struct Names {
+pub(super) struct Names {
     index: BTreeMap<NodeId, NodeIndex>,
     nodes: Vec<(Option<NodeId>, NodeView)>,
 }
 
 impl Names {
     /// Adds a node, or says more about one; false if there is no room.
-    pub fn put(&mut self, id: NodeId, view: NodeView) -> bool {
+    pub(super) fn put(&mut self, id: NodeId, view: NodeView) -> bool {
         let free = || self.nodes.iter().position(|(id, _)| id.is_none()).unwrap_or(self.nodes.len());
         let place = self.index.get(&id).map_or_else(free, |index| usize::from(index.0));
         let Some(index) = u16::try_from(place).ok().filter(|_| place < NODES_MAX) else { return false };
@@ -31,31 +31,31 @@ impl Names {
     }
 
     /// Takes a node out; its place is free.
-    pub fn remove(&mut self, id: NodeId) -> Option<NodeIndex> {
+    pub(super) fn remove(&mut self, id: NodeId) -> Option<NodeIndex> {
         let index = self.index.remove(&id)?;
         self.nodes[usize::from(index.0)] = (None, NodeView::default());
         Some(index)
     }
 
     /// The place of a node.
-    pub fn index(&self, id: NodeId) -> Option<NodeIndex> {
+    pub(super) fn index(&self, id: NodeId) -> Option<NodeIndex> {
         self.index.get(&id).copied()
     }
 
     /// Who has this place.
-    pub fn id(&self, index: NodeIndex) -> Option<NodeId> {
+    pub(super) fn id(&self, index: NodeIndex) -> Option<NodeId> {
         self.nodes.get(usize::from(index.0)).and_then(|(id, _)| *id)
     }
 
     /// Says whether a node forwards for others.
-    pub fn set_relays(&mut self, index: NodeIndex, relays: bool) {
+    pub(super) fn set_relays(&mut self, index: NodeIndex, relays: bool) {
         if let Some((_, node)) = self.nodes.get_mut(usize::from(index.0)) {
             node.relays = relays;
         }
     }
 
     /// All places.
-    pub fn views(&self) -> Vec<NodeView> {
+    pub(super) fn views(&self) -> Vec<NodeView> {
         self.nodes.iter().map(|(_, view)| *view).collect()
     }
 }

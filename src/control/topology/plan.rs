@@ -6,7 +6,7 @@ use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
 
 use super::flow::{Flow, max_min};
-use super::resources::uses;
+use super::resources::{Resource, uses};
 use super::search::{Assignment, Problem, descend};
 use super::view::{Config, View};
 use super::{NodeIndex, Pair, Via};
@@ -93,7 +93,11 @@ fn candidates(view: &View, config: &Config, pair: Pair, rng: &mut ChaCha8Rng) ->
     if view.has_link(pair) {
         ways.push(Via::Direct);
     }
-    ways.extend(supernodes.into_iter().map(|(index, _)| Via::Relay(index)));
+    let is_known = |index: NodeIndex| {
+        let hop = Resource::Path(Pair::new(pair.from, index));
+        !config.spares_supernodes || view.capacities.of(hop).is_finite() || !view.has_link(pair)
+    };
+    ways.extend(supernodes.into_iter().filter(|(index, _)| is_known(*index)).map(|(index, _)| Via::Relay(index)));
     let weigh = |(index, _): &(NodeIndex, _)| (view.width(pair, Via::Relay(*index)), rng.next_u32(), *index);
     let mut members = members.iter().map(weigh).collect::<Vec<_>>();
     members.sort_by(|one, other| other.0.total_cmp(&one.0).then(one.1.cmp(&other.1)));

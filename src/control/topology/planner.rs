@@ -19,6 +19,7 @@ use super::matrix::{Matrix, STALE_AFTER, is_phase_change};
 use super::names::Names;
 use super::plan::{Proposal, compile, plan, review};
 use super::report::{Claims, PEERS_MAX, PeerReport, Report};
+use super::resources::Resource;
 use super::view::{Config, NodeView, View};
 use super::{NodeIndex, Pair, Via};
 use crate::keys::NodeId;
@@ -146,6 +147,11 @@ impl Planner {
         self.names.put(id, node)
     }
 
+    /// Whether a node said that it forwards for others.
+    pub fn relays(&self, id: NodeId) -> bool {
+        self.names.index(id).is_some_and(|index| self.names.views()[usize::from(index.0)].relays)
+    }
+
     /// A node is gone, and all that was known of it.
     pub fn remove_node(&mut self, id: NodeId) {
         let Some(gone) = self.names.remove(id) else { return };
@@ -227,9 +233,18 @@ impl Planner {
 
     fn expire(&mut self, now: Time) {
         self.matrix.expire(now);
-        self.claims.expire(now);
+        let used = self.paths_in_use();
+        self.claims.expire(now, |resource| !matches!(resource, Resource::Path(_)) || used.contains(resource));
         self.arrivals.retain(|_, arrival| now.since(arrival.said) <= STALE_AFTER);
         self.limited.retain(|pair| self.matrix.rates(*pair).is_some());
+    }
+
+    fn paths_in_use(&self) -> BTreeSet<Resource> {
+        let hops = |pair: Pair| match self.routes.get(&pair) {
+            Some(Via::Relay(relay)) => vec![Pair::new(pair.from, *relay), Pair::new(*relay, pair.to)],
+            Some(Via::Direct) | None => vec![pair],
+        };
+        self.matrix.iter().flat_map(|(pair, _)| hops(pair)).map(Resource::Path).collect()
     }
 
     /// Another phase of the application voids what was decided in the last one.

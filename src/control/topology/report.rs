@@ -1,6 +1,7 @@
 //! What a node reports to the planner, and what is kept of it.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use super::matrix::{Rates, STALE_AFTER};
 use super::resources::{Capacities, Resource};
@@ -12,6 +13,8 @@ use crate::time::Time;
 pub const PEERS_MAX: usize = 256;
 /// Claims kept: a capacity each way for as many pairs as a full matrix of 256 nodes has.
 const CLAIMS_MAX: usize = 131_072;
+/// The capacity of a way that nobody takes is believed for so long; then it is tried again.
+const UNUSED_LIFE: Duration = Duration::from_secs(120);
 /// Weight of a new sample in the average of a capacity.
 const WEIGHT: f64 = 0.25;
 /// Weight of a new sample in the average of the deviation.
@@ -81,9 +84,10 @@ impl Claims {
         }
     }
 
-    /// Forgets what was not said again.
-    pub fn expire(&mut self, now: Time) {
-        self.claims.retain(|_, claim| now.since(claim.said) <= STALE_AFTER);
+    /// Forgets what was not said again: soon of what is in use, late of what tells nothing of itself meanwhile.
+    pub fn expire(&mut self, now: Time, is_used: impl Fn(&Resource) -> bool) {
+        let life = |resource: &Resource| if is_used(resource) { STALE_AFTER } else { UNUSED_LIFE };
+        self.claims.retain(|(resource, _), claim| now.since(claim.said) <= life(resource));
     }
 
     /// Forgets what a node said, and what was said of it.

@@ -92,6 +92,8 @@ pub struct Config {
     pub relays_max: usize,
     /// What a member forwards for others, as a share of what it can send.
     pub relay_share: f64,
+    /// A supernode serves many: nobody is sent there to find out what it can do, unless there is no other way.
+    pub spares_supernodes: bool,
     /// Pairs moved in one epoch.
     pub changes_max: usize,
     /// Decides between what is equal.
@@ -106,6 +108,7 @@ impl Default for Config {
             pairs_max: 256,
             relays_max: 8,
             relay_share: 0.5,
+            spares_supernodes: false,
             changes_max: 16,
             seed: 0,
         }

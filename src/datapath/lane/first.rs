@@ -63,6 +63,7 @@ impl First {
             | Command::Deliver { .. }
             | Command::SetShare { .. }
             | Command::Measure { .. }
+            | Command::Tally { .. }
             | Command::Watch { .. }
             | Command::SetLeg { .. }
             | Command::DropLeg { .. }
@@ -145,8 +146,12 @@ impl Datapath {
     pub fn handle_report(&mut self, now: Time, report: Report) {
         let Report { ports, seen, confirmed, notices, stats, node_stats } = report;
         for (id, activity) in ports {
-            if self.ports.get_mut(&id).is_some_and(|port| port.add(&activity)) {
+            let Some(port) = self.ports.get_mut(&id) else { continue };
+            if port.add(&activity) {
                 self.notices.push_back(Notice::Active { port: id });
+            }
+            if port.note_busy() {
+                self.notices.push_back(Notice::Busy { overlay: port.overlay });
             }
         }
         for Known { overlay, vlan, mac, port, heard } in seen {

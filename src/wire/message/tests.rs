@@ -1,4 +1,5 @@
 use super::*;
+use crate::wire::plan::{CHANGES_MAX, Change, PEERS_MAX, PeerReport, Way};
 use crate::wire::session::CandidateKind;
 use proptest::prelude::*;
 
@@ -18,13 +19,25 @@ fn all() -> Vec<Message> {
         Message::Ping { nonce: 8 },
         Message::Update { overlay, directory: vec![] },
         Message::Leave { overlay },
+        Message::Report { overlay, report: Report { relays: true, peers: vec![measured(); PEERS_MAX] } },
         Message::Welcome { overlay, relay: RelayId(9), key: LegKey([3; 16]), seen, version },
         Message::Refused { overlay, reason: Refusal::NotAllowed, version },
         Message::Pong { nonce: 8, seen },
         Message::Roster { overlay, reset: true, members: vec![member; ROSTER_MAX] },
         Message::Gone { overlay, relays: vec![RelayId(1), RelayId(2)] },
         Message::Supernodes { list: vec![other("sn2.example.org:7777"); SUPERNODES_MAX] },
+        Message::Plan { overlay, plan: Plan { version: 9, gain: 1500, changes: changes() } },
     ]
+}
+
+fn measured() -> PeerReport {
+    let relay = RelayId(3);
+    PeerReport { relay, fast: 1, slow: 2, arrives: 3, capacity: 4, rtt_us: 5, is_limited: true, has_link: false }
+}
+
+fn changes() -> Vec<Change> {
+    let ways = [Way::Usual, Way::Member(RelayId(4)), Way::Here];
+    (0..).zip(ways.into_iter().cycle()).map(|(to, way)| Change { to: RelayId(to), way }).take(CHANGES_MAX).collect()
 }
 
 fn other(address: &str) -> OtherSupernode {

@@ -1,0 +1,282 @@
+//! What a member learns of the network by using it: how much goes to whom, and whether the network holds it back.
+//!
+//! While frames flow, the corridor's counters are read twice a second and averaged; the round trips of the probes
+//! that liveness sends anyway tell when queues fill. Every two seconds, and at once after a great change, the result
+//! goes to the supernode that plans ([`planning`](super::planning)). Nothing is sent for this between members, and
+//! nothing at all while nobody talks. Host pairs only: which machines talk stays here.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use super::Control;
+use super::path::Paths;
+use super::peer::Peer;
+use super::registration::Home;
+use super::standing::Registration;
+use super::timers::Timer;
+use super::topology::matrix::{Rates, is_phase_change};
+use super::topology::planner::BULK;
+use crate::datapath::buf::OverlayIndex;
+use crate::datapath::fdb::PortId;
+use crate::datapath::{Command, Path, Tally};
+use crate::seam::LinkId;
+use crate::time::Time;
+use crate::wire::carry::RelayFor;
+use crate::wire::message::Message;
+use crate::wire::plan::{PEERS_MAX, PeerReport, Report};
+
+/// Between two readings of the counters.
+const READ_EVERY: Duration = Duration::from_millis(500);
+/// Between two reports; what has not been said again for three of them is forgotten.
+const REPORT_EVERY: Duration = Duration::from_secs(2);
+/// A peer with less is not worth a word (bytes per second).
+const WORTH: f64 = 8_000.0;
+/// The round trip of an empty way is the least of so long.
+const EMPTY_FOR: Duration = Duration::from_secs(60);
+/// Queues are filling when a round trip is longer than that by a quarter, and by this.
+const QUEUE: Duration = Duration::from_millis(5);
+/// A full queue is believed in for so long: three probes and their answers.
+const LIMITED_FOR: Duration = Duration::from_secs(4);
+/// Weight of a new sample of the capacity.
+const WEIGHT: f64 = 0.25;
+
+/// What flows between us and one peer.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Flow {
+    sent: Rates,
+    heard: Rates,
+    last: Tally,
+    way: Option<Path>,
+    /// Round trips on this way, ever longer ones: the first is the least of [`EMPTY_FOR`].
+    empty: VecDeque<(Time, Duration)>,
+    limited: Option<Time>,
+    capacity: Option<f64>,
+}
+
+impl Flow {
+    /// Reads the counters, as of the last `span`, and the latest round trip.
+    fn read(&mut self, now: Time, span: Duration, tally: Tally, paths: &Paths) {
+        let grown = |new: u64, old: u64| new.saturating_sub(old) as f64;
+        self.sent.sample(grown(tally.tx_bytes, self.last.tx_bytes), span);
+        self.heard.sample(grown(tally.rx_bytes, self.last.rx_bytes), span);
+        self.last = tally;
+        if self.way != paths.current() {
+            *self =
+                Self { way: paths.current(), empty: VecDeque::new(), limited: None, capacity: None, ..self.clone() };
+        }
+        if let Some(rtt) = paths.current_rtt() {
+            self.note_rtt(now, rtt);
+        }
+        if self.is_limited(now) {
+            let rate = self.sent.fast;
+            self.capacity = Some(self.capacity.map_or(rate, |capacity| capacity + (rate - capacity) * WEIGHT));
+        }
+    }
+
+    fn note_rtt(&mut self, now: Time, rtt: Duration) {
+        while self.empty.back().is_some_and(|(_, longer)| *longer >= rtt) {
+            self.empty.pop_back();
+        }
+        self.empty.push_back((now, rtt));
+        while self.empty.front().is_some_and(|(at, _)| now.since(*at) > EMPTY_FOR) {
+            self.empty.pop_front();
+        }
+        let least = self.empty.front().map_or(rtt, |(_, least)| *least);
+        if rtt > least + QUEUE.max(least / 4) {
+            self.limited = Some(now);
+        }
+    }
+
+    fn is_limited(&self, now: Time) -> bool {
+        self.limited.is_some_and(|at| now.since(at) < LIMITED_FOR) && self.sent.fast >= BULK
+    }
+
+    fn is_worth_it(&self) -> bool {
+        self.sent.fast.max(self.heard.fast) >= WORTH
+    }
+}
+
+/// The traffic of one overlay, as far as this member sees it.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Traffic {
+    flows: BTreeMap<PortId, Flow>,
+    read: Option<Time>,
+    reported: Option<Time>,
+    /// What the last report said, for what has changed since.
+    said: BTreeMap<PortId, f64>,
+}
+
+impl Control {
+    /// Frames flow in an overlay.
+    pub(super) fn on_busy(&mut self, overlay: OverlayIndex) {
+        self.fx.timers.set_earlier(Timer::Traffic(overlay), self.fx.now + READ_EVERY);
+    }
+
+    /// [`Timer::Traffic`]
+    pub(super) fn on_traffic_timer(&mut self, overlay: OverlayIndex) {
+        self.fx.commands.push_back(Command::Tally { overlay });
+    }
+
+    /// The counters of the ports on which anything flowed since the last reading.
+    pub(super) fn on_tallied(&mut self, overlay: OverlayIndex, tallies: &[(PortId, Tally)]) {
+        let now = self.fx.now;
+        let mut traffic = std::mem::take(&mut self.overlays[overlay.0].traffic);
+        let span = traffic.read.replace(now).map_or(READ_EVERY, |read| now.since(read).min(REPORT_EVERY));
+        let fresh: BTreeMap<PortId, Tally> = tallies.iter().copied().collect();
+        for port in fresh.keys() {
+            traffic.flows.entry(*port).or_default();
+        }
+        traffic.flows.retain(|port, flow| {
+            let Some(peer) = self.peers.get(port) else { return false };
+            let tally = fresh.get(port).copied().unwrap_or(flow.last);
+            flow.read(now, span, tally, &peer.paths);
+            // A pair is remembered through a pause.
+            flow.sent.slow.max(flow.heard.slow) >= WORTH / 8.0
+        });
+        let is_news = is_phase_change(&traffic.said, &traffic.rates());
+        let since = traffic.reported.map(|reported| now.since(reported));
+        if since.is_none_or(|since| since >= REPORT_EVERY || (is_news && since >= READ_EVERY)) {
+            self.report_traffic(overlay, &mut traffic);
+        }
+        if traffic.flows.is_empty() {
+            traffic = Traffic::default();
+        } else {
+            self.fx.timers.set(Timer::Traffic(overlay), now + READ_EVERY);
+        }
+        self.overlays[overlay.0].traffic = traffic;
+    }
+
+    /// Tells the supernode that plans for the overlay.
+    fn report_traffic(&mut self, overlay: OverlayIndex, traffic: &mut Traffic) {
+        let Some(home) = self.planner_of(overlay) else { return };
+        let Some(registration) = home.registrations.get(&overlay) else { return };
+        let flows = traffic.flows.iter().filter(|(_, flow)| flow.is_worth_it());
+        let mut peers: Vec<PeerReport> =
+            flows.filter_map(|(port, flow)| self.peer_report(*port, flow, registration)).collect();
+        // Nothing to say, and that was said already.
+        if peers.is_empty() && traffic.said.is_empty() {
+            return;
+        }
+        peers.sort_by_key(|peer| std::cmp::Reverse(peer.fast.max(peer.arrives)));
+        peers.truncate(PEERS_MAX);
+        let report = Report { relays: self.relays_for_all(), peers };
+        let message = Message::Report { overlay: self.overlays[overlay.0].id(), report };
+        self.fx.tell(LinkId::Dialled(home.place), &message);
+        traffic.reported = Some(self.fx.now);
+        traffic.said = traffic.rates();
+    }
+
+    /// A supernode that may plan is told at once that we relay, though nothing flows here.
+    pub(super) fn offer_to_relay(&mut self, place: usize, overlay: OverlayIndex) {
+        if self.relays_for_all() {
+            let report = Report { relays: true, peers: Vec::new() };
+            let message = Message::Report { overlay: self.overlays[overlay.0].id(), report };
+            self.fx.tell(LinkId::Dialled(place), &message);
+        }
+    }
+
+    fn relays_for_all(&self) -> bool {
+        self.carrying.settings.carries == RelayFor::Everyone
+    }
+
+    fn peer_report(&self, port: PortId, flow: &Flow, registration: &Registration) -> Option<PeerReport> {
+        let peer = self.peers.get(&port)?;
+        let (relay, _) = registration.members.iter().find(|(_, member)| **member == port)?;
+        let rtt_us = peer.paths.current_rtt().map_or(0, |rtt| u32::try_from(rtt.as_micros()).unwrap_or(u32::MAX));
+        Some(PeerReport {
+            relay: *relay,
+            fast: kilobytes(flow.sent.fast),
+            slow: kilobytes(flow.sent.slow),
+            arrives: kilobytes(flow.heard.fast),
+            capacity: flow.capacity.map_or(0, kilobytes),
+            rtt_us,
+            is_limited: flow.is_limited(self.fx.now),
+            has_link: peer.has_link(),
+        })
+    }
+
+    /// The supernode that plans for an overlay: of those registered at the one whose key comes first, so that all
+    /// members agree.
+    pub(super) fn planner_of(&self, overlay: OverlayIndex) -> Option<&Home> {
+        let registered = self.homes.iter().filter(|home| home.leg(overlay).is_some());
+        registered.min_by_key(|home| home.pin.map(|pin| pin.0))
+    }
+}
+
+impl Traffic {
+    /// Bytes per second to each peer that is worth a word.
+    fn rates(&self) -> BTreeMap<PortId, f64> {
+        let worth = self.flows.iter().filter(|(_, flow)| flow.is_worth_it());
+        worth.map(|(port, flow)| (*port, flow.sent.fast)).collect()
+    }
+}
+
+impl Peer {
+    /// Whether frames go straight to it, or would if no relay were ordered.
+    fn has_link(&self) -> bool {
+        self.is_direct() || self.paths.preferred().is_some() && self.paths.was_direct()
+    }
+}
+
+fn kilobytes(bytes_per_s: f64) -> u32 {
+    // A cast of a float saturates.
+    (bytes_per_s / 1000.0).round() as u32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::datapath::LegId;
+    use crate::wire::relay::RelayId;
+
+    const MILLISECOND: Duration = Duration::from_millis(1);
+
+    fn at(ms: u64) -> Time {
+        Time::START + Duration::from_millis(ms)
+    }
+
+    /// A flow of 2.5 MB/s whose round trips take so long, one reading each half second.
+    fn flow(rtts: &[Duration]) -> (Flow, Time) {
+        let mut flow = Flow { way: Some(Path::Relayed(LegId(1), RelayId(1))), ..Flow::default() };
+        let mut now = Time::START;
+        for (place, rtt) in (1..).zip(rtts) {
+            now = at(500 * place);
+            flow.sent.sample(1_250_000.0, READ_EVERY);
+            flow.note_rtt(now, *rtt);
+        }
+        (flow, now)
+    }
+
+    #[test]
+    fn a_queue_that_fills_tells_that_the_network_holds_back() {
+        let (calm, now) = flow(&[20 * MILLISECOND; 20]);
+        assert!(!calm.is_limited(now));
+        let mut rtts = vec![20 * MILLISECOND; 20];
+        rtts.push(60 * MILLISECOND);
+        let (full, now) = flow(&rtts);
+        assert!(full.is_limited(now));
+        assert!(!full.is_limited(now + LIMITED_FOR), "long ago");
+    }
+
+    #[test]
+    fn a_little_more_is_no_queue_and_an_old_minimum_is_forgotten() {
+        let mut rtts = vec![20 * MILLISECOND; 20];
+        rtts.push(24 * MILLISECOND);
+        let (flow_before, now) = flow(&rtts);
+        assert!(!flow_before.is_limited(now));
+        // The way has become longer for good: after a minute that is its empty round trip.
+        let mut moved = vec![20 * MILLISECOND; 2];
+        moved.resize(140, 60 * MILLISECOND);
+        let (flow_after, now) = flow(&moved);
+        assert!(!flow_after.is_limited(now));
+    }
+
+    #[test]
+    fn what_hardly_flows_is_not_limited() {
+        let mut flow = Flow::default();
+        flow.sent.sample(1_000.0, READ_EVERY);
+        flow.note_rtt(at(1), MILLISECOND);
+        flow.note_rtt(at(2), 100 * MILLISECOND);
+        assert!(!flow.is_limited(at(3)));
+    }
+}

@@ -1,0 +1,141 @@
+//! REPORT and PLAN: what a member measured, and which ways it shall take (protocol.md section 7).
+//!
+//! Members are named by their relay ids at the supernode that plans: four bytes that both ends have anyway.
+
+use super::codec::{DecodeError, Reader, Writer};
+use super::relay::RelayId;
+use crate::keys::OverlayId;
+
+/// Most peers in one REPORT, the busiest first: the hard limit of links of a node.
+pub const PEERS_MAX: usize = 256;
+/// Most changes in one PLAN.
+pub const CHANGES_MAX: usize = 256;
+
+/// What a member measured of itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Report {
+    /// It forwards for other members.
+    pub relays: bool,
+    /// At most [`PEERS_MAX`].
+    pub peers: Vec<PeerReport>,
+}
+
+/// What a member measured of one peer. Rates are in kilobytes (1,000 bytes) per second.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PeerReport {
+    /// The peer.
+    pub relay: RelayId,
+    /// Sent to it, averaged over about 2 seconds...
+    pub fast: u32,
+    /// ...and over about 30.
+    pub slow: u32,
+    /// Heard from it, whichever way it came.
+    pub arrives: u32,
+    /// What the network lets through to it; 0: not known.
+    pub capacity: u32,
+    /// Round trip in microseconds; 0: not known.
+    pub rtt_us: u32,
+    /// The network holds back what is sent to it.
+    pub is_limited: bool,
+    /// There is a direct way, or there was one before a relay was ordered.
+    pub has_link: bool,
+}
+
+/// By which way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// As the member itself finds best.
+    Usual,
+    /// By this member.
+    Member(RelayId),
+    /// By the supernode that says so.
+    Here,
+}
+
+/// One change of a plan.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Change {
+    /// Frames to this member...
+    pub to: RelayId,
+    /// ...take this way from now on.
+    pub way: Way,
+}
+
+/// Which ways a member shall take.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Plan {
+    /// Greater is newer.
+    pub version: u64,
+    /// What the whole plan promises, in per mille of what there is; 0 where nothing is promised.
+    pub gain: u32,
+    /// At most [`CHANGES_MAX`].
+    pub changes: Vec<Change>,
+}
+
+impl Report {
+    pub(super) fn write(&self, w: Writer, overlay: OverlayId) -> Writer {
+        let head = w.bytes(&overlay.0).u8(u8::from(self.relays)).u16(count(self.peers.len(), PEERS_MAX));
+        self.peers.iter().take(PEERS_MAX).fold(head, |w, peer| {
+            let flags = u8::from(peer.is_limited) | u8::from(peer.has_link) << 1;
+            let rates = w.u32(peer.relay.0).u32(peer.fast).u32(peer.slow).u32(peer.arrives);
+            rates.u32(peer.capacity).u32(peer.rtt_us).u8(flags)
+        })
+    }
+
+    pub(super) fn read(r: &mut Reader<'_>) -> Result<(OverlayId, Self), DecodeError> {
+        let overlay = OverlayId(r.array()?);
+        let relays = r.u8()? & 1 != 0;
+        let peers = list(r, PEERS_MAX, |r| {
+            let (relay, fast, slow) = (RelayId(r.u32()?), r.u32()?, r.u32()?);
+            let (arrives, capacity, rtt_us, flags) = (r.u32()?, r.u32()?, r.u32()?, r.u8()?);
+            let (is_limited, has_link) = (flags & 1 != 0, flags & 2 != 0);
+            Ok(PeerReport { relay, fast, slow, arrives, capacity, rtt_us, is_limited, has_link })
+        })?;
+        Ok((overlay, Self { relays, peers }))
+    }
+}
+
+impl Plan {
+    pub(super) fn write(&self, w: Writer, overlay: OverlayId) -> Writer {
+        let head = w.bytes(&overlay.0).u64(self.version).u32(self.gain).u16(count(self.changes.len(), CHANGES_MAX));
+        self.changes.iter().take(CHANGES_MAX).fold(head, |w, change| {
+            let (what, relay) = match change.way {
+                Way::Usual => (0, 0),
+                Way::Member(relay) => (1, relay.0),
+                Way::Here => (2, 0),
+            };
+            w.u32(change.to.0).u8(what).u32(relay)
+        })
+    }
+
+    pub(super) fn read(r: &mut Reader<'_>) -> Result<(OverlayId, Self), DecodeError> {
+        let (overlay, version, gain) = (OverlayId(r.array()?), r.u64()?, r.u32()?);
+        let changes = list(r, CHANGES_MAX, |r| {
+            let (to, what, relay) = (RelayId(r.u32()?), r.u8()?, RelayId(r.u32()?));
+            let way = match what {
+                0 => Way::Usual,
+                1 => Way::Member(relay),
+                2 => Way::Here,
+                _ => return Err(DecodeError::Range),
+            };
+            Ok(Change { to, way })
+        })?;
+        Ok((overlay, Self { version, gain, changes }))
+    }
+}
+
+fn count(len: usize, limit: usize) -> u16 {
+    u16::try_from(len.min(limit)).expect("the limits are below 65,536")
+}
+
+fn list<'a, T>(
+    r: &mut Reader<'a>,
+    limit: usize,
+    one: impl Fn(&mut Reader<'a>) -> Result<T, DecodeError>,
+) -> Result<Vec<T>, DecodeError> {
+    let count = usize::from(r.u16()?);
+    if count > limit {
+        return Err(DecodeError::Range);
+    }
+    (0..count).map(|_| one(r)).collect()
+}
