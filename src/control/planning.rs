@@ -4,7 +4,7 @@
 //! overlay and ends with its last member. A member obeys the supernode that it reports to and no other; what its user
 //! ordered (`longwire via`) stands above any plan, and where a plan's way does not carry, the local choice goes on.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use super::Control;
@@ -13,6 +13,7 @@ use super::effects::Effects;
 use super::report::PlannedWay;
 use super::timers::Timer;
 use super::topology::matrix::Rates;
+use super::topology::pattern::{Shape, infer};
 use super::topology::planner::{self, Planner};
 use super::topology::report::{PeerReport, Report};
 use super::topology::resources::Site;
@@ -38,10 +39,45 @@ pub(super) struct Place {
     pub(super) seen: IpAddr,
 }
 
+/// An overlay that is planned for.
+#[derive(Debug)]
+struct Planned {
+    planner: Planner,
+    by_relay: BTreeMap<RelayId, Place>,
+    by_node: BTreeMap<NodeId, RelayId>,
+    /// Members behind one public address are one site.
+    sites: BTreeMap<IpAddr, Site>,
+}
+
 /// The planners of a supernode.
 #[derive(Debug, Default)]
 pub(super) struct Planning {
-    planners: BTreeMap<OverlayId, Planner>,
+    overlays: BTreeMap<OverlayId, Planned>,
+}
+
+impl Planned {
+    fn new(fx: &mut Effects) -> Self {
+        let seed = rand_chacha::rand_core::RngCore::next_u64(&mut fx.rng);
+        let config = Config { seed, spares_supernodes: true, ..Config::default() };
+        let mut planner = Planner::new(config, fx.now);
+        planner.put_node(HERE, NodeView { site: None, is_supernode: true, relays: true });
+        Self { planner, by_relay: BTreeMap::new(), by_node: BTreeMap::new(), sites: BTreeMap::new() }
+    }
+
+    fn put(&mut self, place: Place) {
+        let next = u16::try_from(self.sites.len()).ok().map(Site);
+        let known = self.sites.get(&network(place.seen)).copied();
+        let site = known.or(next);
+        self.sites.extend(site.map(|site| (network(place.seen), site)));
+        let relays = self.planner.relays(place.node);
+        self.planner.put_node(place.node, NodeView { site, is_supernode: false, relays });
+        self.by_relay.insert(place.relay, place);
+        self.by_node.insert(place.node, place.relay);
+    }
+
+    fn place(&self, node: NodeId) -> Option<&Place> {
+        self.by_relay.get(self.by_node.get(&node)?)
+    }
 }
 
 impl Planning {
@@ -51,47 +87,67 @@ impl Planning {
         fx: &mut Effects,
         (overlay, from): (OverlayId, NodeId),
         told: &Told,
-        members: &[Place],
+        members: impl FnOnce() -> Vec<Place>,
     ) {
-        if !self.planners.contains_key(&overlay) && self.planners.len() >= PLANNERS_MAX {
-            return;
+        if !self.overlays.contains_key(&overlay) {
+            if self.overlays.len() >= PLANNERS_MAX {
+                return;
+            }
+            let mut planned = Planned::new(fx);
+            members().into_iter().for_each(|place| planned.put(place));
+            self.overlays.insert(overlay, planned);
         }
-        let planner = self.planners.entry(overlay).or_insert_with(|| {
-            let seed = rand_chacha::rand_core::RngCore::next_u64(&mut fx.rng);
-            Planner::new(Config { seed, spares_supernodes: true, ..Config::default() }, fx.now)
-        });
-        put_nodes(planner, members);
-        let by_relay: BTreeMap<RelayId, NodeId> = members.iter().map(|place| (place.relay, place.node)).collect();
-        let ways: BTreeMap<NodeId, NodeId> =
-            planner.routes().filter(|way| way.from == from).filter_map(|way| Some((way.to, way.via?))).collect();
-        planner.handle_report(fx.now, from, &report(told, &by_relay, &ways));
-        fx.timers.set_earlier(Timer::Plan(overlay), planner.deadline());
+        let Some(planned) = self.overlays.get_mut(&overlay) else { return };
+        let ways = planned.planner.routes().filter(|way| way.from == from);
+        let ways: BTreeMap<NodeId, NodeId> = ways.filter_map(|way| Some((way.to, way.via?))).collect();
+        let report = report(told, &planned.by_relay, &ways);
+        planned.planner.handle_report(fx.now, from, &report);
+        fx.timers.set_earlier(Timer::Plan(overlay), planned.planner.deadline());
+    }
+
+    /// A member is there, or is seen elsewhere.
+    pub(super) fn on_place(&mut self, overlay: OverlayId, place: Place) {
+        if let Some(planned) = self.overlays.get_mut(&overlay) {
+            planned.put(place);
+        }
     }
 
     /// A member is gone.
-    pub(super) fn on_gone(&mut self, overlay: OverlayId, node: NodeId, is_last: bool) {
+    pub(super) fn on_gone(&mut self, overlay: OverlayId, (node, relay): (NodeId, RelayId), is_last: bool) {
         if is_last {
-            self.planners.remove(&overlay);
-        } else if let Some(planner) = self.planners.get_mut(&overlay) {
-            planner.remove_node(node);
+            self.overlays.remove(&overlay);
+        } else if let Some(planned) = self.overlays.get_mut(&overlay) {
+            planned.by_relay.remove(&relay);
+            // It may have registered anew before.
+            if planned.by_node.get(&node) == Some(&relay) {
+                planned.by_node.remove(&node);
+                planned.planner.remove_node(node);
+            }
         }
     }
 
     /// [`Timer::Plan`]
-    pub(super) fn on_timer(&mut self, fx: &mut Effects, overlay: OverlayId, members: &[Place]) {
-        let Some(planner) = self.planners.get_mut(&overlay) else { return };
-        if let Some(plan) = planner.handle_timeout(fx.now) {
-            tell(fx, overlay, &plan, members);
+    pub(super) fn on_timer(&mut self, fx: &mut Effects, overlay: OverlayId) {
+        let Some(planned) = self.overlays.get_mut(&overlay) else { return };
+        if let Some(plan) = planned.planner.handle_timeout(fx.now) {
+            tell(fx, overlay, &plan, planned);
         }
         // Without demand there is nothing to plan until the next report.
+        let planner = &planned.planner;
         if planner.matrix().iter().next().is_some() || planner.routes().next().is_some() {
             fx.timers.set(Timer::Plan(overlay), planner.deadline());
         }
     }
 
+    /// What the application looks like, in words, if anything flows.
+    pub(super) fn pattern(&self, overlay: OverlayId) -> Option<String> {
+        let pattern = infer(self.overlays.get(&overlay)?.planner.matrix());
+        (pattern.shape != Shape::Idle).then(|| pattern.to_string())
+    }
+
     /// What was decided of late for an overlay, the last first, in words.
     pub(super) fn decisions(&self, overlay: OverlayId) -> Vec<String> {
-        let decisions = self.planners.get(&overlay).into_iter().flat_map(Planner::decisions);
+        let decisions = self.overlays.get(&overlay).into_iter().flat_map(|planned| planned.planner.decisions());
         decisions.map(ToString::to_string).collect()
     }
 
@@ -103,19 +159,7 @@ impl Planning {
             to: name(change.to),
             via: change.via.map_or_else(|| "direct".to_owned(), name),
         };
-        self.planners.get(&overlay).into_iter().flat_map(Planner::routes).map(way).collect()
-    }
-}
-
-/// Tells the planner who is there. Members behind one public address are one site.
-fn put_nodes(planner: &mut Planner, members: &[Place]) {
-    let addresses: BTreeSet<IpAddr> = members.iter().map(|place| network(place.seen)).collect();
-    let numbers: BTreeMap<IpAddr, u16> = addresses.into_iter().zip(0..).collect();
-    planner.put_node(HERE, NodeView { site: None, is_supernode: true, relays: true });
-    for place in members {
-        let site = numbers.get(&network(place.seen)).map(|number| Site(*number));
-        let relays = planner.relays(place.node);
-        planner.put_node(place.node, NodeView { site, is_supernode: false, relays });
+        self.overlays.get(&overlay).into_iter().flat_map(|planned| planned.planner.routes()).map(way).collect()
     }
 }
 
@@ -128,7 +172,7 @@ fn network(ip: IpAddr) -> IpAddr {
 }
 
 /// What the planner hears. What a member measures on its way to a peer is said of the relay, if one was ordered.
-fn report(told: &Told, by_relay: &BTreeMap<RelayId, NodeId>, ways: &BTreeMap<NodeId, NodeId>) -> Report {
+fn report(told: &Told, by_relay: &BTreeMap<RelayId, Place>, ways: &BTreeMap<NodeId, NodeId>) -> Report {
     let bytes = |kilobytes: u32| f64::from(kilobytes) * 1000.0;
     let mut peers: BTreeMap<NodeId, PeerReport> = BTreeMap::new();
     let silent = |peer: NodeId| PeerReport {
@@ -141,7 +185,7 @@ fn report(told: &Told, by_relay: &BTreeMap<RelayId, NodeId>, ways: &BTreeMap<Nod
         has_link: true,
     };
     for one in &told.peers {
-        let Some(node) = by_relay.get(&one.relay).copied() else { continue };
+        let Some(node) = by_relay.get(&one.relay).map(|place| place.node) else { continue };
         let peer = peers.entry(node).or_insert_with(|| silent(node));
         peer.offered = Rates { fast: bytes(one.fast), slow: bytes(one.slow) };
         (peer.arrives, peer.is_limited, peer.has_link) = (bytes(one.arrives), one.is_limited, one.has_link);
@@ -156,15 +200,14 @@ fn report(told: &Told, by_relay: &BTreeMap<RelayId, NodeId>, ways: &BTreeMap<Nod
 }
 
 /// Each change to the member whose frames it is about.
-fn tell(fx: &mut Effects, overlay: OverlayId, plan: &planner::Plan, members: &[Place]) {
-    let by_node: BTreeMap<NodeId, &Place> = members.iter().map(|place| (place.node, place)).collect();
+fn tell(fx: &mut Effects, overlay: OverlayId, plan: &planner::Plan, planned: &Planned) {
     let mut by_member: BTreeMap<u64, Vec<Change>> = BTreeMap::new();
     for change in &plan.changes {
-        let (Some(from), Some(to)) = (by_node.get(&change.from), by_node.get(&change.to)) else { continue };
+        let (Some(from), Some(to)) = (planned.place(change.from), planned.place(change.to)) else { continue };
         let way = match change.via {
             None => Way::Usual,
             Some(HERE) => Way::Here,
-            Some(member) => match by_node.get(&member) {
+            Some(member) => match planned.place(member) {
                 Some(member) => Way::Member(member.relay),
                 None => continue,
             },

@@ -351,6 +351,9 @@ pub struct ServedOverlay {
     pub id: String,
     /// Its members: id and address as seen.
     pub members: Vec<(String, SocketAddr)>,
+    /// What the application looks like by its traffic, in words, if anything flows.
+    #[serde(default)]
+    pub pattern: Option<String>,
     /// Ways that are planned, and not the usual ones.
     #[serde(default)]
     pub ways: Vec<PlannedWay>,

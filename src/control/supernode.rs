@@ -89,16 +89,16 @@ struct Served {
     gone: Vec<RelayId>,
 }
 
+impl Registered {
+    fn place(&self, relay: RelayId) -> Place {
+        Place { node: self.node, relay, link: self.link, seen: self.told.seen.ip() }
+    }
+}
+
 impl Served {
     /// Its members, for whoever plans.
     fn places(&self) -> Vec<Place> {
-        let place = |(relay, member): (&RelayId, &Registered)| Place {
-            node: member.node,
-            relay: *relay,
-            link: member.link,
-            seen: member.told.seen.ip(),
-        };
-        self.members.iter().map(place).collect()
+        self.members.iter().map(|(relay, member)| member.place(*relay)).collect()
     }
 }
 
@@ -211,6 +211,7 @@ impl Supernode {
             fx.commands.push_back(Command::MoveChannel { relay, addr: remote });
             if let Some(member) = self.overlays.get_mut(&overlay).and_then(|served| served.members.get_mut(&relay)) {
                 member.told.seen = public(remote);
+                self.planning.on_place(overlay, member.place(relay));
             }
             self.announce(fx, overlay, relay);
         }
@@ -306,6 +307,8 @@ impl Supernode {
             },
         );
         served.by_node.insert(certificate.node, relay);
+        let place = Place { node: certificate.node, relay, link, seen: seen.ip() };
+        self.planning.on_place(overlay, place);
         self.overlay_of.insert(relay, overlay);
         *self.per_address.entry(origin.ip()).or_default() += 1;
         if let Some(link) = self.links.get_mut(&link) {
@@ -355,7 +358,7 @@ impl Supernode {
         self.uncount(gone.counted);
         fx.commands.push_back(Command::DropChannel { relay });
         fx.events.push_back(Event::MemberLeft { overlay, member: gone.node });
-        self.planning.on_gone(overlay, gone.node, is_last);
+        self.planning.on_gone(overlay, (gone.node, relay), is_last);
         if is_last {
             self.overlays.remove(&overlay);
         } else {
@@ -368,13 +371,12 @@ impl Supernode {
         let Some(relay) = self.links.get(&link).and_then(|link| link.registered.get(&overlay)) else { return };
         let Some(served) = self.overlays.get(&overlay) else { return };
         let Some(from) = served.members.get(relay).map(|member| member.node) else { return };
-        self.planning.on_report(fx, (overlay, from), report, &served.places());
+        self.planning.on_report(fx, (overlay, from), report, || served.places());
     }
 
     /// [`Timer::Plan`]
     pub fn on_plan_timer(&mut self, fx: &mut Effects, overlay: OverlayId) {
-        let Some(served) = self.overlays.get(&overlay) else { return };
-        self.planning.on_timer(fx, overlay, &served.places());
+        self.planning.on_timer(fx, overlay);
     }
 
     fn uncount(&mut self, address: IpAddr) {
@@ -390,6 +392,7 @@ impl Supernode {
     pub fn report(&self, counters: BTreeMap<String, u64>) -> Serving {
         let overlay = |(id, served): (&OverlayId, &Served)| ServedOverlay {
             id: id.to_string(),
+            pattern: self.planning.pattern(*id),
             ways: self.planning.ways(*id),
             decisions: self.planning.decisions(*id),
             members: served.members.values().map(|member| (member.node.to_string(), member.told.seen)).collect(),

@@ -34,6 +34,7 @@ impl Supernode {
         (member.told.seen, member.told.directory, member.told.version) = (seen, told.directory, told.version);
         let before = std::mem::replace(&mut member.link, id);
         let counted = std::mem::replace(&mut member.counted, origin.ip());
+        self.planning.on_place(overlay, member.place(relay));
         self.uncount(counted);
         *self.per_address.entry(origin.ip()).or_default() += 1;
         if let Some(link) = self.links.get_mut(&before) {

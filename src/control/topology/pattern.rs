@@ -4,6 +4,7 @@
 //! the matrix. The chatter of ssh, NFS and DNS is cut off at the widest gap between weights.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 
 use serde::Serialize;
 
@@ -62,6 +63,34 @@ pub struct Pattern {
     pub confidence: f64,
     /// Nodes that take part.
     pub nodes: usize,
+}
+
+impl Shape {
+    /// In words.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Idle => "idle",
+            Self::AllToAll => "all-to-all",
+            Self::Star => "star",
+            Self::Line => "line",
+            Self::Tree => "tree",
+            Self::Ring => "ring",
+            Self::Torus2d => "2d torus",
+            Self::Torus3d => "3d torus",
+            Self::Hypercube => "hypercube",
+            Self::Mesh2d => "2d mesh",
+            Self::Mesh3d => "3d mesh",
+            Self::Bipartite => "two groups",
+            Self::General => "no known shape",
+        }
+    }
+}
+
+impl fmt::Display for Pattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { shape, confidence, nodes } = self;
+        write!(f, "{} of {nodes} nodes, {:.0} % of the traffic", shape.name(), confidence * 100.0)
+    }
 }
 
 /// The pattern of a window.
