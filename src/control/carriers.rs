@@ -161,8 +161,13 @@ impl Peer {
             None => fx.new_leg(&self.called()),
         };
         let own = OwnLeg { leg, at, relay: grant.own, key: grant.key };
-        if self.own_leg.replace(own) != Some(own) {
-            fx.commands.push_back(Command::SetLeg { leg, relay: at, key: grant.key });
+        match self.own_leg.replace(own) {
+            Some(before) if before == own => {}
+            // Its counter goes on: the other end has seen the numbers so far.
+            Some(before) if before == (OwnLeg { at: before.at, ..own }) => {
+                fx.commands.push_back(Command::MoveLeg { leg, relay: at });
+            }
+            Some(_) | None => fx.commands.push_back(Command::SetLeg { leg, relay: at, key: grant.key }),
         }
         leg
     }

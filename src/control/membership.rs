@@ -268,7 +268,10 @@ impl Control {
     }
 
     pub(super) fn on_home_down(&mut self, place: usize, reason: String, end: LinkEnd) {
+        let planned = |index: &OverlayIndex| self.planner_of(*index).is_some_and(|home| home.place == place);
+        let orphans: Vec<_> = (0..self.overlays.len()).map(OverlayIndex).filter(planned).collect();
         let registrations = self.homes[place].on_down(&mut self.fx, reason, end);
+        orphans.into_iter().for_each(|overlay| self.end_plans(overlay));
         for (_, Registration { standing, .. }) in registrations {
             self.close_leg(standing.leg());
         }

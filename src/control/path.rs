@@ -365,7 +365,7 @@ impl Paths {
 
     fn is_worth_it(&self, now: Time, best: Option<Path>) -> bool {
         let (Some(current), Some(best)) = (self.current, best) else { return true };
-        if Some(best) == self.best_preferred(now) {
+        if Some(best) == self.best_preferred() {
             return true;
         }
         match self.class(best).cmp(&self.class(current)) {
@@ -410,7 +410,7 @@ impl Paths {
     }
 
     fn best(&self, now: Time) -> Option<Path> {
-        if let Some(preferred) = self.best_preferred(now) {
+        if let Some(preferred) = self.best_preferred() {
             return Some(preferred);
         }
         let fresh = |answered: Option<Time>| answered.is_some_and(|at| now.since(at) < PROOF_LIFE);
@@ -421,10 +421,10 @@ impl Paths {
         direct.or_else(|| self.best_relay(now))
     }
 
-    /// The way that was ordered, if it carries.
-    fn best_preferred(&self, now: Time) -> Option<Path> {
+    /// The way that was ordered, if it carries: one that failed must answer first.
+    fn best_preferred(&self) -> Option<Path> {
         let leg = self.preferred?;
-        let way = self.relays.get(&leg).filter(|way| way.answers > 0 && !way.rests(now))?;
+        let way = self.relays.get(&leg).filter(|way| way.answers > 0 && way.failed.is_none())?;
         Some(Path::Relayed(leg, way.relay))
     }
 

@@ -45,7 +45,7 @@ impl Throttle {
             return false;
         }
         let is_slow = bytes * 1000 < u128::from(SLOW) * span.as_millis();
-        self.bad = if is_slow && lost * LOSS >= sent { self.bad + 1 } else { 0 };
+        self.bad = if is_slow && lost.saturating_mul(LOSS) >= sent { self.bad + 1 } else { 0 };
         self.bad >= LOOKS
     }
 }

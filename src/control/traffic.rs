@@ -45,7 +45,6 @@ const WEIGHT: f64 = 0.25;
 pub(super) struct Flow {
     sent: Rates,
     heard: Rates,
-    last: Tally,
     way: Option<Path>,
     /// Round trips on this way, ever longer ones: the first is the least of [`EMPTY_FOR`].
     empty: VecDeque<(Time, Duration)>,
@@ -54,12 +53,10 @@ pub(super) struct Flow {
 }
 
 impl Flow {
-    /// Reads the counters, as of the last `span`, and the latest round trip.
-    fn read(&mut self, now: Time, span: Duration, tally: Tally, paths: &Paths) {
-        let grown = |new: u64, old: u64| new.saturating_sub(old) as f64;
-        self.sent.sample(grown(tally.tx_bytes, self.last.tx_bytes), span);
-        self.heard.sample(grown(tally.rx_bytes, self.last.rx_bytes), span);
-        self.last = tally;
+    /// Takes in what flowed during the last `span`, and the latest round trip.
+    fn read(&mut self, now: Time, span: Duration, grown: Tally, paths: &Paths) {
+        self.sent.sample(grown.tx_bytes as f64, span);
+        self.heard.sample(grown.rx_bytes as f64, span);
         if self.way != paths.current() {
             *self =
                 Self { way: paths.current(), empty: VecDeque::new(), limited: None, capacity: None, ..self.clone() };
@@ -128,8 +125,7 @@ impl Control {
         }
         traffic.flows.retain(|port, flow| {
             let Some(peer) = self.peers.get(port) else { return false };
-            let tally = fresh.get(port).copied().unwrap_or(flow.last);
-            flow.read(now, span, tally, &peer.paths);
+            flow.read(now, span, fresh.get(port).copied().unwrap_or_default(), &peer.paths);
             // A pair is remembered through a pause.
             flow.sent.slow.max(flow.heard.slow) >= WORTH / 8.0
         });
@@ -138,7 +134,8 @@ impl Control {
         if since.is_none_or(|since| since >= REPORT_EVERY || (is_news && since >= READ_EVERY)) {
             self.report_traffic(overlay, &mut traffic);
         }
-        if traffic.flows.is_empty() {
+        // After an empty reading only: the corridor tells of what begins then, and not before.
+        if traffic.flows.is_empty() && tallies.is_empty() {
             traffic = Traffic::default();
         } else {
             self.fx.timers.set(Timer::Traffic(overlay), now + READ_EVERY);

@@ -278,7 +278,7 @@ pub enum Notice {
     Tallied {
         /// Of this overlay.
         overlay: OverlayIndex,
-        /// What flowed since the beginning.
+        /// What flowed since the last time.
         ports: Vec<(PortId, Tally)>,
     },
     /// The answer to [`Command::Measure`].

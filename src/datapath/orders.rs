@@ -290,8 +290,8 @@ impl Datapath {
     }
 
     fn tally(&mut self, overlay: OverlayIndex) {
-        let Some(switch) = self.switches.get(overlay.0) else { return };
-        let ports = switch.ports.iter().filter_map(|id| Some((*id, self.ports.get_mut(id)?.tally()?))).collect();
+        let ours = self.ports.iter_mut().filter(|(_, port)| port.overlay == overlay);
+        let ports = ours.filter_map(|(id, port)| Some((*id, port.tally()?))).collect();
         self.notices.push_back(Notice::Tallied { overlay, ports });
     }
 

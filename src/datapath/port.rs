@@ -125,7 +125,7 @@ pub struct Activity {
     pub has_keys: bool,
 }
 
-/// Frame bytes of a port since it was opened.
+/// Frame bytes of a port.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tally {
     /// Sent.
@@ -329,11 +329,13 @@ impl Port {
         !std::mem::replace(&mut self.busy, true)
     }
 
-    /// What flowed, if anything did since the last time.
+    /// What flowed since the last time, if anything did.
     pub(super) fn tally(&mut self) -> Option<Tally> {
-        let tally = Tally { tx_bytes: self.activity.tx_bytes, rx_bytes: self.activity.rx_bytes };
-        self.busy = tally != std::mem::replace(&mut self.tallied, tally);
-        self.busy.then_some(tally)
+        let now = Tally { tx_bytes: self.activity.tx_bytes, rx_bytes: self.activity.rx_bytes };
+        let before = std::mem::replace(&mut self.tallied, now);
+        self.busy = now != before;
+        let tx_bytes = now.tx_bytes - before.tx_bytes;
+        self.busy.then_some(Tally { tx_bytes, rx_bytes: now.rx_bytes - before.rx_bytes })
     }
 
     /// Adds what happened on another lane, as if it had happened here; says whether the control room should begin to
@@ -361,5 +363,23 @@ impl Port {
         self.mtu = None;
         self.noted = None;
         self.activity.unanswered_since = None;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_port_is_busy_until_a_reading_finds_it_idle_and_tells_each_byte_once() {
+        let mut port = Port::new(OverlayIndex(0));
+        assert!(port.note_busy() && !port.note_busy());
+        port.activity.tx_bytes = 5;
+        assert_eq!(port.tally(), Some(Tally { tx_bytes: 5, rx_bytes: 0 }));
+        assert!(!port.note_busy(), "it is looked at again anyway");
+        assert_eq!(port.tally(), None);
+        assert!(port.note_busy());
+        (port.activity.tx_bytes, port.activity.rx_bytes) = (7, 1);
+        assert_eq!(port.tally(), Some(Tally { tx_bytes: 2, rx_bytes: 1 }));
     }
 }

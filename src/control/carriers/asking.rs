@@ -79,6 +79,11 @@ impl Control {
                 continue;
             }
             peer.carriers.by_member.remove(&member);
+            let was_planned = peer.carriers.via == Via::Member(member) && !peer.carriers.is_pinned;
+            if was_planned && !matches!(carrier.standing, Standing::Rests(_)) {
+                peer.carriers.via = Via::Auto;
+                peer.paths.prefer(None);
+            }
             match carrier.standing {
                 Standing::Granted(leg, _) => peer.drop_carrier(&mut self.fx, leg),
                 Standing::Asked(..) => {
@@ -183,6 +188,11 @@ impl Control {
                 // What the peer asked for and we use, we ask for too.
                 Standing::Granted(leg, _) => {
                     let is_used = peer.paths.current() == peer.paths.relay_by(leg);
+                    if let Some(path) =
+                        peer.paths.relay_by(leg).filter(|_| !is_used && peer.paths.preferred() == Some(leg))
+                    {
+                        peer.probe(&mut self.fx, path);
+                    }
                     since.map_or(is_used, |since| since >= RENEW_EVERY)
                 }
                 Standing::Rests(_) => false,
@@ -210,6 +220,11 @@ impl Control {
         let Some(overlay) = self.peers.get(&from).map(|member| member.overlay) else { return };
         let Some(port) = self.by_id.get(&(overlay, told.node)).copied().filter(|port| *port != from) else { return };
         let Some(mut peer) = self.peers.remove(&port) else { return };
+        let is_known = peer.carriers.by_member.contains_key(&from);
+        if !is_known && !self.peers.get_mut(&from).is_some_and(|member| member.asks.take(self.fx.now)) {
+            self.peers.insert(port, peer);
+            return self.fx.dropped(DropReason::RelayRefused);
+        }
         match (told.grant, path) {
             (Some(grant), Path::Direct(at)) => self.on_granted((from, at), &mut peer, grant),
             (Some(_), Path::Relayed(..)) => self.fx.dropped(DropReason::RelayRefused),
@@ -255,7 +270,7 @@ impl Control {
 
     /// Orders how frames travel to the peer at `port`.
     pub(in crate::control) fn order(&mut self, port: PortId, via: Via) {
-        let Some(peer) = self.peers.get_mut(&port) else { return };
+        let Some(peer) = self.peers.get_mut(&port).filter(|peer| peer.carriers.via != via) else { return };
         peer.carriers.via = via;
         let granted = |member| match peer.carriers.by_member.get(&member).map(|carrier| carrier.standing) {
             Some(Standing::Granted(leg, _)) => Some(leg),

@@ -157,6 +157,7 @@ impl Planner {
         let Some(gone) = self.names.remove(id) else { return };
         self.matrix.remove(gone);
         self.claims.remove(gone);
+        self.learnt.retain(|resource| !resource.is_about(gone));
         self.arrivals.retain(|pair, _| !pair.involves(gone));
         self.limited.retain(|pair| !pair.involves(gone));
         self.unlinked.retain(|pair| !pair.involves(gone));

@@ -92,12 +92,7 @@ impl Claims {
 
     /// Forgets what a node said, and what was said of it.
     pub fn remove(&mut self, node: NodeIndex) {
-        let is_about = |resource: &Resource| match resource {
-            Resource::NodeOut(of) | Resource::NodeIn(of) | Resource::Relay(of) => *of == node,
-            Resource::Path(pair) => pair.involves(node),
-            Resource::Trunk(..) | Resource::SiteOut(_) | Resource::SiteIn(_) => false,
-        };
-        self.claims.retain(|(resource, by), _| *by != node && !is_about(resource));
+        self.claims.retain(|(resource, by), _| *by != node && !resource.is_about(node));
     }
 
     /// What the claims come to; a node that relays gives `relay_share` of what it sends.

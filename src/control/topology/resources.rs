@@ -35,6 +35,17 @@ pub enum Resource {
     Path(Pair),
 }
 
+impl Resource {
+    /// Whether it is a node's own.
+    pub fn is_about(self, node: NodeIndex) -> bool {
+        match self {
+            Self::NodeOut(of) | Self::NodeIn(of) | Self::Relay(of) => of == node,
+            Self::Path(pair) => pair.involves(node),
+            Self::Trunk(..) | Self::SiteOut(_) | Self::SiteIn(_) => false,
+        }
+    }
+}
+
 impl fmt::Display for Resource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -152,7 +152,8 @@ fn a_stranger_gets_no_more_bytes_of_quic_than_it_sent() {
         assert!(answer <= input.len(), "{answer} bytes for {}: {:02x?}", input.len(), &input[..input.len().min(40)]);
         answered += usize::from(answer > 0);
     }
-    assert!(answered > 100, "{answered} of 400 strangers got an answer");
+    // One address gets no more than its limit.
+    assert!(answered > 50, "{answered} of 400 strangers got an answer");
 }
 
 /// What a node sends first when it dials.

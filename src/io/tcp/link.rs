@@ -150,8 +150,10 @@ async fn write_all(mut writing: Writing, mut messages: Messages, queue: &Stream)
 }
 
 /// Out to the kernel: nothing more is sealed before that.
+/// An end that takes nothing for so long is gone.
 async fn write(writing: &mut Writing, out: &[u8]) -> bool {
-    writing.write_all(out).await.is_ok() && writing.flush().await.is_ok()
+    let all = async { writing.write_all(out).await.is_ok() && writing.flush().await.is_ok() };
+    timeout(IDLE, all).await.unwrap_or(false)
 }
 
 #[cfg(test)]
