@@ -6,12 +6,14 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
+
 use super::{OtherSupernode, Supernode, SupernodeSettings};
 use crate::control::effects::Effects;
 use crate::control::timers::Timer;
 use crate::keys::OverlayId;
 use crate::seam::LinkId;
-use crate::wire::message::{GONE_MAX, Message, ROSTER_MAX, SUPERNODES_MAX};
+use crate::wire::message::{GONE_MAX, Message, ROSTER_MAX, SUPERNODES_MAX, roster};
 use crate::wire::relay::RelayId;
 
 /// Between two pushes, at least...
@@ -37,12 +39,12 @@ impl Supernode {
     /// Everybody else, to a new member.
     pub(super) fn tell_roster(&self, fx: &mut Effects, overlay: OverlayId, to: RelayId, link: u64) {
         let Some(served) = self.overlays.get(&overlay) else { return };
-        let others = served.members.iter().filter(|(relay, _)| **relay != to).map(|(_, member)| member.told.clone());
+        let others = served.members.iter().filter(|(relay, _)| **relay != to).map(|(_, member)| &member.told);
         let others = others.collect::<Vec<_>>();
         let mut reset = true;
         for members in others.chunks(ROSTER_MAX) {
-            let message = Message::Roster { overlay, reset, members: members.to_vec() };
-            fx.tell(LinkId::Accepted(link), &message);
+            let message = roster(overlay, reset, members.iter().copied());
+            fx.tell_bytes(LinkId::Accepted(link), message.into());
             reset = false;
         }
     }
@@ -83,18 +85,19 @@ impl Supernode {
     fn push(&mut self, fx: &mut Effects, overlay: OverlayId) {
         let Some(served) = self.overlays.get_mut(&overlay) else { return };
         let (changed, gone) = (std::mem::take(&mut served.changed), std::mem::take(&mut served.gone));
-        let told = changed.iter().filter_map(|relay| Some(served.members.get(relay)?.told.clone())).collect::<Vec<_>>();
-        let gone = gone.chunks(GONE_MAX).map(|relays| Message::Gone { overlay, relays: relays.to_vec() });
-        let rosters = told.chunks(ROSTER_MAX);
-        let rosters = rosters.map(|members| Message::Roster { overlay, reset: false, members: members.to_vec() });
+        let told = changed.iter().filter_map(|relay| Some(&served.members.get(relay)?.told)).collect::<Vec<_>>();
+        for relays in gone.chunks(GONE_MAX) {
+            let message = Bytes::from(Message::Gone { overlay, relays: relays.to_vec() }.bytes());
+            for member in served.members.values() {
+                fx.tell_bytes(LinkId::Accepted(member.link), message.clone());
+            }
+        }
+        // Members skip what they hear of themselves; but nothing else is no message.
         let alone = if let [only] = &told[..] { Some(only.relay) } else { None };
-        for message in gone.chain(rosters) {
-            let is_roster = matches!(message, Message::Roster { .. });
-            for (relay, member) in &served.members {
-                // Members skip what they hear of themselves; but nothing else is no message.
-                if !(is_roster && alone == Some(*relay)) {
-                    fx.tell(LinkId::Accepted(member.link), &message);
-                }
+        for members in told.chunks(ROSTER_MAX) {
+            let message = Bytes::from(roster(overlay, false, members.iter().copied()));
+            for (_, member) in served.members.iter().filter(|(relay, _)| alone != Some(**relay)) {
+                fx.tell_bytes(LinkId::Accepted(member.link), message.clone());
             }
         }
     }
