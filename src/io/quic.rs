@@ -8,7 +8,9 @@ mod socket;
 use std::sync::Arc;
 use std::time::Duration;
 
-use quinn::{ConnectionIdGenerator, Endpoint, EndpointConfig, IdleTimeout, TransportConfig, VarInt};
+use quinn::{
+    AckFrequencyConfig, ConnectionIdGenerator, Endpoint, EndpointConfig, IdleTimeout, TransportConfig, VarInt,
+};
 use quinn_proto::RandomConnectionIdGenerator;
 use ring::hkdf::HKDF_SHA256;
 use thiserror::Error;
@@ -39,6 +41,10 @@ const SEND_WINDOW: u64 = 128 * 1024;
 const NAME_BYTES: usize = 8;
 /// Links that a restarted supernode does not know are told so, one in this time.
 const RESET_GAP: Duration = Duration::from_millis(1);
+
+/// Packets of a roster that a node may take before it answers: each answer costs a supernode as much as a packet. Less
+/// than what QUIC sends at first.
+const UNANSWERED_MAX: VarInt = VarInt::from_u32(8);
 
 /// Why there are no links.
 #[derive(Debug, Error)]
@@ -93,7 +99,10 @@ pub fn client_config(pin: Option<Fingerprint>) -> Result<quinn::ClientConfig, Qu
 
 fn server_config(identity: &Identity) -> Result<quinn::ServerConfig, QuicError> {
     let mut config = quinn::ServerConfig::with_crypto(Arc::new(tls::quic_server(identity)?));
-    config.transport_config(Arc::new(transport(None)));
+    let (mut transport, mut answers) = (transport(None), AckFrequencyConfig::default());
+    answers.ack_eliciting_threshold(UNANSWERED_MAX);
+    transport.ack_frequency_config(Some(answers));
+    config.transport_config(Arc::new(transport));
     config.max_incoming(HANDSHAKES_MAX).incoming_buffer_size(16 << 10).incoming_buffer_size_total(4 << 20);
     // quinn calls an address the peer's before it was validated; a leg must never lead to such a one. A node whose
     // address changes dials again, and Retry validates it.
