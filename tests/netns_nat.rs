@@ -191,7 +191,7 @@ fn netcheck_says_before_joining_what_stands_in_front() {
             Nat::Restricted => ["endpoint-independent", "address-dependent", "kept"],
             Nat::Symmetric => ["address-and-port-dependent", "address-and-port-dependent", "random"],
             Nat::Counting => ["address-and-port-dependent", "address-and-port-dependent", "counting"],
-            Nat::PortRestricted | Nat::FullCone | Nat::BareMasquerade => {
+            Nat::PortRestricted | Nat::FullCone | Nat::AddressDependent | Nat::BareMasquerade => {
                 ["endpoint-independent", "address-and-port-dependent", "kept"]
             }
         };

@@ -29,6 +29,8 @@ mod topology;
 
 mod straight;
 
+mod six;
+
 mod tag;
 
 mod emulator;
@@ -64,6 +66,7 @@ pub use process::{Process, poll_for, wait_for};
 pub use space::Space;
 pub use stream::{Stream, StreamReport, Transfer};
 
+pub use six::Six;
 pub use status::{FdbEntry, Overlay, PathState, Peer, Status};
 pub use straight::set_features;
 pub use tag::Tagging;
