@@ -88,6 +88,13 @@ impl Site {
         self.router.forget_flows();
     }
 
+    /// A cable from the LAN to an interface of a host that has none of that name yet.
+    pub fn plug(&self, host: &Host, interface: &str) {
+        let port = format!("{}-{interface}", host.name);
+        wire(&host.space, interface, &self.router, &port);
+        self.router.ip(&format!("link set {port} master lan0"));
+    }
+
     /// Only TCP to this port leaves, only its answers come in.
     pub fn block_all_but_tcp(&self, port: u16) {
         self.router.nft(&format!(
