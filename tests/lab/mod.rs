@@ -49,6 +49,8 @@ mod measure;
 
 mod stream;
 
+mod talk;
+
 mod world;
 
 use std::sync::Arc;
@@ -65,6 +67,7 @@ pub use privilege::find as find_tool;
 pub use process::{Process, poll_for, wait_for};
 pub use space::Space;
 pub use stream::{Stream, StreamReport, Transfer};
+pub use talk::{Talk, at_once};
 
 pub use six::Six;
 pub use status::{FdbEntry, Overlay, PathState, Peer, Status};
