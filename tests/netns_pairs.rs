@@ -1,8 +1,9 @@
 //! Every pair of networks: how soon after the second `up` the first ping is answered, and how soon it goes directly.
 //!
-//! The gate takes what `netns_nat` has not. The whole sweep takes about half an hour on two cores:
+//! The gate takes what `netns_nat` has not. The whole sweep takes eight minutes on two cores:
 //! `cargo test --test netns_pairs -- --ignored --nocapture`. It prints a table and fails with what missed a bar.
-//! `PAIR=cgn/symmetric` sweeps that pair only, `TIMES=20` each pair so often, `AT_ONCE=1` one world at a time.
+//! `PAIR=cgn/symmetric` sweeps that pair only, `TIMES=20` each pair so often, `AT_ONCE=1` one world at a time; `TALE=1` has
+//! the nodes explain what missed.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails where it stands")]
 
 mod lab;
@@ -323,7 +324,7 @@ fn carriers_strict_networks_and_ipv6_meet_in_time() {
 }
 
 #[test]
-#[ignore = "half an hour: `cargo test --test netns_pairs -- --ignored --nocapture`"]
+#[ignore = "eight minutes: `cargo test --test netns_pairs -- --ignored --nocapture`"]
 fn every_pair_meets_in_time() {
     let wanted = env::var("PAIR").ok();
     let times = |pair: &Pair| {
