@@ -285,7 +285,7 @@ fn spread(mut times: Vec<Duration>) -> String {
 
 /// Prints the table and gives what missed a bar.
 fn judge(jobs: &[(Pair, usize)], outcomes: &[Vec<Outcome>]) -> Vec<String> {
-    println!(
+    eprintln!(
         "{:38} tries direct  first answer s      direct after s       bar\n{:38}              50 %  95 %  most  50 %  95 %  most",
         "", ""
     );
@@ -295,7 +295,7 @@ fn judge(jobs: &[(Pair, usize)], outcomes: &[Vec<Outcome>]) -> Vec<String> {
         let direct: Vec<Duration> = outcomes.iter().filter_map(|outcome| outcome.direct).collect();
         let bar = direct_max(pair).map_or(format!("{:?}", expected(pair)), |bar| format!("{bar:?}"));
         let (tries, count) = (outcomes.len(), direct.len());
-        println!("{:38} {tries:5} {count:6} {} {} {bar:>9}", name(pair), spread(answers), spread(direct));
+        eprintln!("{:38} {tries:5} {count:6} {} {} {bar:>9}", name(pair), spread(answers), spread(direct));
         let complaints = outcomes.iter().flat_map(|outcome| &outcome.wrong);
         missed.extend(complaints.map(|what| format!("{}: {what}", name(pair))));
     }
@@ -311,7 +311,7 @@ fn run(jobs: &[(Pair, usize)], at_once: usize) {
     let outcomes = sweep(jobs, at_once);
     let missed = judge(jobs, &outcomes);
     let tries: usize = outcomes.iter().map(Vec::len).sum();
-    println!("{} pairs, {tries} tries, {at_once} at once, {:.0} s", jobs.len(), start.elapsed().as_secs_f64());
+    eprintln!("{} pairs, {tries} tries, {at_once} at once, {:.0} s", jobs.len(), start.elapsed().as_secs_f64());
     assert!(missed.is_empty(), "missed:\n{}", missed.join("\n"));
 }
 
