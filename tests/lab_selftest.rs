@@ -71,7 +71,7 @@ fn each_nat_maps_and_filters_as_its_name_says() {
         assert_eq!(at.ip(), expected, "{nat:?}: the address outside");
         assert!(hears(&inside, &outside.first, at), "{nat:?}: an answer");
         // Filtering first: a packet to the others would open the way for them.
-        let by_address = matches!(nat, Nat::Open | Nat::FullCone | Nat::Restricted);
+        let by_address = matches!(nat, Nat::Open | Nat::FullCone | Nat::Restricted | Nat::AddressDependent);
         let none = matches!(nat, Nat::Open | Nat::FullCone);
         assert_eq!(hears(&inside, &outside.other_port, at), by_address, "{nat:?}: from another port");
         assert_eq!(hears(&inside, &outside.other_address, at), none, "{nat:?}: from another address");
@@ -83,7 +83,9 @@ fn each_nat_maps_and_filters_as_its_name_says() {
         if nat == Nat::Counting {
             assert!(ports.windows(2).all(|pair| pair[1] == pair[0] + 1), "{nat:?}: ports {ports:?}");
         }
-        assert_eq!(same, !matches!(nat, Nat::Symmetric | Nat::Counting), "{nat:?}: ports {ports:?}");
+        let is_hard = matches!(nat, Nat::Symmetric | Nat::Counting | Nat::AddressDependent);
+        assert_eq!(same, !is_hard, "{nat:?}: ports {ports:?}");
+        assert_eq!(ports[0] == ports[1], !is_hard || nat == Nat::AddressDependent, "{nat:?}: ports {ports:?}");
     }
 }
 

@@ -18,24 +18,6 @@ const BACK_MAX: Duration = Duration::from_secs(60);
 const OVER_MAX: Duration = Duration::from_secs(8);
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Only TCP to this port leaves, only its answers come in.
-fn block(site: &Site, port: u16) {
-    site.router.nft(&format!(
-        r#"table ip block {{
-            chain through {{
-                type filter hook forward priority -10
-                ct state established,related meta l4proto tcp accept
-                iifname != "wan0" tcp dport {port} accept
-                drop
-            }}
-        }}"#
-    ));
-}
-
-fn unblock(site: &Site) {
-    site.router.nft("delete table ip block");
-}
-
 /// A supernode and a site of each kind, those in `blocked` with nothing but TCP 443.
 fn world(kinds: &[Nat], blocked: &[usize]) -> World {
     let mut lab = Lab::new();
@@ -47,7 +29,7 @@ fn world(kinds: &[Nat], blocked: &[usize]) -> World {
             let site = lab.site(&format!("s{}", i + 1), *nat);
             let host = lab.host(&site, &format!("h{}", i + 1));
             if blocked.contains(&i) {
-                block(&site, 443);
+                site.block_all_but_tcp(443);
             }
             (site, host)
         })
@@ -100,7 +82,7 @@ fn a_site_without_udp_joins_by_tcp_and_takes_udp_when_it_passes() {
 
     let ends = (&world.nodes[0].guest, &world.nodes[1].guest);
     let stream = Stream::start(&ends.0.space, (&ends.1.space, ends.1.address), 100);
-    unblock(&world.nodes[0].site);
+    world.nodes[0].site.unblock();
     let start = Instant::now();
     wait_for("UDP is used", BACK_MAX, || (transport(&world.nodes[0].daemon).as_deref() == Some("udp")).then_some(()));
     let back = start.elapsed();
@@ -134,7 +116,7 @@ fn a_link_whose_udp_is_cut_goes_on_by_tcp() {
     let stream =
         Stream::start(&world.nodes[0].guest.space, (&world.nodes[1].guest.space, world.nodes[1].guest.address), 100);
     std::thread::sleep(Duration::from_secs(1));
-    block(&world.nodes[0].site, 443);
+    world.nodes[0].site.block_all_but_tcp(443);
     wait_for("TCP is used", PATIENCE, || (transport(&world.nodes[0].daemon).as_deref() == Some("tcp")).then_some(()));
     std::thread::sleep(Duration::from_secs(3));
     let report = stream.finish();
@@ -210,7 +192,7 @@ fn whoever_opens_tls_on_the_way_is_refused_by_the_pinned_key() {
     let _theirs = Supernode::start(&lab, &interceptor, &[]);
     let site = lab.site("s1", Nat::PortRestricted);
     let host = lab.host(&site, "h1");
-    block(&site, 443);
+    site.block_all_but_tcp(443);
     site.router.nft(&format!(
         r#"table ip intercept {{
             chain divert {{
@@ -262,7 +244,7 @@ fn a_web_server_at_443_is_refused_and_other_ports_are_named() {
 
     let site = lab.site("s1", Nat::PortRestricted);
     let host = lab.host(&site, "h1");
-    block(&site, 443);
+    site.block_all_but_tcp(443);
     let join = Join::new(OVERLAY, &new_key(), "n1").supernode(&supernode.address).bridge("br0");
     let daemon = Daemon::start(&lab, &host, &join);
     wait_for("the refusal is said", PATIENCE, || {
@@ -274,8 +256,8 @@ fn a_web_server_at_443_is_refused_and_other_ports_are_named() {
     });
     drop(daemon);
 
-    unblock(&site);
-    block(&site, 8443);
+    site.unblock();
+    site.block_all_but_tcp(8443);
     drop(supernode);
     let supernode = Supernode::start(&lab, &server, &["--tcp-port", "8443"]);
     assert!(supernode.process().stderr().contains("/8443#"), "{}", supernode.process().stderr());

@@ -227,7 +227,7 @@ fn ipv6_makes_symmetric_pairs_direct() {
 }
 
 #[test]
-fn a_search_finds_in_98_of_100_and_says_little() {
+fn a_search_finds_in_99_of_100_and_says_little() {
     let (mut found, mut slowest) = (0, Duration::ZERO);
     let boxes = [Some(Behaviour::symmetric()), Some(Behaviour::port_restricted())];
     for seed in 0..100 {
@@ -241,12 +241,12 @@ fn a_search_finds_in_98_of_100_and_says_little() {
         lab.run(20.0);
         for host in [a, b] {
             let sent = lab.world.sending(host).datagrams;
-            assert!(sent < 1024 + 256 + 400, "seed {seed}: {sent} datagrams");
+            assert!(sent < 2048 + 256 + 400, "seed {seed}: {sent} datagrams");
         }
         lab.check();
     }
     eprintln!("{found} of 100 searches found each other, the slowest after {slowest:?}");
-    assert!(found >= 95, "{found} of 100");
+    assert!(found >= 99, "{found} of 100");
 }
 
 #[test]

@@ -4,7 +4,7 @@
 //! - It *counts*: the counting side opens a door, has a supernode tell its outside port, and tells the peer, which
 //!   sends to the next ports first; then the counting side sends by that door. If both count, both guess.
 //! - It takes *random* ports: it opens many doors towards the peer, while the peer sends to many of its ports,
-//!   until two fit (a birthday). At most 200 packets a second and 1,024 in all, once in ten minutes.
+//!   until two fit (a birthday). At most 200 packets a second and 2,048 in all, once in ten minutes.
 //!
 //! Only where both classes say so (`natcheck`): guesses at a NAT that needs none spoil its mappings. Guesses go to
 //! the address at which a supernode sees the peer, never to one that the peer names. Nothing here carries

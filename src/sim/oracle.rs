@@ -14,7 +14,7 @@ use super::underlay::{SiteId, Underlay};
 pub enum Way {
     /// It can be direct, so it must be.
     Direct,
-    /// A search finds it in 98 of 100 tries, and is not repeated soon.
+    /// A search finds it nearly always, and is not repeated soon.
     Searched,
     /// It depends on what the two happen to try.
     Either,

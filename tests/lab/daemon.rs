@@ -96,10 +96,21 @@ impl Supernode {
     /// Starts it and waits until its UDP port is open.
     #[track_caller]
     pub fn start(lab: &Lab, host: &Host, more: &[&str]) -> Supernode {
+        Supernode::start_at(lab, host, &format!("{}:{PORT}", host.address), more)
+    }
+
+    /// The same on the addresses of both families.
+    #[track_caller]
+    pub fn start_everywhere(lab: &Lab, host: &Host) -> Supernode {
+        Supernode::start_at(lab, host, &format!("[::]:{PORT}"), &[])
+    }
+
+    #[track_caller]
+    fn start_at(lab: &Lab, host: &Host, listen: &str, more: &[&str]) -> Supernode {
         let address = format!("{}:{PORT}", host.address);
         let state = lab.dir().join(format!("{}.state", host.name));
         let mut words = vec![text(&program()), "supernode".into()];
-        words.extend(["--listen".into(), address.clone()]);
+        words.extend(["--listen".into(), listen.into()]);
         words.extend(["--state".into(), text(&state)]);
         words.extend(["--socket".into(), text(&lab.dir().join(format!("{}.sock", host.name)))]);
         words.extend(more.iter().map(|word| (*word).to_owned()));
@@ -138,7 +149,7 @@ impl Supernode {
             if !self.process.is_running() {
                 fail(format_args!("the supernode ended: {}", self.process.stderr()));
             }
-            self.space.open_ports("udp").contains(&PORT).then_some(())
+            ["udp", "udp6"].iter().any(|family| self.space.open_ports(family).contains(&PORT)).then_some(())
         });
     }
 }

@@ -29,6 +29,8 @@ mod topology;
 
 mod straight;
 
+mod six;
+
 mod tag;
 
 mod emulator;
@@ -47,6 +49,8 @@ mod measure;
 
 mod stream;
 
+mod talk;
+
 mod world;
 
 use std::sync::Arc;
@@ -63,7 +67,9 @@ pub use privilege::find as find_tool;
 pub use process::{Process, poll_for, wait_for};
 pub use space::Space;
 pub use stream::{Stream, StreamReport, Transfer};
+pub use talk::{Talk, at_once};
 
+pub use six::Six;
 pub use status::{FdbEntry, Overlay, PathState, Peer, Status};
 pub use straight::set_features;
 pub use tag::Tagging;

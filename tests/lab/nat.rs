@@ -26,6 +26,8 @@ pub enum Nat {
     Symmetric,
     /// The same, but ports count up from destination to destination.
     Counting,
+    /// A port of its own for each destination address, filters by address.
+    AddressDependent,
     /// A Linux gateway with a masquerade rule and nothing else; see the head of the file.
     BareMasquerade,
     /// Public addresses behind a stateful firewall.
@@ -34,13 +36,14 @@ pub enum Nat {
 
 impl Nat {
     /// All kinds.
-    pub const ALL: [Nat; 8] = [
+    pub const ALL: [Nat; 9] = [
         Nat::Open,
         Nat::FullCone,
         Nat::Restricted,
         Nat::PortRestricted,
         Nat::Symmetric,
         Nat::Counting,
+        Nat::AddressDependent,
         Nat::BareMasquerade,
         Nat::Firewall,
     ];
@@ -59,6 +62,7 @@ impl Nat {
             Nat::PortRestricted => "port",
             Nat::Symmetric => "symm",
             Nat::Counting => "coun",
+            Nat::AddressDependent => "addr",
             Nat::BareMasquerade => "bare",
             Nat::Firewall => "fire",
         }
@@ -66,7 +70,12 @@ impl Nat {
 
     /// Lets in only who was written to, address and port.
     fn filters_by_port(self) -> bool {
-        matches!(self, Nat::PortRestricted | Nat::Symmetric | Nat::Counting | Nat::Firewall)
+        matches!(self, Nat::PortRestricted | Nat::Symmetric | Nat::Counting | Nat::BareMasquerade | Nat::Firewall)
+    }
+
+    /// Takes another port for another destination.
+    fn is_hard(self) -> bool {
+        matches!(self, Nat::Symmetric | Nat::Counting | Nat::AddressDependent)
     }
 
     /// The rules for the router with `wan0` outside at `wan`, in front of `lan` (a prefix).
@@ -84,6 +93,7 @@ impl Nat {
             | Nat::PortRestricted
             | Nat::Symmetric
             | Nat::Counting
+            | Nat::AddressDependent
             | Nat::BareMasquerade => self.translation(wan, lan, ports),
         }
     }
@@ -92,7 +102,10 @@ impl Nat {
         let source = match self {
             Nat::BareMasquerade => "masquerade".to_owned(),
             Nat::Symmetric => format!("snat to {wan} fully-random"),
-            Nat::Counting => format!("{}\n        oifname \"wan0\" ip saddr {lan} snat to {wan}", counted(wan)),
+            Nat::Counting | Nat::AddressDependent => {
+                let number = if self == Nat::Counting { "numgen inc" } else { "jhash ip saddr . udp sport . ip daddr" };
+                format!("{}\n        oifname \"wan0\" ip saddr {lan} snat to {wan}", numbered(wan, number))
+            }
             Nat::Open | Nat::FullCone | Nat::Restricted | Nat::PortRestricted | Nat::Firewall => {
                 // Only what has ports can be given others.
                 let of_udp = if ports.is_empty() { "" } else { "meta l4proto udp " };
@@ -101,7 +114,9 @@ impl Nat {
         };
         let admitted = match self {
             Nat::FullCone => "dnat to udp dport map @behind".to_owned(),
-            Nat::Restricted => "udp dport . ip saddr @written_to dnat to udp dport map @behind".to_owned(),
+            Nat::Restricted | Nat::AddressDependent => {
+                "udp dport . ip saddr @written_to dnat to udp dport map @behind".to_owned()
+            }
             Nat::Open | Nat::PortRestricted | Nat::Symmetric | Nat::Counting | Nat::BareMasquerade | Nat::Firewall => {
                 "return".to_owned()
             }
@@ -111,10 +126,10 @@ impl Nat {
     }
 }
 
-/// The next of 4,096 ports for each flow. A bare number would come out with its bytes swapped.
-fn counted(wan: &str) -> String {
+/// The one of 4,096 ports that has this number. A bare number would come out with its bytes swapped.
+fn numbered(wan: &str, number: &str) -> String {
     let ports: Vec<String> = (0..4096).map(|n| format!("{n} : {}", 16384 + n)).collect();
-    format!("meta l4proto udp snat to {wan} : numgen inc mod 4096 map {{ {} }}", ports.join(", "))
+    format!("meta l4proto udp snat to {wan} : {number} mod 4096 map {{ {} }}", ports.join(", "))
 }
 
 /// A translating gateway: how flows get their source, which strangers are let in to whom, and
@@ -185,11 +200,10 @@ table ip site {
     .to_owned()
 }
 
-/// Which pairs meet by plain punching: all, unless one side takes a new port for each
-/// destination and the other lets in only the port that it wrote to.
+/// Which pairs meet by plain punching: all, unless one side takes another port for each
+/// destination and the other does so too or lets in only the port that it wrote to.
 pub fn can_punch(one: Nat, other: Nat) -> bool {
-    let is_hard = |nat: Nat| matches!(nat, Nat::Symmetric | Nat::Counting);
-    let stuck = |a: Nat, b: Nat| is_hard(a) && b.filters_by_port();
+    let stuck = |a: Nat, b: Nat| a.is_hard() && (b.is_hard() || b.filters_by_port());
     !stuck(one, other) && !stuck(other, one)
 }
 
@@ -198,19 +212,27 @@ pub fn can_punch(one: Nat, other: Nat) -> bool {
 pub enum Meeting {
     /// Directly, at once, or by predicting the ports of a NAT that counts.
     Direct,
-    /// Directly after a search of many ports, nearly always.
+    /// Directly after a search of many ports.
     Searched,
+    /// As chance has it: guesses are strays for a gateway that strays mislead, and one supernode cannot
+    /// tell what depends on addresses.
+    Either,
     /// By a relay for ever.
     Relayed,
 }
 
 /// What longwire makes of a pair.
 pub fn meeting(one: Nat, other: Nat) -> Meeting {
-    let is_random = |nat: Nat| nat == Nat::Symmetric;
-    match (can_punch(one, other), is_random(one), is_random(other)) {
-        (true, ..) | (false, false, false) => Meeting::Direct,
-        (false, true, true) => Meeting::Relayed,
-        (false, ..) if one == Nat::Counting || other == Nat::Counting => Meeting::Relayed,
-        (false, ..) => Meeting::Searched,
+    if can_punch(one, other) {
+        return Meeting::Direct;
+    }
+    let either = |nat: Nat| one == nat || other == nat;
+    match (one.is_hard(), other.is_hard()) {
+        (true, true) if one == Nat::Counting && other == Nat::Counting => Meeting::Direct,
+        _ if either(Nat::AddressDependent) => Meeting::Either,
+        (true, true) => Meeting::Relayed,
+        _ if either(Nat::BareMasquerade) => Meeting::Either,
+        _ if either(Nat::Counting) => Meeting::Direct,
+        _ => Meeting::Searched,
     }
 }

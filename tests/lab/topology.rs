@@ -33,7 +33,7 @@ pub struct Site {
     pub nat: Nat,
     /// The router's namespace: `wan0` outside, `lan0` (a bridge) inside.
     pub router: Space,
-    /// The router's address outside at the start.
+    /// The router's address outside at the start: 198.18.N.2, or 100.64.N.2 behind a carrier's NAT.
     pub outside: Ipv4Addr,
     /// The last byte of what it is now.
     outside_now: Arc<AtomicU8>,
@@ -86,6 +86,32 @@ impl Site {
         self.router.ip(&format!("route replace default via {a}.{b}.{c}.1"));
         self.load_rules("");
         self.router.forget_flows();
+    }
+
+    /// A cable from the LAN to an interface of a host that has none of that name yet.
+    pub fn plug(&self, host: &Host, interface: &str) {
+        let port = format!("{}-{interface}", host.name);
+        wire(&host.space, interface, &self.router, &port);
+        self.router.ip(&format!("link set {port} master lan0"));
+    }
+
+    /// Only TCP to this port leaves, only its answers come in.
+    pub fn block_all_but_tcp(&self, port: u16) {
+        self.router.nft(&format!(
+            r#"table ip block {{
+                chain through {{
+                    type filter hook forward priority -10
+                    ct state established,related meta l4proto tcp accept
+                    iifname != "wan0" tcp dport {port} accept
+                    drop
+                }}
+            }}"#
+        ));
+    }
+
+    /// Takes that back.
+    pub fn unblock(&self) {
+        self.router.nft("delete table ip block");
     }
 
     /// An address of the LAN.
@@ -179,37 +205,57 @@ impl Lab {
 
     /// A site with a plain link.
     pub fn site(&mut self, name: &str, nat: Nat) -> Site {
-        self.make_site(name, nat, None)
+        let router = self.next_router(name);
+        let number = self.sites;
+        wire(&router, "wan0", &self.inet, &format!("to-{name}"));
+        self.inet.ip(&format!("addr add 198.18.{number}.1/24 dev to-{name}"));
+        self.make_site(name, nat, router, Ipv4Addr::new(198, 18, number, 2), None)
     }
 
     /// A site whose access link passes the emulator.
     pub fn emulated_site(&mut self, name: &str, nat: Nat, impairment: Impairment) -> Site {
-        self.make_site(name, nat, Some(impairment))
+        let router = self.next_router(name);
+        let (number, inet_link) = (self.sites, format!("to-{name}"));
+        let between = Space::new(&self.shared, &format!("{name}-wire"));
+        wire(&router, "wan0", &between, "site");
+        wire(&self.inet, &inet_link, &between, "inet");
+        // One frame is one packet: the emulator must not lose 40 at once.
+        router.ip("link set wan0 gso_max_segs 1");
+        self.inet.ip(&format!("link set {inet_link} gso_max_segs 1"));
+        self.inet.ip(&format!("addr add 198.18.{number}.1/24 dev {inet_link}"));
+        let emulator = Emulator::start(&self.shared, &between, ["site", "inet"], impairment);
+        self.make_site(name, nat, router, Ipv4Addr::new(198, 18, number, 2), Some(emulator))
     }
 
-    fn make_site(&mut self, name: &str, nat: Nat, impairment: Option<Impairment>) -> Site {
+    /// A site whose router has no public address either: the NAT of its carrier stands before it.
+    pub fn carried_site(&mut self, name: &str, nat: Nat, carrier: Nat) -> Site {
+        let router = self.next_router(name);
+        let number = self.sites;
+        let edge = Space::new(&self.shared, &format!("{name}-carrier"));
+        edge.sysctl("ipv4/ip_forward", "1");
+        wire(&router, "wan0", &edge, "lan0");
+        wire(&edge, "wan0", &self.inet, &format!("to-{name}"));
+        self.inet.ip(&format!("addr add 198.18.{number}.1/24 dev to-{name}"));
+        edge.ip(&format!("addr add 198.18.{number}.2/24 dev wan0"));
+        edge.ip(&format!("addr add 100.64.{number}.1/24 dev lan0"));
+        edge.ip(&format!("route add default via 198.18.{number}.1"));
+        edge.nft(&carrier.rules(&format!("198.18.{number}.2"), &format!("100.64.{number}.0/24")));
+        self.make_site(name, nat, router, Ipv4Addr::new(100, 64, number, 2), None)
+    }
+
+    fn next_router(&mut self, name: &str) -> Space {
         assert!(self.sites < SITES_MAX, "the lab has {SITES_MAX} sites at most");
         self.sites += 1;
-        let number = self.sites;
         let router = Space::new(&self.shared, &format!("{name}-router"));
         router.sysctl("ipv4/ip_forward", "1");
-        let inet_link = format!("to-{name}");
-        let emulator = impairment.map(|impairment| {
-            let between = Space::new(&self.shared, &format!("{name}-wire"));
-            wire(&router, "wan0", &between, "site");
-            wire(&self.inet, &inet_link, &between, "inet");
-            // One frame is one packet: the emulator must not lose 40 at once.
-            router.ip("link set wan0 gso_max_segs 1");
-            self.inet.ip(&format!("link set {inet_link} gso_max_segs 1"));
-            Emulator::start(&self.shared, &between, ["site", "inet"], impairment)
-        });
-        if emulator.is_none() {
-            wire(&router, "wan0", &self.inet, &inet_link);
-        }
-        let outside = Ipv4Addr::new(198, 18, number, 2);
-        self.inet.ip(&format!("addr add 198.18.{number}.1/24 dev {inet_link}"));
+        router
+    }
+
+    /// All but the cable outwards, whose other end has the first address of its network.
+    fn make_site(&self, name: &str, nat: Nat, router: Space, outside: Ipv4Addr, emulator: Option<Emulator>) -> Site {
+        let [a, b, number, _] = outside.octets();
         router.ip(&format!("addr add {outside}/24 dev wan0"));
-        router.ip(&format!("route add default via 198.18.{number}.1"));
+        router.ip(&format!("route add default via {a}.{b}.{number}.1"));
         let lan = if nat.translates() { [10, number, 0] } else { [198, 19, number] };
         let [a, b, c] = lan;
         router.ip("link add lan0 type bridge forward_delay 0 mcast_snooping 0");
@@ -224,7 +270,7 @@ impl Lab {
             router,
             outside,
             outside_now: Arc::new(AtomicU8::new(outside.octets()[3])),
-            inet_link,
+            inet_link: format!("to-{name}"),
             lan,
             hosts: Arc::new(AtomicU8::new(FIRST_HOST)),
             emulator,

@@ -13,15 +13,17 @@ use crate::datapath::Path;
 use crate::wire::observe::OPENER;
 use crate::wire::session::CandidateKind;
 
-/// Doors of a birthday search: with 1,024 guesses 98 of 100 find one.
+/// Doors of a birthday search: with 2,048 guesses one of 3,000 finds none (with 1,024 it would be one of 60).
 pub(super) const DOORS: u32 = 256;
 /// Guesses of a birthday search.
-pub(super) const GUESSES: u32 = 1024;
+pub(super) const GUESSES: u32 = 2048;
 /// Of either at a time...
 const BATCH: u32 = 10;
 /// ...which makes 200 per second.
 const BATCH_GAP: Duration = Duration::from_millis(50);
-/// Doors stay open for the last guesses this long.
+/// The guesses take as much longer than the doors do to be opened.
+const DOORS_WAIT: Duration = Duration::from_secs(9);
+/// Then whatever is on its way may still arrive.
 const LINGER: Duration = Duration::from_secs(5);
 /// Openers that are followed up in one search.
 const OPENERS_MAX: u32 = 32;
@@ -35,7 +37,7 @@ impl Peer {
             fx.doors.send(self.search.doors.start + door, at, opener());
         }
         self.search.state = State::Opening(next);
-        let wait = if next < DOORS { BATCH_GAP } else { LINGER };
+        let wait = if next < DOORS { BATCH_GAP } else { DOORS_WAIT + LINGER };
         fx.timers.set(Timer::Search(self.port), fx.now + wait);
     }
 
