@@ -114,8 +114,8 @@ fn migrate(world: &World, told: Told) -> Duration {
     });
     let start = SystemTime::now();
     match told {
-        Told::Arp => drop(wire.send(&gratuitous_arp(guest.mac, guest.address)).unwrap()),
-        Told::Rarp => drop(wire.send(&rarp(guest.mac)).unwrap()),
+        Told::Arp => wire.send(&gratuitous_arp(guest.mac, guest.address)).unwrap(),
+        Told::Rarp => wire.send(&rarp(guest.mac)).unwrap(),
         Told::ByHand => {
             let output = to.daemon.run(&["mac", "claim", &guest.mac.to_string(), "--ip", &guest.address.to_string()]);
             assert!(output.status.success(), "{output:?}");
