@@ -186,6 +186,7 @@ fn arbitrary_session_messages_end_in_a_value_or_an_error() {
         session::Message::Confirm,
         session::Message::MtuProbe { token: 5 },
         session::Message::MtuAnswer { token: 5, size: 1472 },
+        session::Message::Received { longest: 1451 },
         session::Message::Neighbours(Neighbours {
             wants_answer: false,
             list: vec![Neighbour { node: NodeId([3; 32]), rtt_us: 900 }; 3],

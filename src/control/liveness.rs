@@ -14,12 +14,25 @@ use super::effects::Effects;
 use super::path::Health;
 use super::peer::{KEEPALIVE, Peer};
 use super::timers::Timer;
+use super::topology::planner::BULK;
 use crate::datapath::{Activity, Command, Path};
 
 /// A peer not heard for this long is gone: three keepalives and their answers' patience.
 const GONE_AFTER: Duration = Duration::from_secs(65);
-/// While frames flow, the path in use is probed this often.
-const PROBE_EVERY: Duration = Duration::from_secs(1);
+/// While frames flow, the path in use is probed this often, unless that is too much of what flows.
+pub(super) const PROBE_EVERY: Duration = Duration::from_secs(1);
+/// What a probe and an answer cost each way, with their headers, and what a word of the packets that came.
+const PROBE_COST: f64 = 174.0;
+const WORD_COST: f64 = 63.0;
+/// Each may be this share of what flows, both less than a thousandth...
+const PROBE_SHARE: f64 = 0.0003;
+const WORD_SHARE: f64 = 0.000_45;
+/// ...or so many bytes per second for all peers together with whom less flows.
+const PURSE: f64 = 110.0;
+/// The planner needs a round trip this often of those with whom much flows.
+const PROBE_BULK: Duration = Duration::from_millis(3_500);
+/// A keepalive comes in this time anyway.
+const PROBE_RARELY: Duration = KEEPALIVE.saturating_add(Duration::from_secs(4));
 /// Frames flow as long as the last one is not older than this.
 const ACTIVE_FOR: Duration = Duration::from_secs(2);
 /// A supernode that does not carry is measured this often while frames flow through another one...
@@ -30,6 +43,17 @@ const MEASURE_IDLE: Duration = Duration::from_secs(60);
 const LOOK_MIN: Duration = Duration::from_millis(10);
 
 impl Peer {
+    /// So many bytes per second go out and come in, and frames flow with so many peers in all: what is asked and told
+    /// beside them must not cost more than it is worth.
+    pub(super) fn on_rate(&mut self, (sent, heard): (f64, f64), busy: usize) {
+        let each = PURSE / busy.max(1) as f64;
+        let pays = |cost: f64, paid: f64| Duration::from_secs_f64(cost / paid.max(each));
+        let rarely = if sent >= BULK { PROBE_BULK } else { PROBE_RARELY };
+        self.probe_every = pays(PROBE_COST, PROBE_SHARE * sent.max(heard)).clamp(PROBE_EVERY, rarely);
+        self.tell_every = pays(WORD_COST, WORD_SHARE * heard);
+        self.mtu.confirm_each(pays(WORD_COST, WORD_SHARE * sent));
+    }
+
     /// Frames begin to flow.
     pub fn on_active(&mut self, fx: &mut Effects) {
         fx.timers.set_earlier(Timer::Liveness(self.port), fx.now + Duration::from_millis(500));
@@ -93,7 +117,9 @@ impl Peer {
             return self.on_gone(fx, "not heard for 65 seconds");
         }
         self.carriers.sent = self.carriers.sent.max(activity.sent);
+        self.mtu.on_sent(activity.longest_sent);
         self.watch_mtu(fx, activity.large);
+        self.tell_received(fx, activity.longest_heard);
         if std::mem::take(&mut self.liveness_due) && self.session.is_some() {
             self.look(fx, activity);
         }
@@ -106,7 +132,7 @@ impl Peer {
         }
         let wait = match self.paths.health(fx.now, activity.unanswered_since) {
             Health::Good(wait) if is_active => {
-                if let Some(path) = self.paths.current().filter(|_| fx.now.since(self.probed) >= PROBE_EVERY) {
+                if let Some(path) = self.paths.current().filter(|_| fx.now.since(self.probed) >= self.probe_every) {
                     self.probe(fx, path);
                     self.measure_relay(fx, path, MEASURE_BUSY);
                 }

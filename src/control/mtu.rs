@@ -6,6 +6,10 @@
 //! [`MTU_FLOOR`] passes. A size that was carried and is no more is a black hole: down to the floor at once,
 //! and a new search. Nothing is sent for the sake of small frames, or without any.
 //!
+//! What is in use is confirmed by the frames themselves: the peer tells the longest packet that came (RECEIVED), and
+//! only where it has not told of one as long as the longest that was sent, a probe asks. Probes alone cost a node with
+//! 16 busy peers 16 kB/s.
+//!
 //! A lost probe says little: a size fails when [`TRIES`] probes were lost while a small one beside them came
 //! through, and the last failure of a search is tried once more before it is believed.
 //! Sans-IO: [`Mtu::on_timer`] and [`Mtu::on_answer`] say what to do. Read first: RFC 8899 section 5.
@@ -30,8 +34,14 @@ const TRIES: u32 = 3;
 /// With no small one answered either: the path itself is gone, or the peer knows no probes.
 const TRIES_DEAF: u32 = 6;
 /// While large frames flow, the size in use is confirmed this often: a black hole is known within 3 s, on a path with a
-/// round trip of 250 ms too.
+/// round trip of 250 ms too. Where little flows with each of many peers, that is not worth it: within...
 const CONFIRM_EVERY: Duration = Duration::from_millis(1500);
+/// ...this time.
+const CONFIRM_RARELY: Duration = Duration::from_secs(30);
+/// Whoever hears large packets tells how long they were this often, or more rarely: while that goes on, no probe confirms.
+const TELL_EVERY: Duration = Duration::from_millis(900);
+/// The least plain part of a packet that may be longer than [`MTU_FLOOR`].
+const LARGE_PLAIN: usize = MTU_FLOOR as usize - HEADERS_V6 - relay::HEADER_LEN - data::HEADER_LEN - data::TAG_LEN;
 /// Large frames flow as long as the last one is not older: the corridor is asked once a second.
 const FLOW: Duration = Duration::from_secs(3);
 /// A search upwards is made again after this time (RFC 8899's PMTU_RAISE_TIMER).
@@ -111,6 +121,10 @@ pub struct Mtu {
     flight: Option<Flight>,
     /// When the last large frame was sent.
     large: Option<Time>,
+    /// The longest packet that was sent since the size in use was confirmed.
+    longest: usize,
+    /// How often the size in use is confirmed.
+    confirm_every: Duration,
     /// No new search before.
     next_search: Time,
 }
@@ -127,6 +141,8 @@ impl Mtu {
             hole: None,
             flight: None,
             large: None,
+            longest: 0,
+            confirm_every: CONFIRM_EVERY,
             next_search: Time::START,
         }
     }
@@ -139,7 +155,8 @@ impl Mtu {
             Some(Path::Relayed(..)) => HEADERS_V6 + relay::HEADER_LEN,
         };
         let whole = self.inner + ETHERNET + data::OVERHEAD + headers;
-        *self = Self { whole: u16::try_from(whole).unwrap_or(u16::MAX), ..Self::new(self.inner) };
+        let whole = u16::try_from(whole).unwrap_or(u16::MAX);
+        *self = Self { whole, confirm_every: self.confirm_every, ..Self::new(self.inner) };
     }
 
     /// The largest IP packet to be sent.
@@ -151,6 +168,23 @@ impl Mtu {
     pub fn on_large(&mut self, now: Time, large: Option<Time>) -> bool {
         self.large = self.large.max(large);
         self.is_flowing(now)
+    }
+
+    /// The peer tells what came as often as this, a little more rarely if it is busy.
+    pub fn confirm_each(&mut self, word: Duration) {
+        self.confirm_every = (word * 8 / 5).clamp(CONFIRM_EVERY, CONFIRM_RARELY);
+    }
+
+    /// So long a packet was sent.
+    pub fn on_sent(&mut self, longest: usize) {
+        self.longest = self.longest.max(longest);
+    }
+
+    /// The peer tells the longest of ours that came. If none was longer, frames do what a probe would.
+    pub fn on_received(&mut self, now: Time, longest: usize) {
+        if longest >= self.longest && self.state == State::Complete && self.proven.is_some() {
+            (self.proven, self.longest) = (Some(now), 0);
+        }
     }
 
     fn is_flowing(&self, now: Time) -> bool {
@@ -181,7 +215,7 @@ impl Mtu {
         }
         let size = flight.size;
         self.flight = None;
-        self.proven = Some(now);
+        (self.proven, self.longest) = (Some(now), 0);
         if size > self.in_use {
             self.in_use = size;
             if let State::Searching { refused: Some(refused), .. } = self.state
@@ -239,11 +273,14 @@ impl Mtu {
             self.state = State::Searching { refused: None, doubted: false };
             self.hole = None;
         }
-        let is_stale = self.proven.is_none_or(|at| now.since(at) >= CONFIRM_EVERY);
+        let is_stale = self.proven.is_none_or(|at| now.since(at) >= self.confirm_every);
         let size = match self.state {
             State::Searching { .. } if is_stale => Some(self.in_use),
             State::Searching { .. } => self.next_size(),
-            State::Complete => (is_stale && self.in_use > MTU_FLOOR).then_some(self.in_use),
+            // A frame may be large and go as two packets that are not.
+            State::Complete => {
+                (is_stale && self.in_use > MTU_FLOOR && self.longest > LARGE_PLAIN).then_some(self.in_use)
+            }
             State::Base | State::Error => None,
         };
         if let Some(size) = size {
@@ -253,7 +290,8 @@ impl Mtu {
             self.state = State::Complete;
             self.next_search = now + RAISE_AFTER;
         }
-        Step::Wait(CONFIRM_EVERY)
+        let confirmed = self.proven.filter(|_| self.in_use > MTU_FLOOR).map_or(Duration::ZERO, |at| now.since(at));
+        Step::Wait(self.confirm_every.saturating_sub(confirmed).max(PROBE_GAP))
     }
 
     /// The next size of a search: all or nothing, then the usual, then by halves.
@@ -330,6 +368,18 @@ impl Peer {
     pub(super) fn watch_mtu(&mut self, fx: &mut Effects, large: Option<Time>) {
         if self.mtu.on_large(fx.now, large) && fx.timers.when(Timer::Mtu(self.port)).is_none() {
             self.on_mtu_timer(fx);
+        }
+    }
+
+    /// The corridor tells of the longest packet that came: so that the peer need not probe whether such come.
+    pub(super) fn tell_received(&mut self, fx: &mut Effects, longest: usize) {
+        self.longest_heard = self.longest_heard.max(longest);
+        let is_due =
+            self.longest_heard > LARGE_PLAIN && fx.now.since(self.told_longest) >= self.tell_every.max(TELL_EVERY);
+        if let Some(path) = self.paths.current().filter(|_| is_due && self.session.is_some()) {
+            let longest = u16::try_from(std::mem::take(&mut self.longest_heard)).unwrap_or(u16::MAX);
+            self.told_longest = fx.now;
+            fx.send(self.port, path, &Message::Received { longest });
         }
     }
 

@@ -127,6 +127,7 @@ impl Control {
             Message::Confirm => {}
             Message::MtuProbe { token } => peer.on_mtu_probe(fx, token, (path, bytes.len())),
             Message::MtuAnswer { token, size } => peer.on_mtu_answer(fx, token, size),
+            Message::Received { longest } => peer.mtu.on_received(self.fx.now, usize::from(longest)),
             Message::Neighbours(told) => self.on_neighbours(port, path, &told),
             Message::Carry(carry) => self.on_carry(port, path, carry),
             Message::Leg(leg) => self.on_leg(port, path, leg),

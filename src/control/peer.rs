@@ -14,6 +14,7 @@ use super::consent::Consent;
 use super::effects::Effects;
 use super::freshness::Freshness;
 use super::handshake::{self, Initiator, Local, Responder};
+use super::liveness::PROBE_EVERY;
 use super::mtu::Mtu;
 use super::path::{Change, Paths};
 use super::punch::Punch;
@@ -163,7 +164,13 @@ pub struct Peer {
     pub(super) lost: Option<Time>,
     pub(super) liveness_due: bool,
     pub(super) probed: Time,
+    /// While frames flow, the path in use is probed this often.
+    pub(super) probe_every: Duration,
     pub(super) mtu_answers: Bucket,
+    /// The longest packet that came since that was told, and when it was.
+    pub(super) longest_heard: usize,
+    pub(super) told_longest: Time,
+    pub(super) tell_every: Duration,
     /// When a supernode that does not carry was probed last.
     pub(super) measured: Time,
     has_aes: bool,
@@ -200,7 +207,11 @@ impl Peer {
             lost: None,
             liveness_due: false,
             probed: Time::START,
+            probe_every: PROBE_EVERY,
             mtu_answers: Bucket::new(MTU_ANSWERS, MTU_ANSWERS),
+            longest_heard: 0,
+            told_longest: Time::START,
+            tell_every: Duration::ZERO,
             measured: now,
             has_aes: true,
             attempt: None,

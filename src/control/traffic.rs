@@ -124,8 +124,9 @@ impl Control {
             traffic.flows.entry(*port).or_default();
         }
         traffic.flows.retain(|port, flow| {
-            let Some(peer) = self.peers.get(port) else { return false };
+            let Some(peer) = self.peers.get_mut(port) else { return false };
             flow.read(now, span, fresh.get(port).copied().unwrap_or_default(), &peer.paths);
+            peer.on_rate((flow.sent.fast, flow.heard.fast), fresh.len());
             // A pair is remembered through a pause.
             flow.sent.slow.max(flow.heard.slow) >= WORTH / 8.0
         });

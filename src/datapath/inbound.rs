@@ -111,6 +111,7 @@ impl Datapath {
         let overlay = port.overlay;
         if header.is_data {
             port.activity.rx_bytes += plain.len() as u64 - 1;
+            port.activity.longest_heard = plain.len().max(port.activity.longest_heard);
             if port.note_busy() {
                 self.notices.push_back(Notice::Busy { overlay });
             }

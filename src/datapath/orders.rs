@@ -286,6 +286,7 @@ impl Datapath {
         if let Some(port) = self.ports.get_mut(&id) {
             port.activity.has_keys = port.can_send(now);
             self.notices.push_back(Notice::Measured { port: id, activity: port.activity });
+            (port.activity.longest_sent, port.activity.longest_heard) = (0, 0);
         }
     }
 

@@ -121,6 +121,10 @@ pub struct Activity {
     pub tx_bytes: u64,
     /// Frame bytes received.
     pub rx_bytes: u64,
+    /// The longest plain part of a DATA packet sent since this was told last.
+    pub longest_sent: usize,
+    /// And received.
+    pub longest_heard: usize,
     /// Whether there are keys to send with.
     pub has_keys: bool,
 }
@@ -352,6 +356,8 @@ impl Port {
         sum.large = sum.large.max(more.large);
         sum.tx_bytes += more.tx_bytes;
         sum.rx_bytes += more.rx_bytes;
+        sum.longest_sent = sum.longest_sent.max(more.longest_sent);
+        sum.longest_heard = sum.longest_heard.max(more.longest_heard);
         more.sent.is_some() && !std::mem::replace(&mut self.watched, true)
     }
 

@@ -19,6 +19,7 @@ pub(super) struct Way<'a> {
     transmits: &'a mut Transmits,
     stats: &'a mut Stats,
     fragment_id: &'a mut u16,
+    longest: &'a mut usize,
     path: Path,
     /// Of the frames that are sent.
     pub(super) kind: FrameKind,
@@ -54,6 +55,7 @@ impl Datapath {
             transmits: &mut self.transmits,
             stats: &mut self.stats[port.overlay.0],
             fragment_id: &mut port.fragment_id,
+            longest: &mut port.activity.longest_sent,
             path,
             kind: FrameKind::Direct,
             target: Target { to, hops, from },
@@ -145,6 +147,9 @@ impl Way<'_> {
     fn seal(&mut self, is_data: bool, len: usize, write: impl FnOnce(&mut [u8])) {
         let head = lead(self.path) + HEADER_LEN;
         let packet_len = head + len + TAG_LEN;
+        if is_data {
+            *self.longest = len.max(*self.longest);
+        }
         let packet = &mut self.transmits.reserve(packet_len)[..packet_len];
         write(&mut packet[head..head + len]);
         self.epoch.sealer.seal(is_data, &mut packet[head - HEADER_LEN..]);

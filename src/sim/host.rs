@@ -3,6 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use super::doors::Doors;
+use super::tally::Crossings;
 use super::traffic::OverlayNo;
 use super::underlay::SiteId;
 use crate::control::reflect::Reflector;
@@ -184,6 +185,7 @@ pub(super) struct Host {
     pub(super) datagrams: Vec<(SocketAddr, Vec<u8>)>,
     pub(super) frames: Vec<(usize, Vec<u8>, Virtio)>,
     pub(super) sending: Sending,
+    pub(super) crossings: Crossings,
 }
 
 impl Host {
@@ -208,6 +210,7 @@ impl Host {
             datagrams: Vec::new(),
             frames: Vec::new(),
             sending: Sending::default(),
+            crossings: Crossings::default(),
         }
     }
 

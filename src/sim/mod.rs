@@ -6,7 +6,7 @@
 //! - [`heap`], [`chance`]: one history per seed.
 //! - [`pipe`], [`nat`], [`underlay`], [`oracle`]: links, translators, routers, and who can reach whom.
 //! - [`host`], [`traffic`]: what is in the world.
-//! - [`laws`], [`rest`]: what must hold after every event, and at rest.
+//! - [`laws`], [`rest`]: what must hold after every event, and at rest. [`tally`]: what it costs.
 //! - [`scenario`]: whole histories decoded from bytes.
 
 pub mod world;
@@ -33,6 +33,7 @@ pub mod traffic;
 
 pub mod laws;
 pub mod rest;
+pub mod tally;
 
 pub mod scenario;
 

@@ -6,6 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use super::host::Sending;
 use super::pipe::{Conditions, Loss};
+use super::tally::Crossings;
 use super::traffic::{FrameId, OverlayNo, Sent, Vm, VmId};
 use super::underlay::{HostId, SiteId};
 use super::world::World;
@@ -64,6 +65,11 @@ impl World {
     /// What `host` sent so far.
     pub fn sending(&self, host: HostId) -> Sending {
         self.hosts[host.0].sending
+    }
+
+    /// What crossed the underlay socket of `host` so far, by kind.
+    pub fn crossings(&self, host: HostId) -> &Crossings {
+        &self.hosts[host.0].crossings
     }
 
     /// What became of a frame.

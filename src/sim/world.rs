@@ -252,6 +252,7 @@ impl World {
 
     /// `host` sends a packet from the socket on `port`.
     pub(super) fn launch_by(&mut self, id: HostId, port: u16, (to, hops): (SocketAddr, Option<u8>), payload: Payload) {
+        self.hosts[id.0].crossings.on_sent(&payload);
         let host = &self.hosts[id.0];
         let origin = host.spec.site;
         let len = payload.len();
@@ -289,6 +290,7 @@ impl World {
         if !own || stalled || !host.is_awake() {
             return self.lost(Loss::Dead, packet);
         }
+        self.hosts[id.0].crossings.on_received(&packet.payload);
         let Some(packet) = self.at_door(id, packet) else { return };
         if packet.to.port() != self.hosts[id.0].spec.port {
             return self.lost(Loss::Dead, packet);

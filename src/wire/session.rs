@@ -226,6 +226,11 @@ pub enum Message {
         /// How many bytes of UDP payload it had.
         size: u16,
     },
+    /// "Packets of yours that were so long came through."
+    Received {
+        /// The longest plain part of a DATA packet since the last such message.
+        longest: u16,
+    },
     /// "These I reach directly."
     Neighbours(Neighbours),
     /// "Carry what I send to this member."
@@ -285,6 +290,7 @@ impl Message {
                 Self::MtuProbe { token }
             }
             0x07 => Self::MtuAnswer { token: reader.u64()?, size: reader.u16()? },
+            0x0d => Self::Received { longest: reader.u16()? },
             0x0c => {
                 let step = match reader.u8()? {
                     1 => SearchStep::Begin,
@@ -373,6 +379,7 @@ impl Message {
             Self::Confirm => Writer::new().u8(0x05).finish(),
             Self::MtuProbe { token } => Writer::new().u8(0x06).u64(*token).reserved(MTU_PADDING).finish(),
             Self::MtuAnswer { token, size } => Writer::new().u8(0x07).u64(*token).u16(*size).finish(),
+            Self::Received { longest } => Writer::new().u8(0x0d).u16(*longest).finish(),
             Self::Neighbours(neighbours) => neighbours.write(Writer::new().u8(0x10)).finish(),
             Self::Carry(carry) => carry.write(Writer::new().u8(0x11)).finish(),
             Self::Leg(leg) => leg.write(Writer::new().u8(0x12)).finish(),

@@ -53,6 +53,10 @@ mod talk;
 
 mod world;
 
+mod vm;
+
+pub mod relocation;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -74,6 +78,8 @@ pub use status::{FdbEntry, Overlay, PathState, Peer, Status};
 pub use straight::set_features;
 pub use tag::Tagging;
 pub use topology::{Guest, Host, Site, join_bridges};
+
+pub use vm::{Migration, Vm};
 
 pub use world::{Node, OVERLAY, World, inner_address};
 

@@ -15,6 +15,12 @@ const UDP_PORT: u16 = 4711;
 /// Where transfers arrive.
 const TCP_PORT: u16 = 4712;
 
+/// Where virtual machines echo.
+const ECHO_PORT: u16 = 7;
+
+/// An echo that has not come by then will not.
+const SILENT: Duration = Duration::from_secs(20);
+
 /// How often a receiver looks whether it should end.
 const LOOK: Duration = Duration::from_millis(50);
 
@@ -143,6 +149,21 @@ impl Transfer {
         let stream = from.inside(|| TcpStream::connect_timeout(&address, CONNECT));
         let stream = stream.unwrap_or_else(|e| fail(format_args!("TCP to {address} from {}: {e}", from.name())));
         let (accepted, _) = listener.accept().unwrap_or_else(|e| fail(format_args!("accept at {address}: {e}")));
+        Transfer::between(stream, accepted)
+    }
+
+    /// Connects to a machine that echoes at port 7 and begins to send; what comes back is checked.
+    #[track_caller]
+    pub fn echoed(from: &Space, to: Ipv4Addr) -> Transfer {
+        let address = SocketAddr::from((to, ECHO_PORT));
+        let stream = from.inside(|| TcpStream::connect_timeout(&address, CONNECT));
+        let stream = stream.unwrap_or_else(|e| fail(format_args!("TCP to {address} from {}: {e}", from.name())));
+        stream.set_read_timeout(Some(SILENT)).ok();
+        let back = stream.try_clone().unwrap_or_else(|e| fail(format_args!("TCP to {address}: {e}")));
+        Transfer::between(stream, back)
+    }
+
+    fn between(stream: TcpStream, accepted: TcpStream) -> Transfer {
         let (ending, arrived) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
         let (stop, count) = (Arc::clone(&ending), Arc::clone(&arrived));
         let sender = std::thread::spawn(move || send_pattern(stream, &stop));

@@ -31,6 +31,7 @@ impl Road {
         let end = self.now + span;
         while self.now < end {
             assert!(self.mtu.on_large(self.now, Some(self.now)));
+            self.mtu.on_sent(LARGE_PLAIN + 100);
             self.step(end);
         }
     }
@@ -182,4 +183,22 @@ fn an_answer_to_something_else_changes_nothing() {
     let found = road.found();
     assert!(!road.mtu.on_answer(road.now, 1, 9000));
     assert_eq!(road.found(), found);
+}
+
+#[test]
+fn frames_that_are_told_to_have_come_confirm_as_a_probe_does() {
+    let mut road = Road::new(1500);
+    road.busy(SEARCH);
+    road.mtu.on_received(road.now, LARGE_PLAIN + 100);
+    road.sent.clear();
+    for _ in 0..100 {
+        road.busy(Duration::from_secs(1));
+        road.mtu.on_received(road.now, LARGE_PLAIN + 100);
+    }
+    assert!(road.sent.is_empty(), "{:?}", road.sent);
+    // Longer ones were sent than came.
+    road.mtu.on_sent(LARGE_PLAIN + 200);
+    road.mtu.on_received(road.now, LARGE_PLAIN + 100);
+    road.busy(CONFIRM_EVERY * 2);
+    assert_eq!(road.sent, [1500]);
 }
