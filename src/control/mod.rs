@@ -85,6 +85,8 @@ pub mod topology;
 
 mod traffic;
 
+mod machines;
+
 mod planning;
 
 use std::collections::BTreeMap;

@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use super::Control;
+use super::machines::Machines;
 use super::path::Paths;
 use super::peer::Peer;
 use super::registration::Home;
@@ -18,7 +19,7 @@ use super::topology::matrix::{Rates, is_phase_change};
 use super::topology::planner::BULK;
 use crate::datapath::buf::OverlayIndex;
 use crate::datapath::fdb::PortId;
-use crate::datapath::{Command, Path, Tally};
+use crate::datapath::{Command, MacPair, Path, Tally, Volume};
 use crate::seam::LinkId;
 use crate::time::Time;
 use crate::wire::carry::RelayFor;
@@ -101,6 +102,7 @@ pub(super) struct Traffic {
     reported: Option<Time>,
     /// What the last report said, for what has changed since.
     said: BTreeMap<PortId, f64>,
+    pub(super) machines: Machines,
 }
 
 impl Control {
@@ -115,10 +117,16 @@ impl Control {
     }
 
     /// The counters of the ports on which anything flowed since the last reading.
-    pub(super) fn on_tallied(&mut self, overlay: OverlayIndex, tallies: &[(PortId, Tally)]) {
+    pub(super) fn on_tallied(
+        &mut self,
+        overlay: OverlayIndex,
+        tallies: &[(PortId, Tally)],
+        machines: &[(MacPair, Volume)],
+    ) {
         let now = self.fx.now;
         let mut traffic = std::mem::take(&mut self.overlays[overlay.0].traffic);
         let span = traffic.read.replace(now).map_or(READ_EVERY, |read| now.since(read).min(REPORT_EVERY));
+        traffic.machines.read(span, machines);
         let fresh: BTreeMap<PortId, Tally> = tallies.iter().copied().collect();
         for port in fresh.keys() {
             traffic.flows.entry(*port).or_default();

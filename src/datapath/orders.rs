@@ -292,7 +292,8 @@ impl Datapath {
     fn tally(&mut self, overlay: OverlayIndex) {
         let ours = self.ports.iter_mut().filter(|(_, port)| port.overlay == overlay);
         let ports = ours.filter_map(|(id, port)| Some((*id, port.tally()?))).collect();
-        self.notices.push_back(Notice::Tallied { overlay, ports });
+        let machines = self.switches[overlay.0].pairs.take();
+        self.notices.push_back(Notice::Tallied { overlay, ports, machines });
     }
 
     /// What happened on a port, for reports.
