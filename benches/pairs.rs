@@ -6,7 +6,7 @@
 use divan::{Bencher, black_box};
 use longwire::datapath::fdb::{Fdb, Learned, PER_PORT, PER_TAP, PortId, TAP};
 use longwire::datapath::frame::Mac;
-use longwire::datapath::pairs::{Pairs, Volume};
+use longwire::datapath::pairs::{Pairs, Side, Volume};
 use longwire::time::Time;
 
 const MACS: [usize; 4] = [64, 1_000, 10_000, 60_000];
@@ -80,7 +80,7 @@ fn lookup_and_counters(bencher: Bencher<'_, '_>, macs: usize) {
         if at % WINDOW == 0 {
             drop(pairs.take());
         }
-        pairs.count(black_box(&frames[at]), Volume { frames: 1, bytes: 1_514 });
+        pairs.count(Side::Out(PortId(1)), black_box(&frames[at]), Volume { frames: 1, bytes: 1_514 });
         fdb.lookup(NOW, 0, black_box(destination(&frames[at])))
     });
 }

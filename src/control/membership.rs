@@ -89,6 +89,10 @@ impl Control {
                 let Some(overlay) = self.overlay_index(overlay) else { return };
                 self.on_plan(place, overlay, &plan);
             }
+            Some(Message::Advice { overlay, advice }) => {
+                let Some(overlay) = self.overlay_index(overlay) else { return };
+                self.on_advice(place, overlay, advice);
+            }
             Some(
                 Message::Register { .. }
                 | Message::Ping { .. }

@@ -79,6 +79,8 @@ mod advice;
 
 mod explain;
 
+pub mod sight;
+
 mod reporting;
 
 pub mod topology;
@@ -86,6 +88,8 @@ pub mod topology;
 mod traffic;
 
 mod machines;
+
+mod advising;
 
 mod planning;
 
@@ -152,6 +156,8 @@ pub struct Control {
     certificates: certificates::Certificates,
     observing: Observing,
     carrying: Carrying,
+    /// How much of the time tasks wait for a processor here, in percent.
+    load: Option<u8>,
     /// What is to be done.
     pub fx: Effects,
 }
@@ -196,6 +202,7 @@ impl Control {
             certificates: certificates::Certificates::default(),
             observing: Observing::default(),
             carrying: Carrying::new(settings.relaying, &mut fx),
+            load: None,
             fx,
         };
         control.review_homes();

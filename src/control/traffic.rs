@@ -164,7 +164,7 @@ impl Control {
         }
         peers.sort_by_key(|peer| std::cmp::Reverse(peer.fast.max(peer.arrives)));
         peers.truncate(PEERS_MAX);
-        let report = Report { relays: self.relays_for_all(), peers };
+        let report = Report { relays: self.relays_for_all(), load: self.load, peers };
         let message = Message::Report { overlay: self.overlays[overlay.0].id(), report };
         self.fx.tell(LinkId::Dialled(home.place), &message);
         traffic.reported = Some(self.fx.now);
@@ -174,10 +174,18 @@ impl Control {
     /// A supernode that may plan is told at once that we relay, though nothing flows here.
     pub(super) fn offer_to_relay(&mut self, place: usize, overlay: OverlayIndex) {
         if self.relays_for_all() {
-            let report = Report { relays: true, peers: Vec::new() };
+            let report = Report { relays: true, load: self.load, peers: Vec::new() };
             let message = Message::Report { overlay: self.overlays[overlay.0].id(), report };
             self.fx.tell(LinkId::Dialled(place), &message);
         }
+    }
+
+    /// The supernode that plans is told how busy this host is, though nothing flows here.
+    pub(super) fn tell_load(&mut self, overlay: OverlayIndex) {
+        let Some(place) = self.planner_of(overlay).map(|home| home.place) else { return };
+        let report = Report { relays: self.relays_for_all(), load: self.load, peers: Vec::new() };
+        let message = Message::Report { overlay: self.overlays[overlay.0].id(), report };
+        self.fx.tell(LinkId::Dialled(place), &message);
     }
 
     fn relays_for_all(&self) -> bool {
@@ -209,6 +217,21 @@ impl Control {
 }
 
 impl Traffic {
+    /// What is sent to a peer and heard from it, if anything was of late.
+    pub(super) fn flow(&self, port: PortId) -> Option<(Rates, Rates)> {
+        self.flows.get(&port).map(|flow| (flow.sent, flow.heard))
+    }
+
+    /// Whether the network holds back what is sent to a peer.
+    pub(super) fn is_limited(&self, port: PortId, now: Time) -> bool {
+        self.flows.get(&port).is_some_and(|flow| flow.is_limited(now))
+    }
+
+    /// What it lets through, if it ever held anything back.
+    pub(super) fn capacity(&self, port: PortId) -> Option<f64> {
+        self.flows.get(&port).and_then(|flow| flow.capacity)
+    }
+
     /// Bytes per second to each peer that is worth a word.
     fn rates(&self) -> BTreeMap<PortId, f64> {
         let worth = self.flows.iter().filter(|(_, flow)| flow.is_worth_it());

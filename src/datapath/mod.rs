@@ -70,7 +70,7 @@ pub mod lane;
 pub use command::{Command, Notice};
 pub use gate::Gate;
 pub use ownership::News;
-pub use pairs::{MacPair, Volume};
+pub use pairs::{MacPair, Side, Volume};
 pub use port::{Activity, LegId, MTU_ASSUMED, MTU_FLOOR, Path, Tally};
 pub use relay::LegTally;
 pub use switch::SwitchSettings;

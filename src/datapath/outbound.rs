@@ -6,7 +6,7 @@ use super::buf::{Frames, OverlayIndex};
 use super::fdb::PortId;
 use super::frame::{self, Header};
 use super::layout::Transport;
-use super::pairs::Volume;
+use super::pairs::{Side, Volume};
 use super::segment::{self, Segments, Work};
 use super::stats::DropReason;
 use super::switch::Verdict;
@@ -67,7 +67,7 @@ impl Datapath {
         self.publish(now, overlay);
         match verdict {
             Verdict::Forward(port) | Verdict::SendOn(port) => {
-                self.switches[overlay.0].pairs.count(frame, Volume::of(frame, &work));
+                self.switches[overlay.0].pairs.count(Side::Out(port), frame, Volume::of(frame, &work));
                 self.send(now, port, frame, work, FrameKind::Direct);
             }
             Verdict::Flood => {

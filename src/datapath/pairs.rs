@@ -14,6 +14,7 @@ use indexmap::IndexMap;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
 
+use super::fdb::PortId;
 use super::frame::Mac;
 use super::segment::Work;
 
@@ -24,6 +25,15 @@ pub const SAMPLED_MAX: usize = 4_096;
 /// Of what is sampled, one frame stands for so many.
 const STRIDE: u64 = 64;
 
+/// Which of two machines is ours, and behind which peer the other one is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Side {
+    /// The sender is ours.
+    Out(PortId),
+    /// The receiver is.
+    In(PortId),
+}
+
 /// Two machines, in the direction of travel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct MacPair {
@@ -31,6 +41,25 @@ pub struct MacPair {
     pub from: Mac,
     /// The receiver.
     pub to: Mac,
+    /// Where they are.
+    pub side: Side,
+}
+
+impl MacPair {
+    /// The one of the two that is ours.
+    pub const fn own(self) -> Mac {
+        match self.side {
+            Side::Out(_) => self.from,
+            Side::In(_) => self.to,
+        }
+    }
+
+    /// The peer behind which the other one is.
+    pub const fn port(self) -> PortId {
+        match self.side {
+            Side::Out(port) | Side::In(port) => port,
+        }
+    }
 }
 
 /// What passed between them.
@@ -91,9 +120,9 @@ impl Pairs {
         Self { exact: IndexMap::with_hasher(hasher()), sampled, skip: 0, chance }
     }
 
-    /// Counts what begins with these two addresses, if it is for one machine.
-    pub fn count(&mut self, frame: &[u8], volume: Volume) {
-        let Some(key) = key(frame) else { return };
+    /// Counts what begins with its two addresses, if it is for one machine.
+    pub fn count(&mut self, side: Side, frame: &[u8], volume: Volume) {
+        let Some(key) = key(side, frame) else { return };
         if let Some(sum) = self.exact.get_mut(&key) {
             return sum.add(volume);
         }
@@ -148,25 +177,43 @@ impl Sampled {
     }
 }
 
-/// Destination and source as they stand in the frame, in one number; nothing if the destination is a group.
-fn key(frame: &[u8]) -> Option<u128> {
+/// Side, destination and source as they stand in the frame, in one number; nothing if the destination is a group.
+fn key(side: Side, frame: &[u8]) -> Option<u128> {
     let addresses: &[u8; 12] = frame.first_chunk()?;
     let mut wide = [0; 16];
+    wide[..4].copy_from_slice(&side.number().to_be_bytes());
     wide[4..].copy_from_slice(addresses);
     (addresses[0] & 1 == 0).then(|| u128::from_be_bytes(wide))
+}
+
+impl Side {
+    /// A node does not get so far as to give the upper half of the port numbers.
+    const fn number(self) -> u32 {
+        match self {
+            Self::Out(port) => port.0 << 1,
+            Self::In(port) => port.0 << 1 | 1,
+        }
+    }
+
+    const fn of(number: u32) -> Self {
+        let port = PortId(number >> 1);
+        if number & 1 == 0 { Self::Out(port) } else { Self::In(port) }
+    }
 }
 
 impl MacPair {
     fn key(self) -> u128 {
         let mut wide = [0; 16];
+        wide[..4].copy_from_slice(&self.side.number().to_be_bytes());
         wide[4..10].copy_from_slice(&self.to.0);
         wide[10..].copy_from_slice(&self.from.0);
         u128::from_be_bytes(wide)
     }
 
     fn of(key: u128) -> Self {
-        let [_, _, _, _, a, b, c, d, e, f, g, h, i, j, k, l] = key.to_be_bytes();
-        Self { from: Mac([g, h, i, j, k, l]), to: Mac([a, b, c, d, e, f]) }
+        let [w, x, y, z, a, b, c, d, e, f, g, h, i, j, k, l] = key.to_be_bytes();
+        let side = Side::of(u32::from_be_bytes([w, x, y, z]));
+        Self { from: Mac([g, h, i, j, k, l]), to: Mac([a, b, c, d, e, f]), side }
     }
 }
 

@@ -3,6 +3,8 @@ use crate::datapath::frame::Header;
 use crate::datapath::layout::Layout;
 use crate::wire::data::Checksum;
 
+const OUT: Side = Side::Out(PortId(7));
+
 fn mac(number: usize) -> Mac {
     let [.., high, middle, low] = number.to_be_bytes();
     Mac([2, 0, 0, high, middle, low])
@@ -18,7 +20,7 @@ fn one(bytes: u64) -> Volume {
 }
 
 fn of(counted: &[(MacPair, Volume)], from: usize, to: usize) -> Option<Volume> {
-    let pair = MacPair { from: mac(from), to: mac(to) };
+    let pair = MacPair { from: mac(from), to: mac(to), side: OUT };
     counted.iter().find(|(other, _)| *other == pair).map(|(_, volume)| *volume)
 }
 
@@ -26,9 +28,9 @@ fn of(counted: &[(MacPair, Volume)], from: usize, to: usize) -> Option<Volume> {
 fn each_direction_is_counted_exactly_and_a_window_once() {
     let mut pairs = Pairs::new([1, 2, 3, 4]);
     for _ in 0..3 {
-        pairs.count(&frame(1, 2, 100), one(100));
+        pairs.count(OUT, &frame(1, 2, 100), one(100));
     }
-    pairs.count(&frame(2, 1, 60), one(60));
+    pairs.count(OUT, &frame(2, 1, 60), one(60));
     let counted = pairs.take();
     assert_eq!(of(&counted, 1, 2), Some(Volume { frames: 3, bytes: 300 }));
     assert_eq!(of(&counted, 2, 1), Some(one(60)));
@@ -36,12 +38,21 @@ fn each_direction_is_counted_exactly_and_a_window_once() {
 }
 
 #[test]
+fn the_two_sides_are_told_apart_and_say_whose_machine_it_is() {
+    let mut pairs = Pairs::new([1, 2, 3, 4]);
+    pairs.count(Side::In(PortId(9)), &frame(1, 2, 100), one(100));
+    pairs.count(OUT, &frame(1, 2, 100), one(100));
+    let counted = pairs.take().into_iter().map(|(pair, _)| (pair.own(), pair.port())).collect::<Vec<_>>();
+    assert_eq!(counted, [(mac(2), PortId(9)), (mac(1), PortId(7))]);
+}
+
+#[test]
 fn what_is_for_a_group_or_too_short_is_not_counted() {
     let mut pairs = Pairs::new([1, 2, 3, 4]);
     let mut broadcast = frame(1, 2, 60);
     broadcast[..6].fill(0xff);
-    pairs.count(&broadcast, one(60));
-    pairs.count(&[2; 11], one(11));
+    pairs.count(OUT, &broadcast, one(60));
+    pairs.count(OUT, &[2; 11], one(11));
     assert_eq!(pairs.take(), []);
 }
 
@@ -49,10 +60,10 @@ fn what_is_for_a_group_or_too_short_is_not_counted() {
 fn what_is_large_is_found_among_more_pairs_than_are_counted() {
     let mut pairs = Pairs::new([1, 2, 3, 4]);
     // The table is full before the elephant comes.
-    (0..EXACT_MAX).for_each(|number| pairs.count(&frame(number, 9_000_000, 64), one(64)));
+    (0..EXACT_MAX).for_each(|number| pairs.count(OUT, &frame(number, 9_000_000, 64), one(64)));
     for round in 0..64_000 {
-        pairs.count(&frame(100_000 + round, 9_000_001, 64), one(64));
-        pairs.count(&frame(7_000_000, 7_000_001, 1514), one(1514));
+        pairs.count(OUT, &frame(100_000 + round, 9_000_001, 64), one(64));
+        pairs.count(OUT, &frame(7_000_000, 7_000_001, 1514), one(1514));
     }
     let counted = pairs.take();
     assert!(counted.len() <= EXACT_MAX + SAMPLED_MAX);
@@ -78,9 +89,9 @@ fn a_full_table_of_samples_keeps_the_greatest() {
 #[test]
 fn what_other_lanes_counted_is_added() {
     let (mut first, mut further) = (Pairs::new([1, 2, 3, 4]), Pairs::new([5, 6, 7, 8]));
-    first.count(&frame(1, 2, 100), one(100));
-    further.count(&frame(1, 2, 50), one(50));
-    further.count(&frame(3, 4, 70), one(70));
+    first.count(OUT, &frame(1, 2, 100), one(100));
+    further.count(OUT, &frame(1, 2, 50), one(50));
+    further.count(OUT, &frame(3, 4, 70), one(70));
     first.add(&further.take());
     let counted = first.take();
     assert_eq!(of(&counted, 1, 2), Some(Volume { frames: 2, bytes: 150 }));
