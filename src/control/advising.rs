@@ -24,13 +24,22 @@ impl Control {
     /// How much of the time tasks wait for a processor at this host, in percent.
     pub fn handle_pressure(&mut self, now: Time, load: Option<u8>) {
         self.fx.now = now;
-        let is_loaded = |load: Option<u8>| load.is_some_and(|load| load >= LOADED);
-        let is_news = is_loaded(self.load) != is_loaded(load);
+        let was_loaded = self.is_loaded();
         self.load = load;
-        if is_news {
-            // An idle member reports nothing else, and is where machines would go.
-            (0..self.overlays.len()).for_each(|overlay| self.tell_load(OverlayIndex(overlay)));
+        if was_loaded == self.is_loaded() {
+            return;
         }
+        // An idle member reports nothing else, and is where machines would go.
+        for overlay in (0..self.overlays.len()).map(OverlayIndex) {
+            if let Some(place) = self.planner_of(overlay).map(|home| home.place) {
+                self.tell_itself(place, overlay);
+            }
+        }
+    }
+
+    /// Whether this host should take no more machines.
+    pub(super) fn is_loaded(&self) -> bool {
+        self.load.is_some_and(|load| load >= LOADED)
     }
 
     /// ADVICE of the supernode at `place`: believed of the one that plans for us.

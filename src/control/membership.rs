@@ -115,7 +115,7 @@ impl Control {
         } else {
             self.close_leg(before);
             self.end_plans(overlay);
-            self.offer_to_relay(place, overlay);
+            self.introduce(place, overlay);
         }
         let home = &self.homes[place];
         let (supernode, by_tcp) = (home.address.clone(), home.is_on_stream());

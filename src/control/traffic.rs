@@ -171,18 +171,15 @@ impl Control {
         traffic.said = traffic.rates();
     }
 
-    /// A supernode that may plan is told at once that we relay, though nothing flows here.
-    pub(super) fn offer_to_relay(&mut self, place: usize, overlay: OverlayIndex) {
-        if self.relays_for_all() {
-            let report = Report { relays: true, load: self.load, peers: Vec::new() };
-            let message = Message::Report { overlay: self.overlays[overlay.0].id(), report };
-            self.fx.tell(LinkId::Dialled(place), &message);
+    /// A supernode that may plan is told at once that we relay, or that this host is busy, though nothing flows here.
+    pub(super) fn introduce(&mut self, place: usize, overlay: OverlayIndex) {
+        if self.relays_for_all() || self.is_loaded() {
+            self.tell_itself(place, overlay);
         }
     }
 
-    /// The supernode that plans is told how busy this host is, though nothing flows here.
-    pub(super) fn tell_load(&mut self, overlay: OverlayIndex) {
-        let Some(place) = self.planner_of(overlay).map(|home| home.place) else { return };
+    /// What we are to others, without what flows.
+    pub(super) fn tell_itself(&mut self, place: usize, overlay: OverlayIndex) {
         let report = Report { relays: self.relays_for_all(), load: self.load, peers: Vec::new() };
         let message = Message::Report { overlay: self.overlays[overlay.0].id(), report };
         self.fx.tell(LinkId::Dialled(place), &message);

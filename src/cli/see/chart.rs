@@ -44,17 +44,26 @@ impl Sheet {
     }
 
     pub(super) fn words(&mut self, at: Point, size: u32, colour: &str, anchor: Anchor, words: &str) {
-        self.turned_words(at, size, colour, (anchor, 0.0), words);
+        self.write(at, (size, colour), (anchor, 0.0), words, true);
+    }
+
+    /// Without a rim: on what has a colour.
+    pub(super) fn plain_words(&mut self, at: Point, size: u32, colour: &str, words: &str) {
+        self.write(at, (size, colour), (Anchor::Middle, 0.0), words, false);
     }
 
     /// Turned around their point, in degrees.
-    pub(super) fn turned_words(
+    pub(super) fn turned_words(&mut self, at: Point, size: u32, colour: &str, turned: (Anchor, f64), words: &str) {
+        self.write(at, (size, colour), turned, words, true);
+    }
+
+    fn write(
         &mut self,
         at: Point,
-        size: u32,
-        colour: &str,
+        (size, colour): (u32, &str),
         (anchor, turn): (Anchor, f64),
         words: &str,
+        halo: bool,
     ) {
         let anchor = match anchor {
             Anchor::Start => "start",
@@ -68,6 +77,10 @@ impl Sheet {
             .set("font-size", size)
             .set("fill", colour)
             .set("text-anchor", anchor);
+        if halo {
+            // What lies below does not cross the letters.
+            text = text.set("stroke", "#ffffff").set("stroke-width", 3).set("paint-order", "stroke");
+        }
         if turn != 0.0 {
             text = text.set("transform", format!("rotate({} {} {})", round(turn), round(at.0), round(at.1)));
         }

@@ -136,7 +136,7 @@ impl Grid {
                 if let Some(sent) = sent.filter(|_| side >= ROOM) {
                     let ink = if self.warmth(sent) > 0.6 { "#ffffff" } else { INK };
                     let middle = Point(at.0 + side / 2.0, at.1 + side / 2.0);
-                    sheet.words(middle, 10, ink, Anchor::Middle, &bytes(sent));
+                    sheet.plain_words(middle, 10, ink, &bytes(sent));
                 }
             }
         }
