@@ -56,7 +56,7 @@ fn a_loaded_host_takes_nobody_and_its_neighbour_does() {
     let view = sites(&[(0, 1, 10.0)], &[(0, 2, 9.0), (2, 0, 1.0), (1, 3, 0.5)]);
     let found = advise(&view, &[2]).expect("a move");
     assert_eq!((found.host, found.target), (NodeIndex(0), NodeIndex(3)), "the same site as its partner");
-    let found = advise(&view, &[2, 3]).expect("a move");
+    let found = advise(&view, &[2, 3, 4, 5]).expect("a move");
     assert_eq!((found.host, found.target), (NodeIndex(2), NodeIndex(0)), "then the other end moves");
     assert_eq!(advise(&view, &[0, 1, 2, 3, 4, 5]), None);
 }
@@ -75,17 +75,14 @@ fn where_there_is_room_nobody_is_told_to_move() {
 }
 
 #[test]
-fn a_move_that_only_shifts_the_bottleneck_is_not_advised() {
-    // Each site talks to each other one equally; wherever a machine goes, its trunk is as full as before.
-    let trunks = [(0, 1, 1.0), (0, 2, 1.0), (1, 2, 1.0)];
-    let demands = [(0, 2, 0.5), (1, 3, 0.5), (0, 4, 0.5), (1, 5, 0.5), (2, 4, 0.5), (3, 5, 0.5)];
-    let found = advise(&sites(&trunks, &demands), &[0, 1, 2, 3, 4]);
-    // Only host 5 takes machines: one that comes to it leaves its old trunk half empty.
-    let found = found.expect("a move");
-    assert_eq!((found.target, found.partner), (NodeIndex(5), NodeIndex(3)), "{found:?}");
+fn a_move_that_helps_less_than_half_as_much_again_is_not_advised() {
+    // The one free host is at a site whose trunk is as narrow.
+    let view = sites(&[(0, 1, 1.0), (0, 2, 1.0), (1, 2, 1.0)], &[(0, 2, 1.0), (1, 3, 0.1), (1, 4, 0.8)]);
+    assert_eq!(advise(&view, &[0, 1, 2, 3, 4]), None);
+    assert!(advise(&view, &[]).is_some());
 }
 
-/// A line of 250 kB/s in front of the first of three members, and what its machine offers is a little more.
+/// A line of 250 kB/s in front of the first of three members.
 fn narrow() -> Lab {
     let mut lab = Lab::empty(1, 1, HandshakeKind::Noise);
     let conditions = Conditions { rate: Some(250_000), queue: 40_000, ..Conditions::default() };
@@ -99,10 +96,13 @@ fn narrow() -> Lab {
     lab
 }
 
+/// 230 kB/s from the first machine to the second, in bursts: they wait for the line, and nothing is lost.
 fn blast(lab: &mut Lab, seconds: u32) {
-    for _ in 0..seconds * 200 {
-        lab.world.send(lab.vms[0], lab.vms[1], 1_250);
-        lab.world.run_for(Duration::from_millis(5));
+    for _ in 0..seconds * 10 {
+        for _ in 0..18 {
+            lab.world.send(lab.vms[0], lab.vms[1], 1_250);
+        }
+        lab.world.run_for(Duration::from_millis(100));
     }
 }
 
@@ -132,9 +132,9 @@ fn a_bottleneck_that_stays_is_told_to_the_host_of_the_machine_which_names_it() {
     let mut lab = narrow();
     blast(&mut lab, 60);
     let told = |host: HostId, lab: &Lab| {
-        let advised = lab.world.events().iter().filter(|(_, at, _)| *at == host).find_map(|(.., event)| match event {
-            Event::MoveAdvised { machine, host, target, .. } => Some((machine.clone(), host.clone(), target.clone())),
-            _ => None,
+        let advised = lab.world.events().iter().filter(|(_, at, _)| *at == host).find_map(|(.., event)| {
+            let Event::MoveAdvised { machine, host, target, .. } = event else { return None };
+            Some((machine.clone(), host.clone(), target.clone()))
         });
         advised.unwrap_or_else(|| panic!("nothing was said\n{}", lab.tale()))
     };
@@ -164,14 +164,14 @@ fn a_member_sees_its_machines_and_a_supernode_sees_hosts_only() {
     let row = seen.machines.iter().find(|row| row.from == "02:00:00:00:00:00").expect("the pair");
     assert_eq!((&*row.to, &*row.from_host, &*row.to_host), ("02:00:00:00:00:01", "n0", "n1"));
     // What the machine offers; the narrow line comes behind the counters.
-    assert!((240_000..260_000).contains(&row.bytes_per_s), "{row:?}");
-    assert!((190..210).contains(&row.frames_per_s.expect("frames")), "{row:?}");
+    assert!((215_000..245_000).contains(&row.bytes_per_s), "{row:?}");
+    assert!((170..190).contains(&row.frames_per_s.expect("frames")), "{row:?}");
     assert_eq!(row.path.as_deref(), Some("direct"));
     assert_eq!((seen.host_pattern, row.loss_percent), (None, None), "not known there");
 
     let served = traffic(&mut lab, supernode);
     assert_eq!(served.machines, [], "machines stay with the members");
-    assert!((200_000..260_000).contains(&served.hosts[0].bytes_per_s), "{:?}", served.hosts);
+    assert!((200_000..245_000).contains(&served.hosts[0].bytes_per_s), "{:?}", served.hosts);
     assert!(!format!("{served:?}").contains("02:00:00:00"), "{served:?}");
 
     let own = topology(&mut lab, member);

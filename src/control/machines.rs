@@ -65,7 +65,6 @@ impl Machines {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::datapath::Side;
     use crate::datapath::fdb::{Address, PortId};
 
     const HALF: Duration = Duration::from_millis(500);
@@ -73,7 +72,7 @@ mod tests {
     fn pair(number: u16) -> MacPair {
         let [high, low] = number.to_be_bytes();
         let mac = |first| Address::from((0, [first, 0, 0, 0, high, low])).mac;
-        MacPair { from: mac(2), to: mac(6), side: Side::Out(PortId(1)) }
+        MacPair { from: mac(2), to: mac(6), side: crate::datapath::Side::Out(PortId(1)) }
     }
 
     fn volume(bytes: u64) -> Volume {
