@@ -1,8 +1,10 @@
 //! What it costs to count which machines talk, beside the lookup that every frame needs anyway.
 //!
-//! Machines talk unevenly, as they do: the lower its number, the more often. Each figure is of one frame; the counters
-//! cost the difference of the two. `cargo bench --bench pairs`
+//! Machines talk unevenly, as they do: the lower its number, the more often. A pass is of a million
+//! frames: its milliseconds are nanoseconds per frame, and the counters cost the difference of the two. A window of half
+//! a million is taken twice in each. `cargo bench --bench pairs`
 
+use divan::counter::ItemsCount;
 use divan::{Bencher, black_box};
 use longwire::datapath::fdb::{Fdb, Learned, PER_PORT, PER_TAP, PortId, TAP};
 use longwire::datapath::frame::Mac;
@@ -11,9 +13,9 @@ use longwire::time::Time;
 
 const MACS: [usize; 4] = [64, 1_000, 10_000, 60_000];
 const NOW: Time = Time::START;
-/// Frames of the stream, over and over; a window of the counters at 1 million frames per second is half of it.
+/// Frames of a pass: about a million.
 const FRAMES: usize = 1 << 20;
-/// Frames between two readings of the counters.
+/// Frames between two readings of the counters: half a second at a million frames per second.
 const WINDOW: usize = 1 << 19;
 
 fn main() {
@@ -62,25 +64,27 @@ fn destination(frame: &[u8; 14]) -> Mac {
     Mac([a, b, c, d, e, f])
 }
 
-#[divan::bench(args = MACS)]
+#[divan::bench(args = MACS, sample_count = 10)]
 fn lookup_alone(bencher: Bencher<'_, '_>, macs: usize) {
-    let (fdb, frames, mut at) = (table(macs), stream(macs), 0);
-    bencher.bench_local(|| {
-        at = (at + 1) % FRAMES;
-        fdb.lookup(NOW, 0, black_box(destination(&frames[at])))
+    let (fdb, frames) = (table(macs), stream(macs));
+    bencher.counter(ItemsCount::new(FRAMES)).bench_local(|| {
+        for frame in &frames {
+            black_box(fdb.lookup(NOW, 0, destination(black_box(frame))));
+        }
     });
 }
 
-#[divan::bench(args = MACS)]
+#[divan::bench(args = MACS, sample_count = 10)]
 fn lookup_and_counters(bencher: Bencher<'_, '_>, macs: usize) {
-    let (fdb, frames, mut at) = (table(macs), stream(macs), 0);
+    let (fdb, frames) = (table(macs), stream(macs));
     let mut pairs = Pairs::new([1, 2, 3, 4]);
-    bencher.bench_local(|| {
-        at = (at + 1) % FRAMES;
-        if at % WINDOW == 0 {
+    bencher.counter(ItemsCount::new(FRAMES)).bench_local(|| {
+        for window in frames.chunks(WINDOW) {
+            for frame in window {
+                pairs.count(Side::Out(PortId(1)), black_box(frame), Volume { frames: 1, bytes: 1_514 });
+                black_box(fdb.lookup(NOW, 0, destination(black_box(frame))));
+            }
             drop(pairs.take());
         }
-        pairs.count(Side::Out(PortId(1)), black_box(&frames[at]), Volume { frames: 1, bytes: 1_514 });
-        fdb.lookup(NOW, 0, black_box(destination(&frames[at])))
     });
 }

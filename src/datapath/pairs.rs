@@ -1,9 +1,9 @@
 //! Which machines talk to each other, and how much: the counters behind `longwire top` and `longwire matrix`.
 //!
 //! Known unicast that crosses the overlay is counted where it enters and where it leaves, by source and destination
-//! address. The first [`EXACT_MAX`] pairs of a window are counted exactly. Of those beyond, every 64th frame on
-//! average is taken for 64 and kept in a table of [`SAMPLED_MAX`] pairs in which a new pair takes the place and the
-//! count of the least one (Metwally's Space-Saving): what is large stays in, whatever else comes. A lane counts for
+//! address. Up to [`EXACT_MAX`] pairs in a window are counted exactly. From then on every 64th frame on average is taken
+//! for 64, and pairs that are not among the first go into a table of [`SAMPLED_MAX`] in which a new pair takes the place
+//! and the count of the least one (Metwally's Space-Saving): what is large stays in, whatever else comes. A lane counts for
 //! itself, without atomics; the tick takes the window and a new one begins. Addresses alone, whatever VLAN: a machine
 //! is the same machine in all of them. Nothing of this ever leaves the member.
 
@@ -97,7 +97,7 @@ pub struct Pairs {
     /// Hashed with a key of ours: strangers choose the addresses.
     exact: IndexMap<u128, Volume, RandomState>,
     sampled: Sampled,
-    /// Frames beyond the exact table until the next one is sampled.
+    /// With a full table, frames until the next one is sampled.
     skip: u32,
     chance: ChaCha8Rng,
 }
@@ -122,18 +122,20 @@ impl Pairs {
 
     /// Counts what begins with its two addresses, if it is for one machine.
     pub fn count(&mut self, side: Side, frame: &[u8], volume: Volume) {
-        let Some(key) = key(side, frame) else { return };
-        if let Some(sum) = self.exact.get_mut(&key) {
-            return sum.add(volume);
-        }
-        if self.exact.len() < EXACT_MAX {
-            self.exact.insert(key, volume);
-        } else if self.skip > 0 {
+        let is_full = self.exact.len() >= EXACT_MAX;
+        if is_full && self.skip > 0 {
             self.skip -= 1;
-        } else {
-            // From 1 to 127 with this one: 64 on average, whatever beat the traffic has.
-            self.skip = self.chance.next_u32() % (2 * STRIDE as u32 - 1);
-            self.sampled.add(key, volume.times(STRIDE));
+            return;
+        }
+        let Some(key) = key(side, frame) else { return };
+        if !is_full {
+            return self.exact.entry(key).or_default().add(volume);
+        }
+        // From 1 to 127 with this one: 64 on average, whatever beat the traffic has.
+        self.skip = self.chance.next_u32() % (2 * STRIDE as u32 - 1);
+        match self.exact.get_mut(&key) {
+            Some(sum) => sum.add(volume.times(STRIDE)),
+            None => self.sampled.add(key, volume.times(STRIDE)),
         }
     }
 

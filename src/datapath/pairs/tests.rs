@@ -71,7 +71,7 @@ fn what_is_large_is_found_among_more_pairs_than_are_counted() {
     let off = found.bytes as f64 / (64_000.0 * 1514.0);
     // A thousand samples: 3 % deviate by one in three, and Space-Saving only ever adds.
     assert!((0.85..1.15).contains(&off), "{off} of the truth");
-    assert_eq!(of(&counted, 5, 9_000_000), Some(one(64)), "the first are exact still");
+    assert_eq!(of(&counted, 5, 9_000_000), Some(one(64)), "what was counted before is exact still");
 }
 
 #[test]
