@@ -8,6 +8,7 @@
 //! takes them (100 overlays of 100 nodes if not told otherwise), then leaves them idle. A node here is a control
 //! link and a certificate: it dials, registers, pings every five seconds and reads what it is told. Says how long
 //! the registrations took, what CPU and memory the supernode used, and apart from that the CPU of this program.
+//! Before all that some nodes dial, ask once and leave: what a link costs without a registration.
 #![allow(clippy::print_stdout, reason = "the example shows what it finds")]
 
 #[path = "../tests/lab/mod.rs"]
@@ -25,9 +26,17 @@ use longwire::wire::certificate::Certificate;
 use longwire::wire::message::{Message, registration};
 use longwire::wire::version::Version;
 use quinn::{ClientConfig, Connection, Endpoint, EndpointConfig, RecvStream, SendStream, TokioRuntime};
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
 
 /// Handshakes under way at a time, of all nodes together.
 const AT_ONCE: usize = 256;
+
+/// So many links are made and ended before, to see what they cost alone.
+const BARE: usize = 1000;
+
+/// The supernode has forgotten them after this time.
+const BARE_REST: Duration = Duration::from_secs(2);
 
 /// A node asks its supernode this often.
 const PING_EVERY: Duration = Duration::from_secs(5);
@@ -89,17 +98,21 @@ async fn load(overlays: usize, sockets: Vec<UdpSocket>, to: SocketAddr, pid: u32
     let secrets: Arc<Vec<OverlaySecrets>> = Arc::new((0..overlays).map(secrets).collect());
     let mut endpoint_config = EndpointConfig::default();
     endpoint_config.grease_quic_bit(false);
-    let permits = Arc::new(tokio::sync::Semaphore::new(AT_ONCE));
+    let permits = Arc::new(Semaphore::new(AT_ONCE));
     let [registered, failed, again] = [(); 3].map(|()| Arc::new(AtomicUsize::new(0)));
-    let (start, spent, own) = (Instant::now(), cpu(pid), cpu(std::process::id()));
     let endpoints = sockets.into_iter().map(|socket| {
         let endpoint = Endpoint::new(endpoint_config.clone(), None, socket, Arc::new(TokioRuntime));
         endpoint.unwrap_or_else(|e| fail(format_args!("QUIC: {e}")))
     });
     let endpoints: Vec<Endpoint> = endpoints.collect();
-    for (overlay, host) in (0..overlays).flat_map(|overlay| (0..endpoints.len()).map(move |host| (overlay, host))) {
+    let node = |overlay: usize, host: usize| {
         let (endpoint, config, secrets) = (endpoints[host].clone(), config.clone(), Arc::clone(&secrets));
-        let node = Node { endpoint, config, to, host, overlay, secrets };
+        Node { endpoint, config, to, host, overlay, secrets }
+    };
+    bare((0..BARE).map(|number| node(0, number % endpoints.len())), &permits, pid).await;
+    let (start, spent, own) = (Instant::now(), cpu(pid), cpu(std::process::id()));
+    for (overlay, host) in (0..overlays).flat_map(|overlay| (0..endpoints.len()).map(move |host| (overlay, host))) {
+        let node = node(overlay, host);
         let [registered, failed, again] = [&registered, &failed, &again].map(Arc::clone);
         let permits = Arc::clone(&permits);
         tokio::spawn(async move {
@@ -128,13 +141,33 @@ async fn load(overlays: usize, sockets: Vec<UdpSocket>, to: SocketAddr, pid: u32
     let share = |spent: Duration| {
         format!("{:.1} s of CPU, {:.2} ms a node", spent.as_secs_f64(), spent.as_secs_f64() * 1e3 / nodes as f64)
     };
-    println!("supernode: {}", share(cpu(pid) - spent));
+    let spent = cpu(pid) - spent;
+    println!("supernode: {}, {:.0} registrations in a second of it", share(spent), done as f64 / spent.as_secs_f64());
     println!("this program: {}", share(cpu(std::process::id()) - own));
     tokio::time::sleep(IDLE / 3).await;
     let (spent, start) = (cpu(pid), Instant::now());
     tokio::time::sleep(IDLE).await;
     let share = (cpu(pid) - spent).as_secs_f64() / start.elapsed().as_secs_f64();
     println!("idle: {:.1} % of a core; {} links lost", share * 100.0, failed.load(Ordering::Relaxed));
+}
+
+/// Links that end before anybody registers.
+async fn bare(nodes: impl Iterator<Item = Node>, permits: &Arc<Semaphore>, pid: u32) {
+    let spent = cpu(pid);
+    let mut links = JoinSet::new();
+    for node in nodes {
+        let permits = Arc::clone(permits);
+        links.spawn(async move {
+            let _permit = permits.acquire_owned().await;
+            let (mut link, _) = node.dial().await.ok()?;
+            link.say(&Message::Ping { nonce: 1 }).await?;
+            link.hear().await
+        });
+    }
+    let answered = links.join_all().await.iter().flatten().count();
+    tokio::time::sleep(BARE_REST).await;
+    let each = (cpu(pid) - spent).as_secs_f64() * 1e3 / answered.max(1) as f64;
+    println!("{answered} links without registration: {each:.2} ms of the supernode's CPU each");
 }
 
 fn secrets(overlay: usize) -> OverlaySecrets {
@@ -175,12 +208,8 @@ impl Node {
         Err(why)
     }
 
-    async fn register(&self) -> Result<Link, String> {
-        let mut secret = [9; 32];
-        secret[..8].copy_from_slice(&self.host.to_be_bytes());
-        secret[8..16].copy_from_slice(&self.overlay.to_be_bytes());
-        let identity = Identity::from_secret(&secret);
-        let secrets = &self.secrets[self.overlay];
+    /// The link, and the value that ties a registration to it.
+    async fn dial(&self) -> Result<(Link, [u8; 32]), String> {
         let text = |error: &dyn std::fmt::Display| error.to_string();
         let dialled =
             self.endpoint.connect_with(self.config.clone(), self.to, "longwire").map_err(|error| text(&error))?;
@@ -188,6 +217,16 @@ impl Node {
         let (send, receive) = connection.open_bi().await.map_err(|error| text(&error))?;
         let mut exporter = [0; 32];
         connection.export_keying_material(&mut exporter, b"longwire register", b"").map_err(|_| "no exporter")?;
+        Ok((Link { _connection: connection, send, receive }, exporter))
+    }
+
+    async fn register(&self) -> Result<Link, String> {
+        let mut secret = [9; 32];
+        secret[..8].copy_from_slice(&self.host.to_be_bytes());
+        secret[8..16].copy_from_slice(&self.overlay.to_be_bytes());
+        let identity = Identity::from_secret(&secret);
+        let secrets = &self.secrets[self.overlay];
+        let (mut link, exporter) = self.dial().await?;
         let register = Message::Register {
             certificate: Certificate::issue(secrets, &identity).bytes().to_vec(),
             signature: sign(&identity, &registration(&exporter, secrets.id())),
@@ -195,7 +234,6 @@ impl Node {
             version: Version::OURS,
             continues: None,
         };
-        let mut link = Link { _connection: connection, send, receive };
         link.say(&register).await.ok_or("the link broke before REGISTER")?;
         loop {
             match link.hear().await.ok_or("the link broke before WELCOME")? {

@@ -7,6 +7,7 @@ pub mod stream;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::datapath::SwitchSettings;
@@ -182,8 +183,8 @@ pub enum LinkCommand {
     Send {
         /// On which.
         link: LinkId,
-        /// Type and body.
-        message: Vec<u8>,
+        /// Type and body. What goes to many links is one piece of memory.
+        message: Bytes,
     },
     /// Find another way than UDP for a dialled link that stands. If there is one, [`LinkEvent::Up`] comes again.
     Detour {

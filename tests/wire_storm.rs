@@ -349,6 +349,7 @@ impl World {
                         Some(_) | None => return,
                     },
                 };
+                let message = Vec::from(message);
                 self.heard.messages.push(message.clone());
                 let remote = self.addrs[number];
                 self.todo.push_back(Todo::Link(to, LinkEvent::Message { link, remote, message }));

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;
 use std::time::Duration;
 
+use bytes::Bytes;
 use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
 
@@ -177,6 +178,11 @@ impl Effects {
 
     /// Sends a message on a control link.
     pub fn tell(&mut self, link: LinkId, message: &message::Message) {
-        self.links.push_back(LinkCommand::Send { link, message: message.bytes() });
+        self.tell_bytes(link, message.bytes().into());
+    }
+
+    /// Sends a message on a control link, one that may go to others too.
+    pub fn tell_bytes(&mut self, link: LinkId, message: Bytes) {
+        self.links.push_back(LinkCommand::Send { link, message });
     }
 }

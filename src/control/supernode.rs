@@ -34,6 +34,8 @@ use crate::wire::version::Version;
 pub const MEMBERS_MAX: usize = 4096;
 /// Most overlays.
 pub const OVERLAYS_MAX: usize = 4096;
+/// Most registrations, of all overlays together: each takes 1 KB here and in the corridor.
+const REGISTRATIONS_MAX: usize = 128 * 1024;
 /// Most registrations from one address: a big site behind one NAT.
 pub const PER_ADDRESS_MAX: usize = 1024;
 /// Messages a link may send per second: a ping each, and news now and then. Each may go to every member.
@@ -77,6 +79,10 @@ struct Registered {
     counted: IpAddr,
     key: LegKey,
     told: Member,
+    /// The last of the overlay's changes that it knows, from its first roster.
+    knows: u64,
+    /// The last change that is about it.
+    change: u64,
 }
 
 /// The members of one overlay.
@@ -84,8 +90,10 @@ struct Registered {
 struct Served {
     members: BTreeMap<RelayId, Registered>,
     by_node: BTreeMap<NodeId, RelayId>,
-    /// Members that the others are to hear of.
-    changed: BTreeSet<RelayId>,
+    /// Changes so far.
+    changes: u64,
+    /// Those that the others are to hear of, and the members they are about.
+    changed: BTreeMap<u64, RelayId>,
     /// Members that are gone, of which the others are to hear.
     gone: Vec<RelayId>,
 }
@@ -269,7 +277,8 @@ impl Supernode {
         }
         let members = served.map(|served| served.members.len());
         let from_address = self.per_address.get(&link.origin.ip()).copied().unwrap_or_default();
-        let is_full = members.map_or(self.overlays.len() >= OVERLAYS_MAX, |members| members >= MEMBERS_MAX)
+        let is_full = self.overlay_of.len() >= REGISTRATIONS_MAX
+            || members.map_or(self.overlays.len() >= OVERLAYS_MAX, |members| members >= MEMBERS_MAX)
             || from_address >= PER_ADDRESS_MAX
             || link.registered.len() >= PER_LINK_MAX;
         if is_full { Err(refused(Refusal::Full)) } else { Ok(certificate) }
@@ -297,17 +306,11 @@ impl Supernode {
         fx.tell(LinkId::Accepted(link), &Message::Welcome { overlay, relay, key, seen, version: Version::OURS });
         let told = Member { relay, seen, certificate: certificate.bytes().to_vec(), directory, version };
         let served = self.overlays.entry(overlay).or_default();
-        served.members.insert(
-            relay,
-            Registered {
-                node: certificate.node,
-                signing_key: certificate.signing_key,
-                link,
-                counted: origin.ip(),
-                key,
-                told,
-            },
-        );
+        let (node, signing_key, counted) = (certificate.node, certificate.signing_key, origin.ip());
+        // All before, and its own.
+        let knows = served.changes + 1;
+        let member = Registered { node, signing_key, link, counted, key, told, knows, change: 0 };
+        served.members.insert(relay, member);
         served.by_node.insert(certificate.node, relay);
         let place = Place { node: certificate.node, relay, link, seen: seen.ip() };
         self.planning.on_place(overlay, place);

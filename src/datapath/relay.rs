@@ -135,7 +135,8 @@ pub(super) struct Channel {
     source: Option<IpAddr>,
     key: LegKey,
     counter: u64,
-    window: Window,
+    /// From its first packet on: a supernode's members are thousands, and few of them are relayed.
+    window: Option<Box<Window>>,
 }
 
 /// The legs of all members that this node relays for.
@@ -160,8 +161,8 @@ impl Channels {
     pub(super) fn set(&mut self, id: RelayId, overlay: OverlayId, addr: SocketAddr, key: LegKey) {
         self.drop(id);
         self.by_addr.insert((addr, overlay), id);
-        let window = Window::default();
-        self.by_id.insert(id, Channel { overlay, addr, before: None, source: None, key, counter: 0, window });
+        let (before, source, window) = (None, None, None);
+        self.by_id.insert(id, Channel { overlay, addr, before, source, key, counter: 0, window });
     }
 
     /// Another address of a member was validated. What it has sent from the one before still counts.
@@ -204,7 +205,7 @@ impl Channels {
         if !is_genuine(sender.key, packet) {
             return Err(DropReason::RelayBadTag);
         }
-        sender.window.accept(header.counter).map_err(|_| DropReason::RelayReplayed)?;
+        sender.window.get_or_insert_default().accept(header.counter).map_err(|_| DropReason::RelayReplayed)?;
         sender.source = to;
         let receiver = self.by_id.get_mut(&header.relay).ok_or(DropReason::RelayUnknownReceiver)?;
         let len = u32::try_from(packet.len()).unwrap_or(u32::MAX);

@@ -147,10 +147,12 @@ impl Wire {
                 todo.push_back(Todo::Link(number, up(link, sn, Some(Fingerprint([1; 32])))));
             }
             LinkCommand::Send { link: LinkId::Dialled(_), message } => {
+                let message = message.into();
                 let id = self.accepted.iter().rposition(|node| *node == number).expect("dialled before") as u64;
                 todo.push_back(Todo::Link(0, LinkEvent::Message { link: LinkId::Accepted(id), remote: own, message }));
             }
             LinkCommand::Send { link: LinkId::Accepted(id), message } => {
+                let message = message.into();
                 let to = self.accepted[usize::try_from(id).expect("small")];
                 todo.push_back(Todo::Link(to, LinkEvent::Message { link: LinkId::Dialled(0), remote: sn, message }));
             }

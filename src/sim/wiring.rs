@@ -16,7 +16,7 @@ impl World {
             LinkCommand::Send { link, message } => {
                 self.note(b'm', id, &message);
                 self.hosts[id.0].sending.messages += 1;
-                self.put(id, link, Item::Message(message));
+                self.put(id, link, Item::Message(message.into()));
             }
             // There is no TCP in this world.
             LinkCommand::Detour { .. } => {}

@@ -291,14 +291,7 @@ impl Message {
             }
             Self::Refused { overlay, reason, version } => version.write(w.u8(0x82).bytes(&overlay.0).u8(reason.byte())),
             Self::Pong { nonce, seen } => w.u8(0x83).u64(*nonce).addr(*seen),
-            Self::Roster { overlay, reset, members } => {
-                let head = w.u8(0x84).bytes(&overlay.0).u8(u8::from(*reset)).u16(count(members.len(), ROSTER_MAX));
-                let list = || members.iter().take(ROSTER_MAX);
-                let entries = list().fold(head, |w, member| {
-                    w.u32(member.relay.0).addr(member.seen).blob(&member.certificate).blob(&member.directory)
-                });
-                list().fold(entries, |w, member| member.version.write(w))
-            }
+            Self::Roster { overlay, reset, members } => return roster(*overlay, *reset, members.iter()),
             Self::Gone { overlay, relays } => {
                 let head = w.u8(0x85).bytes(&overlay.0).u16(count(relays.len(), GONE_MAX));
                 relays.iter().take(GONE_MAX).fold(head, |w, relay| w.u32(relay.0))
@@ -312,6 +305,21 @@ impl Message {
         }
         .finish()
     }
+}
+
+/// Type and body of a ROSTER with these members, at most [`ROSTER_MAX`].
+pub fn roster<'a>(
+    overlay: OverlayId,
+    reset: bool,
+    members: impl ExactSizeIterator<Item = &'a Member> + Clone,
+) -> Vec<u8> {
+    let count = count(members.len(), ROSTER_MAX);
+    let list = members.take(ROSTER_MAX);
+    let head = Writer::new().u8(0x84).bytes(&overlay.0).u8(u8::from(reset)).u16(count);
+    let entries = list.clone().fold(head, |w, member| {
+        w.u32(member.relay.0).addr(member.seen).blob(&member.certificate).blob(&member.directory)
+    });
+    list.fold(entries, |w, member| member.version.write(w)).finish()
 }
 
 fn count(len: usize, limit: usize) -> u16 {

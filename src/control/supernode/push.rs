@@ -2,22 +2,25 @@
 //!
 //! Whoever registers gets the whole roster at once. The others hear of it at once too if nothing was pushed of
 //! late, else with the next push: a thousand nodes that join in one second cost each other twenty messages a second,
-//! not a thousand.
+//! not a thousand. Nobody hears again what its roster said.
 
 use std::time::Duration;
 
-use super::{OtherSupernode, Supernode, SupernodeSettings};
+use bytes::Bytes;
+
+use super::{OtherSupernode, Registered, Supernode, SupernodeSettings};
 use crate::control::effects::Effects;
 use crate::control::timers::Timer;
 use crate::keys::OverlayId;
 use crate::seam::LinkId;
-use crate::wire::message::{GONE_MAX, Message, ROSTER_MAX, SUPERNODES_MAX};
+use crate::wire::message::{GONE_MAX, Message, ROSTER_MAX, SUPERNODES_MAX, roster};
 use crate::wire::relay::RelayId;
 
 /// Between two pushes, at least...
 const PUSH_GAP: Duration = Duration::from_millis(50);
-/// ...more after one of many messages, which cost about 20 us each: pushes take a tenth of a core...
-const PUSH_REST: Duration = Duration::from_micros(200);
+/// ...more after one of many messages, which cost about 100 us each with what answers them: pushes take a tenth of a
+/// core...
+const PUSH_REST: Duration = Duration::from_millis(1);
 /// ...and at most this long. Whoever is new has the whole roster and can begin with everybody meanwhile.
 const PUSH_GAP_MAX: Duration = Duration::from_secs(1);
 
@@ -37,28 +40,29 @@ impl Supernode {
     /// Everybody else, to a new member.
     pub(super) fn tell_roster(&self, fx: &mut Effects, overlay: OverlayId, to: RelayId, link: u64) {
         let Some(served) = self.overlays.get(&overlay) else { return };
-        let others = served.members.iter().filter(|(relay, _)| **relay != to).map(|(_, member)| member.told.clone());
+        let others = served.members.iter().filter(|(relay, _)| **relay != to).map(|(_, member)| &member.told);
         let others = others.collect::<Vec<_>>();
         let mut reset = true;
         for members in others.chunks(ROSTER_MAX) {
-            let message = Message::Roster { overlay, reset, members: members.to_vec() };
-            fx.tell(LinkId::Accepted(link), &message);
+            let message = roster(overlay, reset, members.iter().copied());
+            fx.tell_bytes(LinkId::Accepted(link), message.into());
             reset = false;
         }
     }
 
     /// A new or changed member: everybody else is to hear of it.
     pub(super) fn announce(&mut self, fx: &mut Effects, overlay: OverlayId, relay: RelayId) {
-        if let Some(served) = self.overlays.get_mut(&overlay) {
-            served.changed.insert(relay);
-            self.push_soon(fx, overlay);
-        }
+        let Some(served) = self.overlays.get_mut(&overlay) else { return };
+        let Some(member) = served.members.get_mut(&relay) else { return };
+        served.changes += 1;
+        served.changed.remove(&std::mem::replace(&mut member.change, served.changes));
+        served.changed.insert(served.changes, relay);
+        self.push_soon(fx, overlay);
     }
 
     /// A member is gone: everybody else is to hear of it.
     pub(super) fn announce_gone(&mut self, fx: &mut Effects, overlay: OverlayId, relay: RelayId) {
         if let Some(served) = self.overlays.get_mut(&overlay) {
-            served.changed.remove(&relay);
             served.gone.push(relay);
             self.push_soon(fx, overlay);
         }
@@ -83,18 +87,22 @@ impl Supernode {
     fn push(&mut self, fx: &mut Effects, overlay: OverlayId) {
         let Some(served) = self.overlays.get_mut(&overlay) else { return };
         let (changed, gone) = (std::mem::take(&mut served.changed), std::mem::take(&mut served.gone));
-        let told = changed.iter().filter_map(|relay| Some(served.members.get(relay)?.told.clone())).collect::<Vec<_>>();
-        let gone = gone.chunks(GONE_MAX).map(|relays| Message::Gone { overlay, relays: relays.to_vec() });
-        let rosters = told.chunks(ROSTER_MAX);
-        let rosters = rosters.map(|members| Message::Roster { overlay, reset: false, members: members.to_vec() });
-        let alone = if let [only] = &told[..] { Some(only.relay) } else { None };
-        for message in gone.chain(rosters) {
-            let is_roster = matches!(message, Message::Roster { .. });
-            for (relay, member) in &served.members {
-                // Members skip what they hear of themselves; but nothing else is no message.
-                if !(is_roster && alone == Some(*relay)) {
-                    fx.tell(LinkId::Accepted(member.link), &message);
-                }
+        let told = |(change, relay)| Some((change, &served.members.get(&relay)?.told));
+        let told = changed.into_iter().filter_map(told).collect::<Vec<_>>();
+        for relays in gone.chunks(GONE_MAX) {
+            let message = Bytes::from(Message::Gone { overlay, relays: relays.to_vec() }.bytes());
+            for member in served.members.values() {
+                fx.tell_bytes(LinkId::Accepted(member.link), message.clone());
+            }
+        }
+        // Members skip what they hear of themselves; but nothing else is no message.
+        let alone = if let [(_, only)] = &told[..] { Some(only.relay) } else { None };
+        for part in told.chunks(ROSTER_MAX) {
+            let newest = part.last().map_or(0, |(change, _)| *change);
+            let message = Bytes::from(roster(overlay, false, part.iter().map(|(_, member)| *member)));
+            let is_news = |relay, member: &Registered| member.knows < newest && alone != Some(relay);
+            for (_, member) in served.members.iter().filter(|(relay, member)| is_news(**relay, member)) {
+                fx.tell_bytes(LinkId::Accepted(member.link), message.clone());
             }
         }
     }

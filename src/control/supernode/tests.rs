@@ -235,6 +235,20 @@ fn what_changes_in_a_moment_is_told_in_one_message() {
 }
 
 #[test]
+fn nobody_hears_again_what_its_roster_said() {
+    let mut world = World::new(ServeSettings::default());
+    for node in 1..=30 {
+        world.supernode.on_up(&mut world.fx, node, place(u16::try_from(node).expect("small")), EXPORTER);
+        let register = register(u8::try_from(node).expect("small"), 9, &EXPORTER);
+        world.supernode.on_message(&mut world.fx, node, from(1), &register);
+    }
+    world.fx.links.clear();
+    let said = world.said();
+    let to = |link: u64| said.iter().filter(|(to, _)| *to == link).count();
+    assert_eq!([1, 13, 14, 27, 28, 29, 30].map(to), [3, 3, 2, 2, 1, 1, 0]);
+}
+
+#[test]
 fn pushes_have_a_gap_and_the_first_one_has_none() {
     let mut world = World::new(ServeSettings::default());
     world.say(1, &register(1, 9, &EXPORTER));

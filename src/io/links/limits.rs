@@ -1,11 +1,12 @@
 //! What one address, and one link, may take of a supernode.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::mpsc;
+use bytes::Bytes;
+use tokio::sync::Notify;
 
 /// Bytes that may wait for one link: a roster of the largest overlay.
 const LINK_BYTES: usize = 2 << 20;
@@ -67,22 +68,26 @@ fn network(address: IpAddr) -> IpAddr {
 
 /// Messages that wait for a link, counted in bytes: the loop's end.
 #[derive(Debug)]
-pub(in crate::io) struct Outgoing {
-    messages: mpsc::UnboundedSender<Vec<u8>>,
-    waiting: Arc<Waiting>,
-}
+pub(in crate::io) struct Outgoing(Arc<Waiting>);
 
 /// The same, the link's end.
 #[derive(Debug)]
-pub(in crate::io) struct Messages {
-    messages: mpsc::UnboundedReceiver<Vec<u8>>,
-    waiting: Arc<Waiting>,
+pub(in crate::io) struct Messages(Arc<Waiting>);
+
+/// No channel of tokio's: one of those keeps a kilobyte for each of thousands of links that are silent.
+#[derive(Debug)]
+struct Waiting {
+    list: Mutex<List>,
+    changed: Notify,
+    all: Backlog,
 }
 
 #[derive(Debug, Default)]
-struct Waiting {
-    bytes: AtomicUsize,
-    all: Arc<AtomicUsize>,
+struct List {
+    messages: VecDeque<Bytes>,
+    bytes: usize,
+    /// One of the ends is gone.
+    closed: bool,
 }
 
 /// Bytes that wait for all links.
@@ -92,45 +97,82 @@ pub(in crate::io) struct Backlog(Arc<AtomicUsize>);
 impl Backlog {
     /// Both ends of a link's queue.
     pub(in crate::io) fn queue(&self) -> (Outgoing, Messages) {
-        let (sender, receiver) = mpsc::unbounded_channel();
-        let waiting = Arc::new(Waiting { bytes: AtomicUsize::new(0), all: Arc::clone(&self.0) });
-        (Outgoing { messages: sender, waiting: Arc::clone(&waiting) }, Messages { messages: receiver, waiting })
+        let waiting = Arc::new(Waiting { list: Mutex::default(), changed: Notify::new(), all: self.clone() });
+        (Outgoing(Arc::clone(&waiting)), Messages(waiting))
     }
 }
 
 impl Outgoing {
     /// `false` if there is no room, or nobody who sends.
-    pub(in crate::io) fn send(&self, message: Vec<u8>) -> bool {
-        let len = message.len() + OVERHEAD;
-        let fits = |counter: &AtomicUsize, most| counter.load(Ordering::Relaxed) + len <= most;
-        if !fits(&self.waiting.bytes, LINK_BYTES) || !fits(&self.waiting.all, ALL_BYTES) {
+    pub(in crate::io) fn send(&self, message: Bytes) -> bool {
+        let (len, all) = (message.len() + OVERHEAD, &self.0.all.0);
+        let mut list = self.0.lock();
+        if list.closed || list.bytes + len > LINK_BYTES || all.load(Ordering::Relaxed) + len > ALL_BYTES {
             return false;
         }
-        self.waiting.bytes.fetch_add(len, Ordering::Relaxed);
-        self.waiting.all.fetch_add(len, Ordering::Relaxed);
-        self.messages.send(message).is_ok()
+        list.bytes += len;
+        all.fetch_add(len, Ordering::Relaxed);
+        list.messages.push_back(message);
+        drop(list);
+        self.0.changed.notify_one();
+        true
+    }
+}
+
+impl Drop for Outgoing {
+    fn drop(&mut self) {
+        self.0.lock().closed = true;
+        self.0.changed.notify_one();
     }
 }
 
 impl Messages {
     /// The next one; `None` once the loop has closed the link.
-    pub(in crate::io) async fn recv(&mut self) -> Option<Vec<u8>> {
-        let message = self.messages.recv().await?;
-        let len = message.len() + OVERHEAD;
-        self.waiting.bytes.fetch_sub(len, Ordering::Relaxed);
-        self.waiting.all.fetch_sub(len, Ordering::Relaxed);
-        Some(message)
+    pub(in crate::io) async fn recv(&mut self) -> Option<Bytes> {
+        loop {
+            if let Some(next) = self.0.take() {
+                return next;
+            }
+            self.0.changed.notified().await;
+        }
     }
 
     /// Nothing more is taken.
     pub(in crate::io) fn close(&mut self) {
-        self.messages.close();
+        self.0.close();
     }
 }
 
-impl Drop for Waiting {
+impl Drop for Messages {
     fn drop(&mut self) {
-        self.all.fetch_sub(*self.bytes.get_mut(), Ordering::Relaxed);
+        self.0.close();
+    }
+}
+
+impl Waiting {
+    /// The first message, or that there will be none; `None` if there is none now.
+    fn take(&self) -> Option<Option<Bytes>> {
+        let mut list = self.lock();
+        let Some(message) = list.messages.pop_front() else { return list.closed.then_some(None) };
+        let len = message.len() + OVERHEAD;
+        list.bytes -= len;
+        self.all.0.fetch_sub(len, Ordering::Relaxed);
+        if list.messages.is_empty() {
+            list.messages = VecDeque::new();
+        }
+        Some(Some(message))
+    }
+
+    /// What waits is given up.
+    fn close(&self) {
+        let mut list = self.lock();
+        list.closed = true;
+        self.all.0.fetch_sub(std::mem::take(&mut list.bytes), Ordering::Relaxed);
+        list.messages = VecDeque::new();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, List> {
+        self.list.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -159,15 +201,31 @@ mod tests {
         let backlog = Backlog::default();
         let (outgoing, mut messages) = backlog.queue();
         let mut count = 0;
-        while outgoing.send(vec![0; 16 * 1024]) {
+        let long = || Bytes::from(vec![0; 16 * 1024]);
+        while outgoing.send(long()) {
             count += 1;
         }
         assert!((120..128).contains(&count), "{count}");
         assert!(messages.recv().await.is_some());
-        assert!(outgoing.send(vec![0; 16 * 1024]) && !outgoing.send(vec![0; 16 * 1024]));
+        assert!(outgoing.send(long()) && !outgoing.send(long()));
         let (other, _kept) = backlog.queue();
-        assert!(other.send(vec![0; 100]), "another link is not full");
+        assert!(other.send(vec![0; 100].into()), "another link is not full");
         drop((outgoing, messages));
         assert_eq!(backlog.0.load(Ordering::Relaxed), 100 + OVERHEAD);
+    }
+
+    #[tokio::test]
+    async fn what_was_sent_before_the_loop_let_go_still_comes_and_nothing_after_the_link_did() {
+        let backlog = Backlog::default();
+        let (outgoing, mut messages) = backlog.queue();
+        assert!(outgoing.send(Bytes::from_static(b"last words")));
+        drop(outgoing);
+        assert_eq!(messages.recv().await.as_deref(), Some(&b"last words"[..]));
+        assert_eq!(messages.recv().await, None);
+        let (outgoing, mut messages) = backlog.queue();
+        assert!(outgoing.send(Bytes::from_static(b"too late")));
+        messages.close();
+        assert!(!outgoing.send(Bytes::from_static(b"nobody sends it")));
+        assert_eq!(backlog.0.load(Ordering::Relaxed), 0);
     }
 }

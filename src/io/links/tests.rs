@@ -92,6 +92,19 @@ fn a_name_that_does_not_resolve_is_reached_where_it_was_before() {
 }
 
 #[test]
+fn a_restarted_supernode_has_a_word_for_links_of_before() {
+    let mut ends = Ends::new(Host::new(18, false), Host::new(19, true));
+    ends.dial(None);
+    ends.both_up();
+    let place = ends.far.underlay.local();
+    drop(ends.far);
+    let mut far = Host::at(19, true, place);
+    ends.near.send(LinkId::Dialled(0), b"are you there?".to_vec());
+    let LinkEvent::Down { reason, .. } = ends.near.next(&mut far) else { panic!("it went on") };
+    assert!(reason.ends_with("has restarted"), "{reason}");
+}
+
+#[test]
 fn the_first_answer_to_a_stranger_is_a_retry() {
     let mut supernode = Host::new(12, true);
     let port = supernode.underlay.port();
@@ -186,9 +199,13 @@ pub(in crate::io) struct Host {
 
 impl Host {
     pub(in crate::io) fn new(seed: u8, serve: bool) -> Self {
+        Self::at(seed, serve, "[::]:0".parse().expect("address"))
+    }
+
+    fn at(seed: u8, serve: bool, place: SocketAddr) -> Self {
         let background =
             tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("runtime");
-        let underlay = Arc::new(Underlay::bind(Listen::At("[::]:0".parse().expect("address"))).expect("a free port"));
+        let underlay = Arc::new(Underlay::bind(Listen::At(place)).expect("a free port"));
         let (inbox, received) = inbox();
         let (sender, inputs) = mpsc::channel(64);
         let identity = identity(seed);
@@ -233,7 +250,7 @@ impl Host {
     }
 
     pub(in crate::io) fn send(&mut self, link: LinkId, message: Vec<u8>) {
-        assert!(self.links.obey(LinkCommand::Send { link, message }).is_none());
+        assert!(self.links.obey(LinkCommand::Send { link, message: message.into() }).is_none());
     }
 
     fn send_when_up(&mut self, other: &mut Self) {

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use quinn::{Connection, ConnectionError, Endpoint, Incoming, ReadExactError, RecvStream, SendStream, VarInt};
 use tokio::time::timeout;
 
@@ -105,19 +106,21 @@ pub(in crate::io) async fn accept_all(endpoint: Endpoint, reception: Reception) 
 }
 
 async fn accept(incoming: Incoming, guest: Guest) {
-    let established = timeout(HANDSHAKE, async {
-        let connection = incoming.await.ok()?;
-        let (send, receive) = connection.accept_bi().await.ok()?;
-        let exporter = exporter(&connection).ok()?;
-        Some(Established { exporter, connection, send, receive, fingerprint: None })
-    });
-    let Ok(Some(established)) = established.await else {
+    // In a box: what a handshake takes is free again while the link stands.
+    let Ok(Some(established)) = Box::pin(timeout(HANDSHAKE, shake_hands(incoming))).await else {
         return;
     };
     let Guest { handshake, place, report, queue: (outgoing, messages) } = guest;
     drop(handshake);
     serve(established, messages, report, Some(outgoing), "the node").await;
     drop(place);
+}
+
+async fn shake_hands(incoming: Incoming) -> Option<Established> {
+    let connection = incoming.await.ok()?;
+    let (send, receive) = connection.accept_bi().await.ok()?;
+    let exporter = exporter(&connection).ok()?;
+    Some(Established { exporter, connection, send, receive, fingerprint: None })
 }
 
 /// Tells that the link stands, carries messages both ways, tells its end.
@@ -174,8 +177,8 @@ async fn write_all(mut send: SendStream, mut messages: Messages) {
         let Ok(length) = u16::try_from(message.len()) else {
             continue;
         };
-        let framed = [length.to_be_bytes().as_slice(), &message].concat();
-        if send.write_all(&framed).await.is_err() {
+        let mut framed = [Bytes::copy_from_slice(&length.to_be_bytes()), message];
+        if send.write_all_chunks(&mut framed).await.is_err() {
             messages.close();
             return std::future::pending().await;
         }

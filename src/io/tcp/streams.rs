@@ -52,6 +52,8 @@ struct Queue {
 struct Packets {
     list: VecDeque<(Time, Vec<u8>)>,
     bytes: usize,
+    /// The stream is gone: what the loop still puts in would be counted for ever.
+    closed: bool,
 }
 
 /// One stream's end of its queue; dropped, the stream is closed.
@@ -93,6 +95,9 @@ impl Streams {
     fn push(&self, now: Time, queue: &Queue, packet: &[u8]) {
         let cost = packet.len() + OVERHEAD;
         let mut packets = lock(&queue.packets);
+        if packets.closed {
+            return self.count(1);
+        }
         let is_full = |packets: &Packets| {
             packets.bytes + cost > QUEUE_BYTES || self.0.waiting.load(Ordering::Relaxed) + cost > ALL_BYTES
         };
@@ -167,6 +172,7 @@ impl Drop for Stream {
     fn drop(&mut self) {
         lock(&self.streams.0.table).remove(&self.number);
         let mut packets = lock(&self.queue.packets);
+        packets.closed = true;
         while self.streams.pop(&mut packets).is_some() {}
         self.streams.0.open.fetch_sub(1, Ordering::Relaxed);
         self.streams.0.closed.notify_waiters();
@@ -225,11 +231,15 @@ mod tests {
         let (address, other) = (stream.address(), streams.open());
         assert!(streams.any() && address != other.address());
         streams.send(now, &batch(address, &[vec![1; 100]]));
+        let queue = Arc::clone(&stream.queue);
         drop(stream);
+        assert_eq!(streams.0.waiting.load(Ordering::Relaxed), 0);
+        // As a loop that found the queue just before.
+        streams.push(now, &queue, &[1; 100]);
         assert_eq!(streams.0.waiting.load(Ordering::Relaxed), 0);
         streams.send(now, &batch(address, &[vec![1; 100], vec![0; FRAME_MAX + 1]]));
         streams.send(now, &batch(other.address(), &[vec![0; FRAME_MAX + 1]]));
-        assert_eq!(streams.dropped().load(Ordering::Relaxed), 3);
+        assert_eq!(streams.dropped().load(Ordering::Relaxed), 4);
         assert!(taken(&other, now).is_empty());
     }
 }
