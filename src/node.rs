@@ -118,6 +118,12 @@ impl Node {
         self.settle(now);
     }
 
+    /// How much of the time tasks wait for a processor at this host, in percent, if the kernel tells.
+    pub fn handle_pressure(&mut self, now: Time, load: Option<u8>) {
+        self.control.handle_pressure(now, load);
+        self.settle(now);
+    }
+
     /// A DISCOVER that was heard on one of the host's links.
     pub fn handle_announcement(&mut self, now: Time, from: SocketAddr, packet: &[u8]) {
         self.control.handle_announcement(now, from, packet);

@@ -427,6 +427,21 @@ pub enum Event {
         /// Through the TAP of this overlay.
         overlay: OverlayIndex,
     },
+    /// A machine on another host would leave the network more room.
+    MoveAdvised {
+        /// In this overlay; at a supernode its id.
+        overlay: String,
+        /// Its MAC address, where it is known.
+        machine: Option<String>,
+        /// The host it is on.
+        host: String,
+        /// The host with whose machines it exchanges most.
+        partner: String,
+        /// The host to which it should go.
+        target: String,
+        /// The rate that promises, in percent of the present one.
+        gain_percent: u64,
+    },
     /// A member registered here (on a supernode).
     MemberJoined {
         /// In this overlay.

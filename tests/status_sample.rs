@@ -52,3 +52,36 @@ fn keys(value: &Value) -> Vec<&str> {
     keys.sort_unstable();
     keys
 }
+
+#[test]
+fn the_views_have_the_keys_of_the_contract() {
+    use longwire::control::sight::{MoveAdvice, Topology, Trace, Traffic};
+
+    let node = json!({"id": "aeaq", "name": "cellar", "site": null, "is_supernode": false, "is_here": true,
+        "is_up": true, "load_percent": null});
+    let link = json!({"from": "aeaq", "to": "aiaq", "kind": "relayed", "via": "amaq", "rtt_us": 850,
+        "loss_percent": null, "sent": 1000, "heard": null, "is_limited": true});
+    let route = json!({"from": "aeaq", "to": "aiaq", "via": null, "by": "plan"});
+    let topology = json!({"overlay": "lab", "seen_by": "cellar", "nodes": [node], "links": [link], "routes": [route],
+        "unknown": ["loss"]});
+    let talk = json!({"from": "02:00:5e:10:00:01", "to": "02:00:5e:10:00:02", "from_host": "cellar",
+        "to_host": "garage", "bytes_per_s": 1000, "frames_per_s": 2, "path": "direct", "rtt_us": 850,
+        "loss_percent": null, "why": "it answers"});
+    let traffic = json!({"overlay": "lab", "seen_by": "cellar", "hosts": [], "machines": [talk],
+        "machines_left_out": 0, "host_pattern": null, "machine_pattern": "ring of 4 nodes, 97 % of the traffic"});
+    let machine = json!({"mac": "02:00:5e:10:00:01", "vlan": 0, "host": "cellar", "age_ms": 40, "sequence": 3});
+    let hop = json!({"from": "cellar", "to": "garage", "by": "UDP to 192.0.2.7:7777", "rtt_us": 850});
+    let trace = json!({"overlay": "lab", "seen_by": "cellar", "from": machine, "to": machine, "verdict": "sent",
+        "why": ["learned"], "hops": [hop], "rtt_us": 850});
+    let advice = json!({"overlay": "lab", "seen_by": "cellar", "by": "plan", "machine": null, "host": "cellar",
+        "partner": "garage", "target": "garage", "bottleneck": null, "gain_percent": 450});
+    survives::<Topology>(&topology);
+    survives::<Traffic>(&traffic);
+    survives::<Trace>(&trace);
+    survives::<MoveAdvice>(&advice);
+}
+
+fn survives<T: serde::Serialize + serde::de::DeserializeOwned>(sample: &Value) {
+    let parsed: T = serde_json::from_value(sample.clone()).expect("the sample");
+    assert_eq!(&serde_json::to_value(&parsed).expect("JSON"), sample);
+}

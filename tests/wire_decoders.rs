@@ -11,6 +11,7 @@ use longwire::config::{AllowedOverlay, Cidr, Config, InterfaceName, OverlayName,
 use longwire::datapath::clamp::clamp_mss;
 use longwire::datapath::frame::{self, Mac};
 use longwire::keys::{Fingerprint, Identity, NodeId, OverlayId, OverlayKey, OverlaySecrets};
+use longwire::wire::advice::Advice;
 use longwire::wire::carry::{Carry, Grant, Leg, Neighbour, Neighbours, RelayFor};
 use longwire::wire::certificate::Certificate;
 use longwire::wire::data::{self, Checksum, Fragment, FrameKind, Meta};
@@ -342,6 +343,7 @@ fn control_messages() -> Vec<message::Message> {
         M::Refused { overlay, reason: Refusal::Full, version: Version::OURS },
         M::Pong { nonce: 1, seen: v4() },
         M::Roster { overlay, reset: true, members: (0..3).map(member).collect() },
+        M::Advice { overlay, advice: Advice { partner: RelayId(1), target: RelayId(2), gain: 4_500 } },
         M::Gone { overlay, relays: (0..20).map(RelayId).collect() },
         M::Supernodes {
             list: vec![OtherSupernode { address: "sn:7777".into(), fingerprint: Fingerprint([7; 32]) }; 3],

@@ -3,6 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
+use super::see::{AdviseArgs, MatrixArgs, TopArgs, TopoArgs, TraceArgs};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use longwire::config::{
     AllowedOverlay, Cidr, Config, ConfigError, DEFAULT_PORT, InterfaceName, LogLevel, OverlayConfig, OverlayName,
@@ -33,6 +34,16 @@ pub(crate) enum Command {
     Peers(AskArgs),
     /// Show where MAC addresses were heard.
     Fdb(AskArgs),
+    /// Draw the overlay as this node knows it.
+    Topo(TopoArgs),
+    /// Show who talks to whom, how fast and by which way.
+    Top(TopArgs),
+    /// Show the way that frames of one machine take to another.
+    Trace(TraceArgs),
+    /// Show the traffic matrix, and what the application looks like by it.
+    Matrix(MatrixArgs),
+    /// Name the machine whose move to another host would relieve the worst bottleneck.
+    Advise(AdviseArgs),
     /// Say how this host's network looks from outside and what can be reached directly; needs no daemon.
     Netcheck(NetcheckArgs),
     /// Say how frames shall travel to a peer, until the daemon ends.

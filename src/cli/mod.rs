@@ -3,6 +3,7 @@
 mod args;
 mod ask;
 mod netcheck;
+mod see;
 mod table;
 
 pub(crate) use args::Cli;
@@ -38,6 +39,11 @@ pub(crate) fn run(cli: Cli) -> Result<(), Failure> {
         Command::Status(args) => ask::status(&args),
         Command::Peers(args) => ask::peers(&args),
         Command::Fdb(args) => ask::fdb(&args),
+        Command::Topo(args) => see::topo(&args),
+        Command::Top(args) => see::top(&args),
+        Command::Trace(args) => see::trace(args),
+        Command::Matrix(args) => see::matrix(&args),
+        Command::Advise(args) => see::advise(&args),
         Command::Netcheck(args) => netcheck::run(args),
         Command::Via { peer, via, ask } => ask::via(peer, via, &ask),
         Command::Mac(MacCommand::Claim { mac, vlan, ip, overlay, ask }) => {

@@ -89,6 +89,10 @@ impl Control {
                 let Some(overlay) = self.overlay_index(overlay) else { return };
                 self.on_plan(place, overlay, &plan);
             }
+            Some(Message::Advice { overlay, advice }) => {
+                let Some(overlay) = self.overlay_index(overlay) else { return };
+                self.on_advice(place, overlay, advice);
+            }
             Some(
                 Message::Register { .. }
                 | Message::Ping { .. }
@@ -111,7 +115,7 @@ impl Control {
         } else {
             self.close_leg(before);
             self.end_plans(overlay);
-            self.offer_to_relay(place, overlay);
+            self.introduce(place, overlay);
         }
         let home = &self.homes[place];
         let (supernode, by_tcp) = (home.address.clone(), home.is_on_stream());

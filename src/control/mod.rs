@@ -5,7 +5,7 @@
 //! `supernode` and `registration` bring members together, `peer` makes keys, `punch` finds a direct
 //! way, `path` chooses, `carriers` finds members that relay, `carrying` relays for others, `liveness` watches,
 //! `mtu` measures, `discovery` finds neighbours, `mobility` tells of machines that move, `loops` finds shared
-//! segments, `report` tells people.
+//! segments, `advising` knows which machine should move, `report` tells people, and `sight` shows them the whole.
 
 pub mod effects;
 
@@ -79,11 +79,17 @@ mod advice;
 
 mod explain;
 
+pub mod sight;
+
 mod reporting;
 
 pub mod topology;
 
 mod traffic;
+
+mod machines;
+
+mod advising;
 
 mod planning;
 
@@ -150,6 +156,8 @@ pub struct Control {
     certificates: certificates::Certificates,
     observing: Observing,
     carrying: Carrying,
+    /// How much of the time tasks wait for a processor here, in percent.
+    load: Option<u8>,
     /// What is to be done.
     pub fx: Effects,
 }
@@ -194,6 +202,7 @@ impl Control {
             certificates: certificates::Certificates::default(),
             observing: Observing::default(),
             carrying: Carrying::new(settings.relaying, &mut fx),
+            load: None,
             fx,
         };
         control.review_homes();

@@ -40,7 +40,7 @@ impl Control {
                 self.calm_down();
             }
             Notice::Busy { overlay } => self.on_busy(overlay),
-            Notice::Tallied { overlay, ports } => self.on_tallied(overlay, &ports),
+            Notice::Tallied { overlay, ports, machines } => self.on_tallied(overlay, &ports, &machines),
             Notice::LegMeasured { leg, tally } => self.on_leg_measured(leg, tally),
             Notice::Retired { index } => {
                 self.fx.indices.remove(&index);

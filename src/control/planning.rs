@@ -4,6 +4,10 @@
 //! overlay and ends with its last member. A member obeys the supernode that it reports to and no other; what its user
 //! ordered (`longwire via`) stands above any plan, and where a plan's way does not carry, the local choice goes on.
 
+mod advising;
+
+mod sight;
+
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
@@ -21,6 +25,7 @@ use super::topology::view::{Config, NodeView};
 use crate::datapath::buf::OverlayIndex;
 use crate::keys::{NodeId, OverlayId};
 use crate::seam::LinkId;
+use crate::time::Time;
 use crate::wire::message::Message;
 use crate::wire::plan::{CHANGES_MAX, Change, Plan, Report as Told, Way};
 use crate::wire::relay::RelayId;
@@ -39,6 +44,21 @@ pub(super) struct Place {
     pub(super) seen: IpAddr,
 }
 
+/// What a member said last, for the eyes of people.
+#[derive(Debug, Default)]
+struct Heard {
+    load: Option<u8>,
+    links: BTreeMap<NodeId, HeardLink>,
+}
+
+/// What a member said of its way to another one.
+#[derive(Clone, Copy, Debug)]
+struct HeardLink {
+    rtt_us: Option<u64>,
+    is_limited: bool,
+    has_link: bool,
+}
+
 /// An overlay that is planned for.
 #[derive(Debug)]
 struct Planned {
@@ -47,6 +67,12 @@ struct Planned {
     by_node: BTreeMap<NodeId, RelayId>,
     /// Members behind one public address are one site.
     sites: BTreeMap<IpAddr, Site>,
+    /// Of each member its last report.
+    heard: BTreeMap<NodeId, Heard>,
+    /// While anything is held back: when it is looked next whether a machine should move.
+    advise_at: Option<Time>,
+    /// What was said of that last.
+    advised: Option<((NodeId, NodeId), Time)>,
 }
 
 /// The planners of a supernode.
@@ -61,7 +87,15 @@ impl Planned {
         let config = Config { seed, spares_supernodes: true, ..Config::default() };
         let mut planner = Planner::new(config, fx.now);
         planner.put_node(HERE, NodeView { site: None, is_supernode: true, relays: true });
-        Self { planner, by_relay: BTreeMap::new(), by_node: BTreeMap::new(), sites: BTreeMap::new() }
+        Self {
+            planner,
+            by_relay: BTreeMap::new(),
+            by_node: BTreeMap::new(),
+            sites: BTreeMap::new(),
+            heard: BTreeMap::new(),
+            advise_at: None,
+            advised: None,
+        }
     }
 
     fn put(&mut self, place: Place) {
@@ -73,6 +107,16 @@ impl Planned {
         self.planner.put_node(place.node, NodeView { site, is_supernode: false, relays });
         self.by_relay.insert(place.relay, place);
         self.by_node.insert(place.node, place.relay);
+    }
+
+    fn hear(&mut self, from: NodeId, told: &Told) {
+        let link = |one: &crate::wire::plan::PeerReport| {
+            let rtt_us = Some(u64::from(one.rtt_us)).filter(|rtt| *rtt > 0);
+            let link = HeardLink { rtt_us, is_limited: one.is_limited, has_link: one.has_link };
+            Some((self.by_relay.get(&one.relay)?.node, link))
+        };
+        let links = told.peers.iter().filter_map(link).collect();
+        self.heard.insert(from, Heard { load: told.load, links });
     }
 
     fn place(&self, node: NodeId) -> Option<&Place> {
@@ -102,6 +146,7 @@ impl Planning {
         let ways: BTreeMap<NodeId, NodeId> = ways.filter_map(|way| Some((way.to, way.via?))).collect();
         let report = report(told, &planned.by_relay, &ways);
         planned.planner.handle_report(fx.now, from, &report);
+        planned.hear(from, told);
         fx.timers.set_earlier(Timer::Plan(overlay), planned.planner.deadline());
     }
 
@@ -122,6 +167,7 @@ impl Planning {
             if planned.by_node.get(&node) == Some(&relay) {
                 planned.by_node.remove(&node);
                 planned.planner.remove_node(node);
+                planned.heard.remove(&node);
             }
         }
     }
@@ -132,6 +178,8 @@ impl Planning {
         if let Some(plan) = planned.planner.handle_timeout(fx.now) {
             tell(fx, overlay, &plan, planned);
         }
+        self.tell_advice(fx, overlay);
+        let Some(planned) = self.overlays.get(&overlay) else { return };
         // Without demand there is nothing to plan until the next report.
         let planner = &planned.planner;
         if planner.matrix().iter().next().is_some() || planner.routes().next().is_some() {
@@ -164,7 +212,7 @@ impl Planning {
 }
 
 /// What one customer has: an IPv4 address, or an IPv6 /48.
-fn network(ip: IpAddr) -> IpAddr {
+pub(super) fn network(ip: IpAddr) -> IpAddr {
     match ip {
         IpAddr::V4(_) => ip,
         IpAddr::V6(ip) => IpAddr::from(std::net::Ipv6Addr::from_bits(ip.to_bits() >> 80 << 80)),

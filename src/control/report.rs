@@ -7,6 +7,8 @@ use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
+use super::sight::{MoveAdvice, Topology, Trace, Traffic};
+
 /// A question to a node.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "verb", rename_all = "kebab-case")]
@@ -38,6 +40,23 @@ pub enum Request {
         /// `direct` (no member relays), `auto` (as measured), or the name or id of the member that shall relay.
         via: String,
     },
+    /// Who is there, and how they reach each other.
+    Topology,
+    /// Who sends how much to whom.
+    Traffic,
+    /// The way that frames of one machine take to another.
+    Trace {
+        /// Its MAC address, or the IP address of a machine of ours.
+        from: String,
+        /// Likewise.
+        to: String,
+        /// 0 = untagged.
+        vlan: u16,
+        /// The overlay's name; the only one if there is one.
+        overlay: Option<String>,
+    },
+    /// Which machine should move.
+    Advise,
 }
 
 /// The answer.
@@ -51,6 +70,14 @@ pub enum Response {
     Fdb(Vec<FdbRow>),
     /// To [`Request::Explain`].
     Explain(Explanation),
+    /// To [`Request::Topology`].
+    Topology(Vec<Topology>),
+    /// To [`Request::Traffic`].
+    Traffic(Vec<Traffic>),
+    /// To [`Request::Trace`].
+    Trace(Trace),
+    /// To [`Request::Advise`].
+    Advice(Vec<MoveAdvice>),
     /// An order was carried out.
     Done,
     /// It cannot be answered; a sentence.

@@ -42,6 +42,19 @@ impl Control {
                 Ok(peer) => Response::Explain(self.explain(now, self.peer_status(now, datapath, peer), peer)),
                 Err(sentence) => Response::Error(sentence),
             },
+            Request::Topology => {
+                self.fx.now = now;
+                Response::Topology(self.topologies())
+            }
+            Request::Traffic => Response::Traffic(self.traffics()),
+            Request::Advise => Response::Advice(self.move_advice(now)),
+            Request::Trace { from, to, vlan, overlay } => {
+                let traced = self.overlay_called(overlay.as_deref()).and_then(|overlay| {
+                    let end = |text: &str| machine_called(datapath, overlay, (text, *vlan));
+                    Ok(self.trace(overlay, [end(from)?, end(to)?], &datapath.fdb_entries(now, overlay)))
+                });
+                traced.map_or_else(Response::Error, Response::Trace)
+            }
             Request::Via { peer, via } => {
                 self.fx.now = now;
                 match self.via(peer, via) {
@@ -194,20 +207,25 @@ impl Control {
         (address, ip): (Address, Option<IpAddr>),
         overlay: Option<&str>,
     ) -> Result<(), String> {
-        let names = || self.overlays.iter().map(|overlay| overlay.name.as_str()).collect::<Vec<_>>().join(", ");
-        let place = match overlay {
-            Some(name) => self.overlays.iter().position(|overlay| overlay.name == name),
-            None => (self.overlays.len() == 1).then_some(0),
-        };
-        let place = place.ok_or_else(|| format!("say --overlay NAME, one of: {}", names()))?;
+        let overlay = self.overlay_called(overlay)?;
         if address.mac.is_group() || address.mac.is_zero() || address.vlan > 4095 {
             return Err(format!("{address} is no address of a machine"));
         }
-        if datapath.claim(now, OverlayIndex(place), address, ip) {
+        if datapath.claim(now, overlay, address, ip) {
             Ok(())
         } else {
             Err(format!("{address} is frozen elsewhere, or the table is full; `longwire fdb` shows it"))
         }
+    }
+
+    /// The overlay of this name, or the only one.
+    fn overlay_called(&self, name: Option<&str>) -> Result<OverlayIndex, String> {
+        let names = || self.overlays.iter().map(|overlay| overlay.name.as_str()).collect::<Vec<_>>().join(", ");
+        let place = match name {
+            Some(name) => self.overlays.iter().position(|overlay| overlay.name == name),
+            None => (self.overlays.len() == 1).then_some(0),
+        };
+        place.map(OverlayIndex).ok_or_else(|| format!("say --overlay NAME, one of: {}", names()))
     }
 
     /// The peer of this name or id, or start of one; `OVERLAY/PEER` where a node is met in several.
@@ -232,4 +250,14 @@ impl Control {
             _ => Err(format!("{text:?} fits {} peers; say more of it", found.len())),
         }
     }
+}
+
+/// A machine by its MAC address, or one of ours by the IP address that it says is its own.
+fn machine_called(datapath: &Datapath, overlay: OverlayIndex, (text, vlan): (&str, u16)) -> Result<Address, String> {
+    let Ok(ip) = text.parse::<IpAddr>() else {
+        let mac = text.parse().map_err(|error: crate::datapath::frame::MacError| error.to_string())?;
+        return Ok(Address { vlan, mac });
+    };
+    let found = datapath.station(overlay, ip);
+    found.ok_or_else(|| format!("no machine behind this host has said that it has {ip}; give its MAC address"))
 }

@@ -15,6 +15,7 @@ use rand_chacha::rand_core::RngCore;
 use super::effects::Effects;
 use super::planning::{Place, Planning};
 use super::report::{ServedOverlay, Serving};
+use super::sight::{MoveAdvice, Topology, Traffic};
 use super::timers::Timer;
 use crate::datapath::Command;
 use crate::datapath::limit::Bucket;
@@ -202,6 +203,7 @@ impl Supernode {
             Message::Report { overlay, report } => self.on_report(fx, link, overlay, &report),
             Message::Welcome { .. }
             | Message::Plan { .. }
+            | Message::Advice { .. }
             | Message::Refused { .. }
             | Message::Pong { .. }
             | Message::Roster { .. }
@@ -401,6 +403,28 @@ impl Supernode {
             members: served.members.values().map(|member| (member.node.to_string(), member.told.seen)).collect(),
         };
         Serving { overlays: self.overlays.iter().map(overlay).collect(), counters }
+    }
+}
+
+/// For people, who look at the whole.
+impl Supernode {
+    /// Every overlay as it is known here.
+    pub fn topologies(&self, here: &str) -> Vec<Topology> {
+        let overlay = |(id, served): (&OverlayId, &Served)| {
+            let members = served.members.values().map(|member| (member.node, member.told.seen.ip())).collect();
+            self.planning.topology(*id, &members, here)
+        };
+        self.overlays.iter().map(overlay).collect()
+    }
+
+    /// What flows in every overlay, by what its members report.
+    pub fn traffics(&self, here: &str) -> Vec<Traffic> {
+        self.overlays.keys().map(|overlay| self.planning.traffic(*overlay, here)).collect()
+    }
+
+    /// Moves that would relieve the worst bottleneck of an overlay.
+    pub fn move_advice(&mut self, now: Time, here: &str) -> Vec<MoveAdvice> {
+        self.overlays.keys().filter_map(|overlay| self.planning.advise(now, *overlay, here)).collect()
     }
 }
 

@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use super::Control;
+use super::machines::Machines;
 use super::path::Paths;
 use super::peer::Peer;
 use super::registration::Home;
@@ -18,7 +19,7 @@ use super::topology::matrix::{Rates, is_phase_change};
 use super::topology::planner::BULK;
 use crate::datapath::buf::OverlayIndex;
 use crate::datapath::fdb::PortId;
-use crate::datapath::{Command, Path, Tally};
+use crate::datapath::{Command, MacPair, Path, Tally, Volume};
 use crate::seam::LinkId;
 use crate::time::Time;
 use crate::wire::carry::RelayFor;
@@ -101,6 +102,7 @@ pub(super) struct Traffic {
     reported: Option<Time>,
     /// What the last report said, for what has changed since.
     said: BTreeMap<PortId, f64>,
+    pub(super) machines: Machines,
 }
 
 impl Control {
@@ -115,10 +117,16 @@ impl Control {
     }
 
     /// The counters of the ports on which anything flowed since the last reading.
-    pub(super) fn on_tallied(&mut self, overlay: OverlayIndex, tallies: &[(PortId, Tally)]) {
+    pub(super) fn on_tallied(
+        &mut self,
+        overlay: OverlayIndex,
+        tallies: &[(PortId, Tally)],
+        machines: &[(MacPair, Volume)],
+    ) {
         let now = self.fx.now;
         let mut traffic = std::mem::take(&mut self.overlays[overlay.0].traffic);
         let span = traffic.read.replace(now).map_or(READ_EVERY, |read| now.since(read).min(REPORT_EVERY));
+        traffic.machines.read(span, machines);
         let fresh: BTreeMap<PortId, Tally> = tallies.iter().copied().collect();
         for port in fresh.keys() {
             traffic.flows.entry(*port).or_default();
@@ -157,20 +165,25 @@ impl Control {
         }
         peers.sort_by_key(|peer| std::cmp::Reverse(peer.fast.max(peer.arrives)));
         peers.truncate(PEERS_MAX);
-        let report = Report { relays: self.relays_for_all(), peers };
+        let report = Report { relays: self.relays_for_all(), load: self.load, peers };
         let message = Message::Report { overlay: self.overlays[overlay.0].id(), report };
         self.fx.tell(LinkId::Dialled(home.place), &message);
         traffic.reported = Some(self.fx.now);
         traffic.said = traffic.rates();
     }
 
-    /// A supernode that may plan is told at once that we relay, though nothing flows here.
-    pub(super) fn offer_to_relay(&mut self, place: usize, overlay: OverlayIndex) {
-        if self.relays_for_all() {
-            let report = Report { relays: true, peers: Vec::new() };
-            let message = Message::Report { overlay: self.overlays[overlay.0].id(), report };
-            self.fx.tell(LinkId::Dialled(place), &message);
+    /// A supernode that may plan is told at once that we relay, or that this host is busy, though nothing flows here.
+    pub(super) fn introduce(&mut self, place: usize, overlay: OverlayIndex) {
+        if self.relays_for_all() || self.is_loaded() {
+            self.tell_itself(place, overlay);
         }
+    }
+
+    /// What we are to others, without what flows.
+    pub(super) fn tell_itself(&mut self, place: usize, overlay: OverlayIndex) {
+        let report = Report { relays: self.relays_for_all(), load: self.load, peers: Vec::new() };
+        let message = Message::Report { overlay: self.overlays[overlay.0].id(), report };
+        self.fx.tell(LinkId::Dialled(place), &message);
     }
 
     fn relays_for_all(&self) -> bool {
@@ -202,6 +215,21 @@ impl Control {
 }
 
 impl Traffic {
+    /// What is sent to a peer and heard from it, if anything was of late.
+    pub(super) fn flow(&self, port: PortId) -> Option<(Rates, Rates)> {
+        self.flows.get(&port).map(|flow| (flow.sent, flow.heard))
+    }
+
+    /// Whether the network holds back what is sent to a peer.
+    pub(super) fn is_limited(&self, port: PortId, now: Time) -> bool {
+        self.flows.get(&port).is_some_and(|flow| flow.is_limited(now))
+    }
+
+    /// What it lets through, if it ever held anything back.
+    pub(super) fn capacity(&self, port: PortId) -> Option<f64> {
+        self.flows.get(&port).and_then(|flow| flow.capacity)
+    }
+
     /// Bytes per second to each peer that is worth a word.
     fn rates(&self) -> BTreeMap<PortId, f64> {
         let worth = self.flows.iter().filter(|(_, flow)| flow.is_worth_it());

@@ -6,6 +6,7 @@ use super::buf::OverlayIndex;
 use super::fdb::{Address, PortId};
 use super::gate::Gate;
 use super::ownership::News;
+use super::pairs::{MacPair, Volume};
 use super::port::{Activity, LegId, Path, Tally};
 use super::relay::LegTally;
 use super::seal::SessionKeys;
@@ -280,6 +281,8 @@ pub enum Notice {
         overlay: OverlayIndex,
         /// What flowed since the last time.
         ports: Vec<(PortId, Tally)>,
+        /// Which machines it flowed between, across the overlay.
+        machines: Vec<(MacPair, Volume)>,
     },
     /// The answer to [`Command::Measure`].
     Measured {

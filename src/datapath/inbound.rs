@@ -7,6 +7,7 @@ use super::buf::{Datagrams, OverlayIndex};
 use super::fdb::{PortId, TAP};
 use super::frame::Header;
 use super::lane::Role;
+use super::pairs::{Side, Volume};
 use super::port::{Generation, Path};
 use super::segment::Work;
 use super::stats::DropReason;
@@ -173,7 +174,7 @@ impl Datapath {
         // What continues the frame before it has the same header, so it was judged with it.
         if self.joining.extend(&mut self.deliveries, from, checksum, frame) {
             self.stats[from.0.0].joined += 1;
-            return self.stats[from.0.0].frame_out(frame.len());
+            return self.delivered(from, frame);
         }
         if !self.is_alone() && self.hands_opened(now, from, (kind, checksum), frame) {
             return;
@@ -195,8 +196,13 @@ impl Datapath {
     fn push(&mut self, from: (OverlayIndex, PortId), checksum: Checksum, header: &Header, frame: &[u8]) {
         let takes = self.switches[from.0.0].tap();
         match self.joining.push(&mut self.deliveries, from, takes, checksum, header, frame) {
-            Ok(()) => self.stats[from.0.0].frame_out(frame.len()),
+            Ok(()) => self.delivered(from, frame),
             Err(reason) => self.stats[from.0.0].dropped(reason),
         }
+    }
+
+    fn delivered(&mut self, (overlay, port): (OverlayIndex, PortId), frame: &[u8]) {
+        self.stats[overlay.0].frame_out(frame.len());
+        self.switches[overlay.0].pairs.count(Side::In(port), frame, Volume { frames: 1, bytes: frame.len() as u64 });
     }
 }

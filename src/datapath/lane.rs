@@ -26,6 +26,7 @@ use rand_chacha::rand_core::SeedableRng;
 use super::buf::{Batch, Datagrams, Deliveries, Frames, OverlayIndex, Transmits};
 use super::fdb::PortId;
 use super::frame::Mac;
+use super::pairs::{MacPair, Volume};
 use super::port::{Activity, Path};
 use super::seal::Share;
 use super::stats::Stats;
@@ -41,6 +42,8 @@ pub const LANES_MAX: usize = STREAMS;
 const REPORT_EVERY: Duration = Duration::from_millis(50);
 /// Between reports of addresses heard: a fifth of [`QUIET`](super::fdb::QUIET).
 const SEEN_EVERY: Duration = Duration::from_secs(1);
+/// Between reports of which machines talk: as often as the control room reads it.
+const PAIRS_EVERY: Duration = Duration::from_millis(500);
 
 /// Which lane a datapath is.
 pub(super) enum Role {
@@ -152,6 +155,7 @@ pub struct Report {
     pub(super) notices: Vec<Notice>,
     pub(super) stats: Vec<Stats>,
     pub(super) node_stats: Stats,
+    pub(super) machines: Vec<(OverlayIndex, Vec<(MacPair, Volume)>)>,
 }
 
 /// Whose packet this is to open, of so many lanes: `None` if it is no DATA.

@@ -35,6 +35,8 @@ mod port;
 
 mod way;
 
+pub mod pairs;
+
 pub mod clamp;
 
 pub mod layout;
@@ -68,6 +70,7 @@ pub mod lane;
 pub use command::{Command, Notice};
 pub use gate::Gate;
 pub use ownership::News;
+pub use pairs::{MacPair, Side, Volume};
 pub use port::{Activity, LegId, MTU_ASSUMED, MTU_FLOOR, Path, Tally};
 pub use relay::LegTally;
 pub use switch::SwitchSettings;

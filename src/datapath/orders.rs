@@ -81,6 +81,11 @@ impl Datapath {
         self.switches[overlay.0].fdb.entries(now).collect()
     }
 
+    /// The machine behind our TAP that has said that `ip` is its own.
+    pub fn station(&self, overlay: OverlayIndex, ip: IpAddr) -> Option<Address> {
+        self.switches[overlay.0].stations.find(ip)
+    }
+
     /// Somebody at this host says that a machine is behind our TAP. Whether it is now: it may be frozen elsewhere.
     pub fn claim(&mut self, now: Time, overlay: OverlayIndex, address: Address, ip: Option<IpAddr>) -> bool {
         let switch = &mut self.switches[overlay.0];
@@ -293,7 +298,8 @@ impl Datapath {
     fn tally(&mut self, overlay: OverlayIndex) {
         let ours = self.ports.iter_mut().filter(|(_, port)| port.overlay == overlay);
         let ports = ours.filter_map(|(id, port)| Some((*id, port.tally()?))).collect();
-        self.notices.push_back(Notice::Tallied { overlay, ports });
+        let machines = self.switches[overlay.0].pairs.take();
+        self.notices.push_back(Notice::Tallied { overlay, ports, machines });
     }
 
     /// What happened on a port, for reports.

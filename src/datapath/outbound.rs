@@ -6,6 +6,7 @@ use super::buf::{Frames, OverlayIndex};
 use super::fdb::PortId;
 use super::frame::{self, Header};
 use super::layout::Transport;
+use super::pairs::{Side, Volume};
 use super::segment::{self, Segments, Work};
 use super::stats::DropReason;
 use super::switch::Verdict;
@@ -65,7 +66,10 @@ impl Datapath {
         let verdict = self.switches[overlay.0].judge_outbound(now, frame, header, longest(frame, work));
         self.publish(now, overlay);
         match verdict {
-            Verdict::Forward(port) | Verdict::SendOn(port) => self.send(now, port, frame, work, FrameKind::Direct),
+            Verdict::Forward(port) | Verdict::SendOn(port) => {
+                self.switches[overlay.0].pairs.count(Side::Out(port), frame, Volume::of(frame, &work));
+                self.send(now, port, frame, work, FrameKind::Direct);
+            }
             Verdict::Flood => {
                 self.stats[overlay.0].floods += 1;
                 let kind = if header.dst.is_group() { FrameKind::Direct } else { FrameKind::Copy };

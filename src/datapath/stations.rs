@@ -32,6 +32,12 @@ impl Stations {
         *place = Some(ip);
     }
 
+    /// The machine that has said that `ip` is its own. Looks at all: for people.
+    pub(super) fn find(&self, ip: IpAddr) -> Option<Address> {
+        let has = |station: &Station| [station.v4, station.v6].contains(&Some(ip));
+        self.0.iter().find(|(_, station)| has(station)).map(|(address, _)| *address)
+    }
+
     /// Where to ask for the machine.
     pub(super) fn addresses(&self, address: Address) -> impl Iterator<Item = IpAddr> + use<> {
         let Station { v4, v6 } = self.0.get(&address).copied().unwrap_or_default();
@@ -54,6 +60,8 @@ mod tests {
         let known = stations.addresses(vm(1)).map(|ip| ip.to_string()).collect::<Vec<_>>();
         assert_eq!(known, ["10.0.0.2", "fd00::1"]);
         assert_eq!(stations.addresses(vm(2)).count(), 0);
+        let find = |ip: &str| stations.find(ip.parse().expect("an address"));
+        assert_eq!((find("10.0.0.2"), find("10.0.0.1")), (Some(vm(1)), None));
         (0..2 * STATIONS).for_each(|number| stations.note(vm(number), IpAddr::from([10, 0, 0, 1])));
         assert_eq!(stations.0.len(), STATIONS);
     }

@@ -13,6 +13,7 @@ use super::limit::{Bucket, FLOOD_BURST, FLOOD_RATE};
 use super::moves::Moves;
 use super::offload::TapOffload;
 use super::ownership::Told;
+use super::pairs::Pairs;
 use super::stations::Stations;
 use super::stats::DropReason;
 use crate::time::Time;
@@ -74,6 +75,8 @@ pub(super) struct Switch {
     pub(super) news: Vec<Told>,
     /// The IP addresses of machines behind the TAP.
     pub(super) stations: Stations,
+    /// Which machines talk to each other across the overlay.
+    pub(super) pairs: Pairs,
     flood_limit: Bucket,
     /// A claim goes to every peer, as a flood does.
     pub(super) claim_limit: Bucket,
@@ -90,6 +93,7 @@ impl Switch {
             moves: Moves::default(),
             news: Vec::new(),
             stations: Stations::default(),
+            pairs: Pairs::new(seed),
             flood_limit: Bucket::new(FLOOD_RATE, FLOOD_BURST),
             claim_limit: Bucket::new(FLOOD_RATE, FLOOD_BURST),
             settings,

@@ -29,7 +29,7 @@ use super::status::{self, Server, SocketError};
 use super::tap::{self, Queue, Tap, TapError};
 use super::tcp::{self, Dialler, Proxies, Streams, Tcp};
 use super::udp::{Listen, UdpError, Underlay};
-use super::{INPUT_QUEUE, Input, addresses, clock, discovery, egress, prefer, reflect};
+use super::{INPUT_QUEUE, Input, addresses, clock, discovery, egress, prefer, pressure, reflect};
 use crate::config::{Attach, Cipher, INTERFACE_NAME_MAX, Overlay, Settings, SocketChoice, TcpPort};
 use crate::keys::{Fingerprint, Identity};
 use crate::node::{self, HandshakeKind, Memory, Node, OverlaySettings, SupernodeSettings};
@@ -162,6 +162,7 @@ async fn serve(
         .underlay
         .lan_discovery
         .then(|| discovery::start(background, settings.underlay.fwmark, surroundings.clone(), inputs_in.clone()));
+    background.spawn(pressure::watch(inputs_in.clone()));
     let wants_mapping = settings.underlay.port_mapping;
     let mapper = wants_mapping.then(|| Mapper::start(background, underlay.port(), surroundings, inputs_in)).flatten();
     let (memory, remembered) = latest::channel(Memory::default());

@@ -312,6 +312,7 @@ impl Driver {
             }
             Input::Announcement(from, packet) => self.node.handle_announcement(now, from, &packet),
             Input::Routes(routes) => self.node.handle_routes(now, routes),
+            Input::Pressure(load) => self.node.handle_pressure(now, load),
             Input::Mapped(mapped) => self.node.handle_mapped(now, mapped),
             Input::Request(request, reply) => {
                 let response = self.answer(now, &request);

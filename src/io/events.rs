@@ -88,6 +88,10 @@ impl EventLog {
                     "a sealed packet of ours came out of the TAP and was dropped: a peer was sought through the overlay"
                 );
             }
+            Event::MoveAdvised { overlay, machine, host, partner, target, gain_percent } => {
+                let machine = machine.as_deref().unwrap_or("known to its host");
+                info!(overlay, machine, host, partner, target, gain_percent, "a machine should move");
+            }
             Event::MemberJoined { overlay, member, from } => {
                 info!(%overlay, member = short(*member), %from, "member joined here");
             }

@@ -37,6 +37,7 @@ pub mod routes;
 pub mod discovery;
 pub mod mapping;
 
+mod pressure;
 pub mod state;
 pub mod status;
 
@@ -75,6 +76,8 @@ pub enum Input {
     Routes(Vec<NetworkRoute>),
     /// The router lets others in at another address than before, or at none.
     Mapped(Option<SocketAddr>),
+    /// How much of the time tasks wait for a processor, in percent, if the kernel tells.
+    Pressure(Option<u8>),
     /// A DISCOVER from this address of a link.
     Announcement(SocketAddr, Vec<u8>),
     /// Somebody asks; the answer goes into the channel.

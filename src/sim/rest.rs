@@ -33,6 +33,11 @@ impl World {
         response
     }
 
+    /// Says to a host's node how busy its processors are, in percent.
+    pub fn press(&mut self, id: HostId, load: u8) {
+        self.feed(id, |node, now| node.handle_pressure(now, Some(load)));
+    }
+
     /// How `from` sees `to` in an overlay of both.
     pub fn peer(&mut self, from: HostId, to: HostId, overlay: OverlayNo) -> Option<PeerStatus> {
         let index = self.overlays_of(from).iter().position(|own| *own == overlay)?;

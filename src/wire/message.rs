@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 
+use super::advice::Advice;
 use super::carry::RelayFor;
 use super::certificate::CERTIFICATE_MAX;
 use super::codec::{DecodeError, Reader, Writer};
@@ -204,6 +205,13 @@ pub enum Message {
         /// What changes.
         plan: Plan,
     },
+    /// "One of your machines should move."
+    Advice {
+        /// In this overlay.
+        overlay: OverlayId,
+        /// Which, and where to.
+        advice: Advice,
+    },
 }
 
 /// What REGISTER's signature covers.
@@ -253,6 +261,10 @@ impl Message {
                 let (overlay, plan) = Plan::read(&mut r)?;
                 Self::Plan { overlay, plan }
             }
+            0x88 => {
+                let (overlay, advice) = Advice::read(&mut r)?;
+                Self::Advice { overlay, advice }
+            }
             _ => return Ok(None),
         }))
     }
@@ -273,6 +285,7 @@ impl Message {
             Self::Leave { overlay } => w.u8(0x04).bytes(&overlay.0),
             Self::Report { overlay, report } => report.write(w.u8(0x05), *overlay),
             Self::Plan { overlay, plan } => plan.write(w.u8(0x87), *overlay),
+            Self::Advice { overlay, advice } => advice.write(w.u8(0x88), *overlay),
             Self::Welcome { overlay, relay, key, seen, version } => {
                 version.write(w.u8(0x81).bytes(&overlay.0).u32(relay.0).bytes(&key.0).addr(*seen))
             }

@@ -15,6 +15,7 @@ pub mod relay;
 
 pub mod observe;
 
+pub mod advice;
 pub mod plan;
 
 pub mod certificate;

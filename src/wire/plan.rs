@@ -10,12 +10,16 @@ use crate::keys::OverlayId;
 pub const PEERS_MAX: usize = 256;
 /// Most changes in one PLAN.
 pub const CHANGES_MAX: usize = 256;
+/// All of the time.
+const LOAD_MAX: u8 = 100;
 
 /// What a member measured of itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Report {
     /// It forwards for other members.
     pub relays: bool,
+    /// How much of the time tasks wait for a processor there, in percent; not everywhere known.
+    pub load: Option<u8>,
     /// At most [`PEERS_MAX`].
     pub peers: Vec<PeerReport>,
 }
@@ -74,7 +78,8 @@ pub struct Plan {
 
 impl Report {
     pub(super) fn write(&self, w: Writer, overlay: OverlayId) -> Writer {
-        let head = w.bytes(&overlay.0).u8(u8::from(self.relays)).u16(count(self.peers.len(), PEERS_MAX));
+        let load = self.load.map_or(0, |load| load.min(LOAD_MAX) + 1);
+        let head = w.bytes(&overlay.0).u8(u8::from(self.relays) | load << 1).u16(count(self.peers.len(), PEERS_MAX));
         self.peers.iter().take(PEERS_MAX).fold(head, |w, peer| {
             let flags = u8::from(peer.is_limited) | u8::from(peer.has_link) << 1;
             let rates = w.u32(peer.relay.0).u32(peer.fast).u32(peer.slow).u32(peer.arrives);
@@ -84,14 +89,15 @@ impl Report {
 
     pub(super) fn read(r: &mut Reader<'_>) -> Result<(OverlayId, Self), DecodeError> {
         let overlay = OverlayId(r.array()?);
-        let relays = r.u8()? & 1 != 0;
+        let flags = r.u8()?;
+        let (relays, load) = (flags & 1 != 0, (flags >> 1).checked_sub(1).map(|load| load.min(LOAD_MAX)));
         let peers = list(r, PEERS_MAX, |r| {
             let (relay, fast, slow) = (RelayId(r.u32()?), r.u32()?, r.u32()?);
             let (arrives, capacity, rtt_us, flags) = (r.u32()?, r.u32()?, r.u32()?, r.u8()?);
             let (is_limited, has_link) = (flags & 1 != 0, flags & 2 != 0);
             Ok(PeerReport { relay, fast, slow, arrives, capacity, rtt_us, is_limited, has_link })
         })?;
-        Ok((overlay, Self { relays, peers }))
+        Ok((overlay, Self { relays, load, peers }))
     }
 }
 

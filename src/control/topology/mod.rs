@@ -16,6 +16,7 @@
 //! | [`view`] | what does the planner know? | all of the above | [`view::View`] |
 //! | [`search`] | which ways would be better? | [`search::Problem`] | a choice for each pair |
 //! | [`plan`] | what is worth proposing? | `View` | [`plan::Proposal`] |
+//! | [`relief`] | which machine should move to another host? | `View`, loads of hosts | [`relief::Relief`] |
 //! | [`gate`] | is it worth doing, and did it deliver? | `Proposal`, measurements | [`decision::Decision`] |
 //! | [`report`], [`names`] | what do nodes say, and who are they? | reports | what is kept of them |
 //! | [`planner`] | what now? | reports, time | [`planner::Plan`] |
@@ -40,6 +41,8 @@ pub mod view;
 pub mod search;
 
 pub mod plan;
+
+pub mod relief;
 
 pub mod decision;
 

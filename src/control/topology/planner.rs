@@ -5,6 +5,7 @@
 //! for a better plan and asks the gate. A lying node can spoil pairs that involve it: its demand counts
 //! up to what the receiver confirms, its capacities up to what others confirm.
 
+pub mod advising;
 mod belief;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};

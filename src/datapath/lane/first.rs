@@ -144,7 +144,7 @@ impl Datapath {
 
     /// What another lane did.
     pub fn handle_report(&mut self, now: Time, report: Report) {
-        let Report { ports, seen, confirmed, notices, stats, node_stats } = report;
+        let Report { ports, seen, confirmed, notices, stats, node_stats, machines } = report;
         for (id, activity) in ports {
             let Some(port) = self.ports.get_mut(&id) else { continue };
             if port.add(&activity) {
@@ -159,6 +159,9 @@ impl Datapath {
             if fdb.lookup(heard, vlan, mac) == Some(port) {
                 fdb.learn(heard, vlan, mac, port, false);
             }
+        }
+        for (overlay, counted) in machines {
+            self.switches[overlay.0].pairs.add(&counted);
         }
         self.notices.extend(notices);
         for (port, index, path) in confirmed {

@@ -3,12 +3,13 @@
 use std::mem;
 use std::net::{IpAddr, SocketAddr};
 
-use super::{Handed, Known, Opened, Order, REPORT_EVERY, Report, Role, SEEN_EVERY, owner};
+use super::{Handed, Known, Opened, Order, PAIRS_EVERY, REPORT_EVERY, Report, Role, SEEN_EVERY, owner};
 use crate::datapath::buf::{Datagrams, Frames, Origin, OverlayIndex};
 use crate::datapath::fdb::{PortId, TAP};
 use crate::datapath::frame::{self, Header};
 use crate::datapath::limit::Bucket;
 use crate::datapath::offload::Virtio;
+use crate::datapath::pairs::{MacPair, Volume};
 use crate::datapath::port::Path;
 use crate::datapath::stats::{DropReason, Stats};
 use crate::datapath::{Activity, Datapath, Notice};
@@ -36,6 +37,8 @@ pub(in crate::datapath) struct Further {
     pub(super) report_at: Time,
     reported: Time,
     seen: Time,
+    /// When it was told last which machines talk.
+    counted: Time,
 }
 
 impl Further {
@@ -52,6 +55,7 @@ impl Further {
             report_at: Time::NEVER,
             reported: Time::START,
             seen: Time::START,
+            counted: Time::START,
         }
     }
 
@@ -227,7 +231,7 @@ impl Datapath {
                 notices.push_back(Notice::NeedKeys { port: *id });
             }
         }
-        let seen = self.take_seen(now);
+        let (seen, machines) = (self.take_seen(now), self.take_pairs(now));
         let Role::Further(lane) = &mut self.role else { unreachable!("only a further lane reports") };
         (lane.report_at, lane.reported) = (Time::NEVER, now);
         Report {
@@ -237,7 +241,19 @@ impl Datapath {
             notices: notices.into(),
             stats: self.stats.iter_mut().map(mem::take).collect(),
             node_stats: mem::take::<Stats>(&mut self.node_stats),
+            machines,
         }
+    }
+
+    /// Which machines talked since the last time, now and then.
+    fn take_pairs(&mut self, now: Time) -> Vec<(OverlayIndex, Vec<(MacPair, Volume)>)> {
+        let Role::Further(lane) = &mut self.role else { return Vec::new() };
+        if now.since(lane.counted) < PAIRS_EVERY {
+            return Vec::new();
+        }
+        lane.counted = now;
+        let of_each = self.switches.iter_mut().enumerate();
+        of_each.map(|(overlay, switch)| (OverlayIndex(overlay), switch.pairs.take())).collect()
     }
 
     /// The addresses heard since the last time, now and then.

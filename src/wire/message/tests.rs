@@ -19,7 +19,10 @@ fn all() -> Vec<Message> {
         Message::Ping { nonce: 8 },
         Message::Update { overlay, directory: vec![] },
         Message::Leave { overlay },
-        Message::Report { overlay, report: Report { relays: true, peers: vec![measured(); PEERS_MAX] } },
+        Message::Report {
+            overlay,
+            report: Report { relays: true, load: Some(37), peers: vec![measured(); PEERS_MAX] },
+        },
         Message::Welcome { overlay, relay: RelayId(9), key: LegKey([3; 16]), seen, version },
         Message::Refused { overlay, reason: Refusal::NotAllowed, version },
         Message::Pong { nonce: 8, seen },
@@ -27,6 +30,7 @@ fn all() -> Vec<Message> {
         Message::Gone { overlay, relays: vec![RelayId(1), RelayId(2)] },
         Message::Supernodes { list: vec![other("sn2.example.org:7777"); SUPERNODES_MAX] },
         Message::Plan { overlay, plan: Plan { version: 9, gain: 1500, changes: changes() } },
+        Message::Advice { overlay, advice: Advice { partner: RelayId(1), target: RelayId(2), gain: 4500 } },
     ]
 }
 
