@@ -6,12 +6,14 @@
 mod error;
 mod key;
 mod relaying;
+mod rules;
 mod text;
 mod underlay;
 
 pub use error::ConfigError;
 pub use key::KeySource;
 pub use relaying::RelayText;
+pub use rules::{LinkConfig, RouteConfig};
 pub use text::{AllowedOverlay, Cidr, InterfaceName, OverlayName, SupernodeText};
 pub use underlay::{BindText, ProxySettings, TcpPort, UnderlaySettings};
 
@@ -24,7 +26,7 @@ use serde::Deserialize;
 use crate::datapath::SwitchSettings;
 use crate::datapath::offload::TapOffload;
 use crate::keys::OverlaySecrets;
-use crate::node::{RelaySettings, ServeSettings, SupernodeSettings};
+use crate::node::{LinkSettings, RelaySettings, RouteSettings, ServeSettings, SupernodeSettings};
 
 /// The port of a supernode, and of a node if it is free.
 pub const DEFAULT_PORT: u16 = 7777;
@@ -138,6 +140,12 @@ pub struct OverlayConfig {
     pub mtu: Option<u16>,
     /// Whether TCP is asked for segments that fit one packet.
     pub mss_clamp: Option<bool>,
+    /// Static rules for frames.
+    #[serde(default)]
+    pub route: Vec<RouteConfig>,
+    /// Direct paths to be kept.
+    #[serde(default)]
+    pub link: Vec<LinkConfig>,
 }
 
 /// What becomes of spanning tree frames.
@@ -244,6 +252,10 @@ pub struct Overlay {
     pub tap_queue: Option<u32>,
     /// What was chosen of its switch; of its TAP, the most that may be asked for.
     pub switch: SwitchSettings,
+    /// Static rules for frames.
+    pub routes: Vec<RouteSettings>,
+    /// Direct paths to be kept.
+    pub links: Vec<LinkSettings>,
 }
 
 /// What a TAP is joined to.
@@ -387,6 +399,8 @@ impl OverlayConfig {
             stp: None,
             mtu: None,
             mss_clamp: None,
+            route: Vec::new(),
+            link: Vec::new(),
         }
     }
 
@@ -395,8 +409,8 @@ impl OverlayConfig {
     }
 
     fn check(self, env_key: Option<&str>) -> Result<Overlay, ConfigError> {
-        let Self { name, key_file, passphrase_file, bridge, address, tap, tap_offload, tap_queue, stp, mtu, mss_clamp } =
-            self;
+        let Self { name, key_file, passphrase_file, bridge, address, tap, tap_offload, tap_queue, .. } = self;
+        let Self { stp, mtu, mss_clamp, route, link, .. } = self;
         let OverlayName(name) = name;
         let source = match (key_file, passphrase_file, env_key) {
             (Some(_), Some(_), _) => return Err(ConfigError::Together("key-file", "passphrase-file")),
@@ -425,6 +439,8 @@ impl OverlayConfig {
             attach,
             tap: tap.map(|tap| tap.0),
             tap_queue,
+            routes: rules::routes(route)?,
+            links: rules::links(link)?,
             switch: SwitchSettings {
                 station: SwitchSettings::default().station,
                 mtu: usize::from(mtu),

@@ -2,6 +2,7 @@
 //!
 //! Below the node and the control room, so that both speak of the same things.
 
+pub mod rule;
 pub mod stream;
 
 use std::collections::BTreeMap;
@@ -16,6 +17,8 @@ use crate::datapath::lane::Order;
 use crate::keys::{Fingerprint, Identity, NodeId, OverlayId, OverlaySecrets};
 use crate::time::Time;
 use crate::wire::carry::RelayFor;
+
+use rule::{LinkSettings, RouteSettings};
 
 /// All that a node is told at its start.
 #[derive(Debug)]
@@ -53,6 +56,17 @@ pub struct OverlaySettings {
     pub secrets: OverlaySecrets,
     /// What the user chose of its switch.
     pub switch: SwitchSettings,
+    /// Its static rules for frames.
+    pub routes: Vec<RouteSettings>,
+    /// Direct paths that are kept in it.
+    pub links: Vec<LinkSettings>,
+}
+
+impl OverlaySettings {
+    /// Without rules.
+    pub fn new(name: &str, secrets: OverlaySecrets, switch: SwitchSettings) -> Self {
+        Self { name: name.into(), secrets, switch, routes: Vec::new(), links: Vec::new() }
+    }
 }
 
 /// A supernode to register at.

@@ -45,6 +45,12 @@ pub(crate) enum Command {
         #[command(flatten)]
         ask: AskArgs,
     },
+    /// Static rules for frames.
+    #[command(subcommand)]
+    Route(super::rules::RouteCommand),
+    /// Direct paths that are kept.
+    #[command(subcommand)]
+    Link(super::rules::LinkCommand),
     /// Orders about MAC addresses.
     #[command(subcommand)]
     Mac(MacCommand),

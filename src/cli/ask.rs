@@ -150,7 +150,12 @@ fn candidates(tried: Vec<CandidateReport>) -> String {
 pub(super) fn via(peer: String, via: String, args: &AskArgs) -> Result<(), Failure> {
     match ask(args, &Request::Via { peer, via })? {
         Response::Done => Ok(()),
-        Response::Status(_) | Response::Fdb(_) | Response::Explain(_) | Response::Error(_) => Err(strange()),
+        Response::Status(_)
+        | Response::Fdb(_)
+        | Response::Explain(_)
+        | Response::Routes(_)
+        | Response::Links(_)
+        | Response::Error(_) => Err(strange()),
     }
 }
 
@@ -266,7 +271,7 @@ pub(super) fn status_of(args: &AskArgs) -> Result<Status, Failure> {
 }
 
 /// The answer; a sentence of the daemon is a failure.
-fn ask(args: &AskArgs, request: &Request) -> Result<Response, Failure> {
+pub(super) fn ask(args: &AskArgs, request: &Request) -> Result<Response, Failure> {
     match status::ask(args.socket.as_deref(), request) {
         Ok(Response::Error(sentence)) => Err(Failure::Ran(anyhow!(sentence))),
         Ok(response) => Ok(response),
@@ -274,7 +279,7 @@ fn ask(args: &AskArgs, request: &Request) -> Result<Response, Failure> {
     }
 }
 
-fn strange() -> Failure {
+pub(super) fn strange() -> Failure {
     Failure::Ran(anyhow!("the daemon answers another question: is it of another version?"))
 }
 

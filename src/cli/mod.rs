@@ -3,6 +3,7 @@
 mod args;
 mod ask;
 mod netcheck;
+mod rules;
 mod table;
 
 pub(crate) use args::Cli;
@@ -40,6 +41,8 @@ pub(crate) fn run(cli: Cli) -> Result<(), Failure> {
         Command::Fdb(args) => ask::fdb(&args),
         Command::Netcheck(args) => netcheck::run(args),
         Command::Via { peer, via, ask } => ask::via(peer, via, &ask),
+        Command::Route(command) => rules::route(command),
+        Command::Link(command) => rules::link(command),
         Command::Mac(MacCommand::Claim { mac, vlan, ip, overlay, ask }) => {
             ask::claim(&Request::ClaimMac { mac, vlan, ip, overlay }, &ask)
         }

@@ -53,6 +53,7 @@ impl Control {
             Timer::Announce => self.on_announce_timer(),
             Timer::Remember => self.remember(),
             Timer::Loop(overlay) => self.on_loop_timer(overlay),
+            Timer::Rules => self.review_rules(),
             Timer::Addresses => self.on_addresses_timer(),
             Timer::Traffic(overlay) => self.on_traffic_timer(overlay),
             Timer::Push | Timer::Newcomers | Timer::Plan(_) => self.on_serving_timer(timer),

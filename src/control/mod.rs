@@ -87,6 +87,8 @@ mod traffic;
 
 mod planning;
 
+mod rules;
+
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -150,6 +152,7 @@ pub struct Control {
     certificates: certificates::Certificates,
     observing: Observing,
     carrying: Carrying,
+    rules: rules::Rules,
     /// What is to be done.
     pub fx: Effects,
 }
@@ -194,10 +197,12 @@ impl Control {
             certificates: certificates::Certificates::default(),
             observing: Observing::default(),
             carrying: Carrying::new(settings.relaying, &mut fx),
+            rules: rules::Rules::new(&settings.overlays),
             fx,
         };
         control.review_homes();
         control.recall();
+        control.review_rules();
         (0..control.segments.len()).for_each(|overlay| control.on_loop_timer(OverlayIndex(overlay)));
         control
     }

@@ -2,10 +2,14 @@
 //!
 //! The JSON of these types is a contract that scripts rely on; `tests/status_sample.json` holds one.
 
+pub mod rules;
+
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
+
+use rules::{LinkRequest, LinkRow, RouteRequest, RouteRow};
 
 /// A question to a node.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -38,6 +42,10 @@ pub enum Request {
         /// `direct` (no member relays), `auto` (as measured), or the name or id of the member that shall relay.
         via: String,
     },
+    /// About static rules for frames.
+    Route(RouteRequest),
+    /// About direct paths that are kept.
+    Link(LinkRequest),
 }
 
 /// The answer.
@@ -51,6 +59,10 @@ pub enum Response {
     Fdb(Vec<FdbRow>),
     /// To [`Request::Explain`].
     Explain(Explanation),
+    /// To [`Request::Route`].
+    Routes(Vec<RouteRow>),
+    /// To [`Request::Link`].
+    Links(Vec<LinkRow>),
     /// An order was carried out.
     Done,
     /// It cannot be answered; a sentence.

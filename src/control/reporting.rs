@@ -4,6 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use super::carriers::Via;
+use super::report::rules::RouteRow;
 use super::report::{
     FdbRow, OverlayStatus, PathKind, PathStatus, PeerState, PeerStatus, Request, Response, Status, SupernodeStatus,
     Transport,
@@ -42,6 +43,18 @@ impl Control {
                 Ok(peer) => Response::Explain(self.explain(now, self.peer_status(now, datapath, peer), peer)),
                 Err(sentence) => Response::Error(sentence),
             },
+            Request::Route(order) => {
+                self.fx.now = now;
+                let added = self.order_route(order);
+                let rows = self.route_rows(|overlay, rule| datapath.hits(overlay, rule));
+                let is_wanted = |row: &RouteRow, added: Option<u32>| added.is_none_or(|id| row.id == id);
+                let wanted = |added| rows.into_iter().filter(|row| is_wanted(row, added)).collect();
+                added.map_or_else(Response::Error, |added| Response::Routes(wanted(added)))
+            }
+            Request::Link(order) => {
+                self.fx.now = now;
+                self.order_link(order).map_or_else(Response::Error, |()| Response::Links(self.link_rows()))
+            }
             Request::Via { peer, via } => {
                 self.fx.now = now;
                 match self.via(peer, via) {
@@ -194,16 +207,11 @@ impl Control {
         (address, ip): (Address, Option<IpAddr>),
         overlay: Option<&str>,
     ) -> Result<(), String> {
-        let names = || self.overlays.iter().map(|overlay| overlay.name.as_str()).collect::<Vec<_>>().join(", ");
-        let place = match overlay {
-            Some(name) => self.overlays.iter().position(|overlay| overlay.name == name),
-            None => (self.overlays.len() == 1).then_some(0),
-        };
-        let place = place.ok_or_else(|| format!("say --overlay NAME, one of: {}", names()))?;
+        let overlay = self.overlay_named(overlay)?;
         if address.mac.is_group() || address.mac.is_zero() || address.vlan > 4095 {
             return Err(format!("{address} is no address of a machine"));
         }
-        if datapath.claim(now, OverlayIndex(place), address, ip) {
+        if datapath.claim(now, overlay, address, ip) {
             Ok(())
         } else {
             Err(format!("{address} is frozen elsewhere, or the table is full; `longwire fdb` shows it"))

@@ -42,6 +42,8 @@ pub enum Timer {
     Observe,
     /// Tell and ask again where machines are.
     Addresses,
+    /// See what static rules mean now.
+    Rules,
     /// Probe our segment for other members.
     Loop(OverlayIndex),
     /// Say that nobody is there.
@@ -74,6 +76,7 @@ impl Timer {
             Self::Carrying => "carrying",
             Self::Observe => "observe",
             Self::Addresses => "addresses",
+            Self::Rules => "rules",
             Self::Loop(_) => "loop probe",
             Self::Alone(_) => "alone",
             Self::Push => "roster push",

@@ -1,13 +1,15 @@
 //! What the control room tells the corridor, and what the corridor tells the control room.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use super::buf::OverlayIndex;
 use super::fdb::{Address, PortId};
 use super::gate::Gate;
 use super::ownership::News;
-use super::port::{Activity, LegId, Path, Tally};
+use super::port::{Activity, LegId, Path, Tally, Ways};
 use super::relay::LegTally;
+use super::rules::Rule;
 use super::seal::SessionKeys;
 use super::stats::DropReason;
 use crate::keys::OverlayId;
@@ -98,6 +100,20 @@ pub enum Command {
         overlay: OverlayIndex,
         /// What.
         gate: Gate,
+    },
+    /// These are the static rules of an overlay from now on.
+    SetRules {
+        /// The overlay.
+        overlay: OverlayIndex,
+        /// In any order.
+        rules: Arc<[Rule]>,
+    },
+    /// The ways to a peer among which rules choose.
+    SetWays {
+        /// Its port.
+        port: PortId,
+        /// Those that carry.
+        ways: Ways,
     },
     /// A frame of ours for our own segment.
     Deliver {

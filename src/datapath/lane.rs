@@ -27,6 +27,7 @@ use super::buf::{Batch, Datagrams, Deliveries, Frames, OverlayIndex, Transmits};
 use super::fdb::PortId;
 use super::frame::Mac;
 use super::port::{Activity, Path};
+use super::rules::Rules;
 use super::seal::Share;
 use super::stats::Stats;
 use super::{Command, Datapath, Notice};
@@ -189,6 +190,9 @@ impl Datapath {
         let mut datapath = Self::new(&settings, rng);
         for (id, port) in &self.ports {
             datapath.handle_command(Time::START, Command::OpenPort { port: *id, overlay: port.overlay });
+        }
+        for (switch, copy) in self.switches.iter().zip(&mut datapath.switches) {
+            copy.rules = switch.rules.as_ref().and_then(|rules| Rules::new(rules.all(), None));
         }
         datapath.role = Role::Further(Box::new(Further::new(number, lanes, settings.len())));
         Lane(datapath)

@@ -21,6 +21,8 @@ mod ownership;
 
 mod gate;
 
+mod rules;
+
 mod moves;
 
 mod stations;
@@ -68,8 +70,9 @@ pub mod lane;
 pub use command::{Command, Notice};
 pub use gate::Gate;
 pub use ownership::News;
-pub use port::{Activity, LegId, MTU_ASSUMED, MTU_FLOOR, Path, Tally};
+pub use port::{Activity, LegId, MTU_ASSUMED, MTU_FLOOR, Path, Tally, Ways};
 pub use relay::LegTally;
+pub use rules::{Action, Hits, Pattern, RULES_MAX, Rank, Rule, RuleWay, rank};
 pub use switch::SwitchSettings;
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
@@ -84,7 +87,7 @@ use port::Port;
 use relay::{Channels, Legs};
 use source::Sources;
 use stats::Stats;
-use switch::Switch;
+use switch::{Hop, Switch};
 
 use crate::wire::data::OVERHEAD;
 use crate::wire::relay as relay_wire;
@@ -110,6 +113,7 @@ pub struct Datapath {
     order: Order,
     joining: Coalescer,
     cuts: Batch<()>,
+    ruled: Vec<Hop>,
     finished: Vec<u8>,
     scratch: Vec<u8>,
     notices: VecDeque<Notice>,

@@ -13,6 +13,7 @@ use super::lane::Role;
 use super::offload::Virtio;
 use super::port::{Epoch, Path, Port};
 use super::relay::{Channels, Legs};
+use super::rules::{Hits, Rules};
 use super::seal::SessionKeys;
 use super::source::Sources;
 use super::stats::Stats;
@@ -44,6 +45,7 @@ impl Datapath {
             order: Order::default(),
             joining: Coalescer::default(),
             cuts: Batch::default(),
+            ruled: Vec::new(),
             finished: Vec::new(),
             scratch: Vec::new(),
             notices: VecDeque::new(),
@@ -79,6 +81,11 @@ impl Datapath {
     /// What the switch of `overlay` knows.
     pub fn fdb_entries(&self, now: Time, overlay: OverlayIndex) -> Vec<Entry> {
         self.switches[overlay.0].fdb.entries(now).collect()
+    }
+
+    /// What a static rule of `overlay` has decided so far; nothing if it is not in force.
+    pub fn hits(&self, overlay: OverlayIndex, rule: u32) -> Hits {
+        self.switches[overlay.0].rules.as_ref().and_then(|rules| rules.hits(rule)).unwrap_or_default()
     }
 
     /// Somebody at this host says that a machine is behind our TAP. Whether it is now: it may be frozen elsewhere.
@@ -124,6 +131,15 @@ impl Datapath {
                 self.publish(now, overlay);
             }
             Command::SetGate { overlay, gate } => self.switches[overlay.0].gate = gate,
+            Command::SetRules { overlay, rules } => {
+                let switch = &mut self.switches[overlay.0];
+                switch.rules = Rules::new(&rules, switch.rules.as_ref());
+            }
+            Command::SetWays { port, ways } => {
+                if let Some(port) = self.ports.get_mut(&port) {
+                    port.ways = ways;
+                }
+            }
             Command::Deliver { overlay, frame } => self.deliver_own(overlay, &frame),
             Command::CountDrop { reason } => self.node_stats.dropped(reason),
             Command::SendSession { port, path, message, hops } => {

@@ -50,6 +50,8 @@ drop_reasons! {
     Elsewhere = "elsewhere",
     /// From a peer, with the source of a machine that is live behind our TAP.
     Hijack = "hijack",
+    /// A static rule says so.
+    Rule = "rule",
     /// To this daemon itself: the answer to a question it asked its segment.
     Answer = "answer",
     /// More addresses moved than are remembered: frames for them are not sent on.

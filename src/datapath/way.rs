@@ -48,6 +48,7 @@ impl Datapath {
             Path::Direct(_) => port.source(path).or_else(|| self.sources.noted(path)),
         };
         let switch = &self.switches[port.overlay.0];
+        let mtu = port.mtu.filter(|_| port.path == Some(path));
         Some(Way {
             epoch: Epoch::usable(&mut port.current, now)?,
             legs: &mut self.legs,
@@ -57,8 +58,8 @@ impl Datapath {
             path,
             kind: FrameKind::Direct,
             target: Target { to, hops, from },
-            limit: frame_limit(path, to, port.mtu.unwrap_or(MTU_ASSUMED)).min(switch.frame_max()),
-            clamp: switch.clamps_mss().then(|| frame_limit(path, to, port.mtu.unwrap_or(MTU_HOPED))),
+            limit: frame_limit(path, to, mtu.unwrap_or(MTU_ASSUMED)).min(switch.frame_max()),
+            clamp: switch.clamps_mss().then(|| frame_limit(path, to, mtu.unwrap_or(MTU_HOPED))),
         })
     }
 

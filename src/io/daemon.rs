@@ -296,6 +296,8 @@ fn node_settings(settings: Settings, identity: Identity, local: SocketAddr, memo
         name: overlay.name,
         secrets: overlay.secrets,
         switch: overlay.switch,
+        routes: overlay.routes,
+        links: overlay.links,
     });
     node::Settings {
         identity,

@@ -51,6 +51,7 @@ impl First {
             | Command::SetLimit { .. }
             | Command::KeepSources { .. }
             | Command::SetGate { .. }
+            | Command::SetRules { .. }
             | Command::Silence { .. } => self.tell_all(|| Order::Command(command.clone())),
             Command::CountDrop { .. }
             | Command::SendSession { .. }
@@ -61,6 +62,7 @@ impl First {
             | Command::AskAgain { .. }
             | Command::Locate { .. }
             | Command::Deliver { .. }
+            | Command::SetWays { .. }
             | Command::SetShare { .. }
             | Command::Measure { .. }
             | Command::Tally { .. }
