@@ -2,6 +2,7 @@
 //!
 //! Below the node and the control room, so that both speak of the same things.
 
+pub mod reserve;
 pub mod rule;
 pub mod stream;
 
@@ -18,6 +19,7 @@ use crate::keys::{Fingerprint, Identity, NodeId, OverlayId, OverlaySecrets};
 use crate::time::Time;
 use crate::wire::carry::RelayFor;
 
+use reserve::ReserveSettings;
 use rule::{LinkSettings, RouteSettings};
 
 /// All that a node is told at its start.
@@ -35,6 +37,8 @@ pub struct Settings {
     pub serve: Option<ServeSettings>,
     /// What it does for members that cannot reach each other.
     pub relaying: RelaySettings,
+    /// What the host may send in all, in bytes per second; unknown if `None`.
+    pub uplink: Option<u64>,
     /// What an earlier run of this node wanted to know again.
     pub memory: Memory,
     /// Whether many ports may be tried at a peer whose NAT takes random ones.
@@ -60,12 +64,15 @@ pub struct OverlaySettings {
     pub routes: Vec<RouteSettings>,
     /// Direct paths that are kept in it.
     pub links: Vec<LinkSettings>,
+    /// What is reserved in it.
+    pub reserve: ReserveSettings,
 }
 
 impl OverlaySettings {
-    /// Without rules.
+    /// Without rules and reservations.
     pub fn new(name: &str, secrets: OverlaySecrets, switch: SwitchSettings) -> Self {
-        Self { name: name.into(), secrets, switch, routes: Vec::new(), links: Vec::new() }
+        let (routes, links, reserve) = (Vec::new(), Vec::new(), ReserveSettings::default());
+        Self { name: name.into(), secrets, switch, routes, links, reserve }
     }
 }
 

@@ -155,6 +155,7 @@ pub(super) fn via(peer: String, via: String, args: &AskArgs) -> Result<(), Failu
         | Response::Explain(_)
         | Response::Routes(_)
         | Response::Links(_)
+        | Response::Reservations(_)
         | Response::Error(_) => Err(strange()),
     }
 }

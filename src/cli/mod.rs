@@ -3,6 +3,7 @@
 mod args;
 mod ask;
 mod netcheck;
+mod reserve;
 mod rules;
 mod table;
 
@@ -42,6 +43,7 @@ pub(crate) fn run(cli: Cli) -> Result<(), Failure> {
         Command::Netcheck(args) => netcheck::run(args),
         Command::Via { peer, via, ask } => ask::via(peer, via, &ask),
         Command::Route(command) => rules::route(command),
+        Command::Reserve(args) => reserve::run(*args),
         Command::Link(command) => rules::link(command),
         Command::Mac(MacCommand::Claim { mac, vlan, ip, overlay, ask }) => {
             ask::claim(&Request::ClaimMac { mac, vlan, ip, overlay }, &ask)

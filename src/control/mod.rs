@@ -89,6 +89,8 @@ mod planning;
 
 mod rules;
 
+mod reserve;
+
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -153,6 +155,7 @@ pub struct Control {
     observing: Observing,
     carrying: Carrying,
     rules: rules::Rules,
+    reserved: reserve::Reserved,
     /// What is to be done.
     pub fx: Effects,
 }
@@ -198,6 +201,7 @@ impl Control {
             observing: Observing::default(),
             carrying: Carrying::new(settings.relaying, &mut fx),
             rules: rules::Rules::new(&settings.overlays),
+            reserved: reserve::Reserved::new(settings.uplink, &settings.overlays),
             fx,
         };
         control.review_homes();

@@ -2,6 +2,7 @@
 //!
 //! The JSON of these types is a contract that scripts rely on; `tests/status_sample.json` holds one.
 
+pub mod reserve;
 pub mod rules;
 
 use std::collections::BTreeMap;
@@ -9,6 +10,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
+use reserve::{Reservations, ReserveRequest};
 use rules::{LinkRequest, LinkRow, RouteRequest, RouteRow};
 
 /// A question to a node.
@@ -46,6 +48,8 @@ pub enum Request {
     Route(RouteRequest),
     /// About direct paths that are kept.
     Link(LinkRequest),
+    /// About rates that are guaranteed and capped.
+    Reserve(ReserveRequest),
 }
 
 /// The answer.
@@ -63,6 +67,8 @@ pub enum Response {
     Routes(Vec<RouteRow>),
     /// To [`Request::Link`].
     Links(Vec<LinkRow>),
+    /// To [`Request::Reserve`].
+    Reservations(Reservations),
     /// An order was carried out.
     Done,
     /// It cannot be answered; a sentence.

@@ -55,6 +55,10 @@ impl Control {
                 self.fx.now = now;
                 self.order_link(order).map_or_else(Response::Error, |()| Response::Links(self.link_rows()))
             }
+            Request::Reserve(order) => {
+                self.fx.now = now;
+                self.order_reserve(order).map_or_else(Response::Error, Response::Reservations)
+            }
             Request::Via { peer, via } => {
                 self.fx.now = now;
                 match self.via(peer, via) {

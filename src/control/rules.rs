@@ -69,7 +69,7 @@ pub(super) struct Rules {
 
 /// Who is meant by a name.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Whom {
+pub(super) enum Whom {
     Own,
     Peer(PortId, NodeId),
 }
@@ -100,7 +100,7 @@ impl Rules {
 }
 
 impl Control {
-    /// [`Timer::Rules`], and after each order: what rules mean now.
+    /// [`Timer::Rules`], and after each order: what rules and reservations mean now.
     pub(super) fn review_rules(&mut self) {
         let mut rules = std::mem::take(&mut self.rules);
         for route in &mut rules.routes {
@@ -117,8 +117,9 @@ impl Control {
         }
         self.review_ways(&mut rules);
         rules.links.iter_mut().for_each(|link| self.keep_link(link));
-        let is_quiet = rules.routes.is_empty() && rules.links.is_empty();
+        let is_quiet = rules.routes.is_empty() && rules.links.is_empty() && self.reserved.is_settled();
         self.rules = rules;
+        self.review_reserved();
         if !is_quiet {
             self.fx.timers.set(Timer::Rules, self.fx.now + LOOK_EVERY);
         }
@@ -140,7 +141,7 @@ impl Control {
     }
 
     /// Who has this name or id in an overlay.
-    fn whom(&self, overlay: OverlayIndex, name: &str) -> Result<Whom, String> {
+    pub(super) fn whom(&self, overlay: OverlayIndex, name: &str) -> Result<Whom, String> {
         let is_meant = |called: Option<&str>, id: NodeId| {
             called == Some(name) || (name.len() >= ID_MIN && id.to_string().starts_with(name))
         };

@@ -9,6 +9,7 @@ use super::gate::Gate;
 use super::ownership::News;
 use super::port::{Activity, LegId, Path, Tally, Ways};
 use super::relay::LegTally;
+use super::reserve::{Marking, Shares};
 use super::rules::Rule;
 use super::seal::SessionKeys;
 use super::stats::DropReason;
@@ -107,6 +108,18 @@ pub enum Command {
         overlay: OverlayIndex,
         /// In any order.
         rules: Arc<[Rule]>,
+    },
+    /// This is reserved from now on, and nothing else.
+    SetReserve {
+        /// All of it.
+        shares: Shares,
+    },
+    /// What outer packets of an overlay are marked with from now on.
+    SetMarking {
+        /// The overlay.
+        overlay: OverlayIndex,
+        /// With what.
+        marking: Marking,
     },
     /// The ways to a peer among which rules choose.
     SetWays {

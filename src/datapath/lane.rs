@@ -192,8 +192,10 @@ impl Datapath {
             datapath.handle_command(Time::START, Command::OpenPort { port: *id, overlay: port.overlay });
         }
         for (switch, copy) in self.switches.iter().zip(&mut datapath.switches) {
+            copy.marking = switch.marking;
             copy.rules = switch.rules.as_ref().and_then(|rules| Rules::new(rules.all(), None));
         }
+        datapath.reserve.clone_from(&self.reserve);
         datapath.role = Role::Further(Box::new(Further::new(number, lanes, settings.len())));
         Lane(datapath)
     }

@@ -33,6 +33,8 @@ pub mod fdb;
 
 pub mod limit;
 
+mod reserve;
+
 mod port;
 
 mod way;
@@ -72,6 +74,7 @@ pub use gate::Gate;
 pub use ownership::News;
 pub use port::{Activity, LegId, MTU_ASSUMED, MTU_FLOOR, Path, Tally, Ways};
 pub use relay::LegTally;
+pub use reserve::{Marking, RATE_MAX, Share, Shares};
 pub use rules::{Action, Hits, Pattern, RULES_MAX, Rank, Rule, RuleWay, rank};
 pub use switch::SwitchSettings;
 
@@ -85,6 +88,7 @@ use fdb::PortId;
 use lane::Role;
 use port::Port;
 use relay::{Channels, Legs};
+use reserve::Reserve;
 use source::Sources;
 use stats::Stats;
 use switch::{Hop, Switch};
@@ -117,6 +121,7 @@ pub struct Datapath {
     finished: Vec<u8>,
     scratch: Vec<u8>,
     notices: VecDeque<Notice>,
+    reserve: Option<Reserve>,
     role: Role,
 }
 

@@ -13,6 +13,7 @@ use super::lane::Role;
 use super::offload::Virtio;
 use super::port::{Epoch, Path, Port};
 use super::relay::{Channels, Legs};
+use super::reserve::Reserve;
 use super::rules::{Hits, Rules};
 use super::seal::SessionKeys;
 use super::source::Sources;
@@ -49,6 +50,7 @@ impl Datapath {
             finished: Vec::new(),
             scratch: Vec::new(),
             notices: VecDeque::new(),
+            reserve: None,
             role: Role::Alone,
         }
     }
@@ -135,6 +137,8 @@ impl Datapath {
                 let switch = &mut self.switches[overlay.0];
                 switch.rules = Rules::new(&rules, switch.rules.as_ref());
             }
+            Command::SetReserve { shares } => self.reserve = Reserve::new(&shares),
+            Command::SetMarking { overlay, marking } => self.switches[overlay.0].marking = marking,
             Command::SetWays { port, ways } => {
                 if let Some(port) = self.ports.get_mut(&port) {
                     port.ways = ways;
@@ -282,7 +286,7 @@ impl Datapath {
         room[lead..].copy_from_slice(packet);
         self.legs.wrap(path, room);
         let from = self.legs.source(path).or_else(|| self.sources.noted(path));
-        self.transmits.commit(len, Target { to, hops: None, from });
+        self.transmits.commit(len, Target { to, hops: None, from, tos: 0 });
     }
 
     /// Our addresses are others now; with several, it matters which one a packet leaves from.

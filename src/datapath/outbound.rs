@@ -144,6 +144,10 @@ impl Datapath {
                 stats.dropped(DropReason::QueueFull)
             };
         };
+        let overlay = port.overlay;
+        if self.reserve.as_mut().is_some_and(|reserve| !reserve.admits(now, (overlay, id), frame.len())) {
+            return stats.dropped(DropReason::RateLimit);
+        }
         if port.note_busy() {
             self.notices.push_back(Notice::Busy { overlay: port.overlay });
         }
@@ -154,6 +158,7 @@ impl Datapath {
         match self.way(now, id, path, None) {
             Some(mut way) => {
                 way.kind = kind;
+                way.mark(frame);
                 way.send(frame, work, &mut scratch);
             }
             None => self.stats[overlay.0].dropped(DropReason::NoPath),

@@ -64,6 +64,8 @@ drop_reasons! {
     UnderlayLoop = "underlay_loop",
     /// A daemon's announcement to its own link came out of a TAP; it stays on that link.
     Announcement = "announcement",
+    /// More than was reserved, or than the uplink has left.
+    RateLimit = "rate_limit",
     /// No peer to send to.
     NoPeer = "no_peer",
     /// The peer cannot be reached on any path.

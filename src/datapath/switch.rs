@@ -13,6 +13,7 @@ use super::limit::{Bucket, FLOOD_BURST, FLOOD_RATE};
 use super::moves::Moves;
 use super::offload::TapOffload;
 use super::ownership::Told;
+use super::reserve::Marking;
 use super::rules::{Action, RuleWay, Rules};
 use super::stations::Stations;
 use super::stats::DropReason;
@@ -78,6 +79,8 @@ pub(super) struct Switch {
     pub(super) gate: Gate,
     /// The user's rules, if there are any.
     pub(super) rules: Option<Rules>,
+    /// What its outer packets are marked with.
+    pub(super) marking: Marking,
     /// Where the last frame goes that rules decided on.
     pub(super) hops: Vec<Hop>,
     /// What they said of it.
@@ -103,6 +106,7 @@ impl Switch {
             ports: BTreeSet::new(),
             gate: Gate::default(),
             rules: None,
+            marking: Marking::None,
             hops: Vec::new(),
             actions: Vec::new(),
             probe_limit: Bucket::new(PROBE_RATE, PROBE_RATE),

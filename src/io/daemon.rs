@@ -298,6 +298,7 @@ fn node_settings(settings: Settings, identity: Identity, local: SocketAddr, memo
         switch: overlay.switch,
         routes: overlay.routes,
         links: overlay.links,
+        reserve: overlay.reserve,
     });
     node::Settings {
         identity,
@@ -306,6 +307,7 @@ fn node_settings(settings: Settings, identity: Identity, local: SocketAddr, memo
         supernodes,
         serve: settings.serve,
         relaying: settings.relaying,
+        uplink: settings.uplink,
         memory,
         birthday: settings.birthday,
         handshake: HandshakeKind::Noise,

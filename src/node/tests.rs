@@ -39,6 +39,7 @@ fn settings(number: u8, key: u8) -> Settings {
         supernodes: if is_supernode { Vec::new() } else { vec![supernode] },
         serve: is_supernode.then(ServeSettings::default),
         relaying: crate::seam::RelaySettings::default(),
+        uplink: None,
         memory: Memory::default(),
         birthday: true,
         handshake: HandshakeKind::Noise,

@@ -242,6 +242,7 @@ impl Host {
             supernodes: self.spec.supernodes.clone(),
             serve: self.spec.serve.clone(),
             relaying: self.spec.relaying.clone(),
+            uplink: None,
             memory: self.memory.clone(),
             birthday: self.spec.birthday,
             handshake,

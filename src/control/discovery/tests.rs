@@ -17,6 +17,7 @@ fn member(number: u8, key: u8, discovery: bool) -> Control {
         supernodes: Vec::new(),
         serve: None,
         relaying: crate::seam::RelaySettings::default(),
+        uplink: None,
         memory: Memory::default(),
         birthday: false,
         handshake: HandshakeKind::Noise,

@@ -20,6 +20,7 @@ fn registered() -> Control {
         supernodes: vec![supernode(1), supernode(2)],
         serve: None,
         relaying: crate::seam::RelaySettings::default(),
+        uplink: None,
         memory: Memory::default(),
         birthday: true,
         discovery: false,

@@ -52,6 +52,8 @@ impl First {
             | Command::KeepSources { .. }
             | Command::SetGate { .. }
             | Command::SetRules { .. }
+            | Command::SetReserve { .. }
+            | Command::SetMarking { .. }
             | Command::Silence { .. } => self.tell_all(|| Order::Command(command.clone())),
             Command::CountDrop { .. }
             | Command::SendSession { .. }

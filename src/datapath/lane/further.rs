@@ -97,6 +97,10 @@ impl Datapath {
     /// From a machine of ours to one behind a peer that can be sent to from here, both where they were.
     fn is_plain(&mut self, now: Time, overlay: OverlayIndex, frame: &[u8]) -> bool {
         let Some(header) = Header::parse(frame) else { return false };
+        if self.reserve.is_some() {
+            // One policer for all lanes.
+            return false;
+        }
         let Switch { fdb, rules, .. } = &mut self.switches[overlay.0];
         if rules.as_mut().is_some_and(|rules| rules.fit(header.src, header.dst)) {
             return false;
