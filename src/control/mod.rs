@@ -5,7 +5,7 @@
 //! `supernode` and `registration` bring members together, `peer` makes keys, `punch` finds a direct
 //! way, `path` chooses, `carriers` finds members that relay, `carrying` relays for others, `liveness` watches,
 //! `mtu` measures, `discovery` finds neighbours, `mobility` tells of machines that move, `loops` finds shared
-//! segments, `report` tells people.
+//! segments, `rules` and `reserve` know who is meant by what users order, `report` tells people.
 
 pub mod effects;
 

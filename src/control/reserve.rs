@@ -2,6 +2,8 @@
 //!
 //! What this host sends is all that it can reserve. On the networks between, nobody has promised anything.
 
+use std::time::Duration;
+
 use super::Control;
 use super::report::PathKind;
 use super::report::reserve::{Reservations, ReserveRequest, ReserveRow};
@@ -10,6 +12,9 @@ use crate::datapath::buf::OverlayIndex;
 use crate::datapath::{Command, Marking, RATE_MAX, Share, Shares};
 use crate::seam::OverlaySettings;
 use crate::seam::reserve::{RESERVED_MAX, ReserveSettings, contradiction};
+
+/// Frames that wait are let go in steps of this length: 5 kB at 20 Mb/s.
+pub(super) const SHAPE_EVERY: Duration = Duration::from_millis(2);
 
 /// What is reserved, by name.
 #[derive(Debug, Default)]
@@ -67,25 +72,7 @@ impl Control {
         let mut overlays = self.reserved.overlays.clone();
         if peer.is_some() || rate.is_some() || cap.is_some() || dscp.is_some() {
             let index = self.overlay_named(overlay.as_deref())?;
-            let settings = &mut overlays[index.0];
-            let share = match peer {
-                Some(peer) => {
-                    if self.whom(index, peer)? == Whom::Own {
-                        return Err("that is this node itself".into());
-                    }
-                    settings.peers.entry(peer.clone()).or_default()
-                }
-                None => &mut settings.overlay,
-            };
-            change(&mut share.rate, *rate);
-            change(&mut share.cap, *cap);
-            settings.peers.retain(|_, share| *share != Share::default());
-            if settings.peers.len() > RESERVED_MAX {
-                return Err(format!("something is reserved for {RESERVED_MAX} members already"));
-            }
-            if let Some(text) = dscp {
-                settings.marking = text.parse()?;
-            }
+            self.change_overlay(order, index, &mut overlays[index.0])?;
         }
         let mut total = self.reserved.uplink;
         change(&mut total, *uplink);
@@ -96,6 +83,29 @@ impl Control {
         (self.reserved.uplink, self.reserved.overlays) = (total, overlays);
         self.review_rules();
         Ok(self.reservations())
+    }
+
+    fn change_overlay(
+        &self,
+        order: &ReserveRequest,
+        overlay: OverlayIndex,
+        settings: &mut ReserveSettings,
+    ) -> Result<(), String> {
+        let share = match &order.peer {
+            Some(peer) if self.whom(overlay, peer)? == Whom::Own => return Err("that is this node itself".into()),
+            Some(peer) => settings.peers.entry(peer.clone()).or_default(),
+            None => &mut settings.overlay,
+        };
+        change(&mut share.rate, order.rate);
+        change(&mut share.cap, order.cap);
+        settings.peers.retain(|_, share| *share != Share::default());
+        if settings.peers.len() > RESERVED_MAX {
+            return Err(format!("something is reserved for {RESERVED_MAX} members already"));
+        }
+        if let Some(text) = &order.dscp {
+            settings.marking = text.parse()?;
+        }
+        Ok(())
     }
 
     fn reservations(&self) -> Reservations {

@@ -114,6 +114,8 @@ pub enum Command {
         /// All of it.
         shares: Shares,
     },
+    /// Frames that waited for their share may go by now.
+    Release,
     /// What outer packets of an overlay are marked with from now on.
     SetMarking {
         /// The overlay.
@@ -345,6 +347,8 @@ pub enum Notice {
         /// What.
         news: News,
     },
+    /// Frames wait for their share of the way out: [`Command::Release`] is wanted soon.
+    Shaped,
     /// Our own sealed packets came out of a TAP.
     UnderlayLoop {
         /// Of this overlay.

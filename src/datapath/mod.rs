@@ -1,7 +1,7 @@
 //! The corridor: one frame, in order of travel.
 //!
-//! Towards the peers: [`frame`] reads the header, `switch` and [`fdb`] decide, `port` names keys and
-//! path, [`seal`] makes a packet, `relay` puts a leg in front, [`buf`] carries it out. Back the other
+//! Towards the peers: [`frame`] reads the header, `rules`, `switch` and [`fdb`] decide, `reserve` admits, `port` names
+//! keys and path, [`seal`] makes a packet, `relay` puts a leg in front, [`buf`] carries it out. Back the other
 //! way. No await, no lock, no clock, no log, no allocation per frame. It meets the control room only
 //! through [`Command`] and [`Notice`], which `node.rs` carries.
 
@@ -34,6 +34,8 @@ pub mod fdb;
 pub mod limit;
 
 mod reserve;
+
+mod shape;
 
 mod port;
 
@@ -78,7 +80,7 @@ pub use reserve::{Marking, RATE_MAX, Share, Shares};
 pub use rules::{Action, Hits, Pattern, RULES_MAX, Rank, Rule, RuleWay, rank};
 pub use switch::SwitchSettings;
 
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::net::SocketAddr;
 
 use buf::{Batch, Deliveries, Target, Transmits};
@@ -122,6 +124,8 @@ pub struct Datapath {
     scratch: Vec<u8>,
     notices: VecDeque<Notice>,
     reserve: Option<Reserve>,
+    /// Peers for whom frames wait for their share of the way out.
+    waiting: BTreeSet<PortId>,
     role: Role,
 }
 

@@ -1,6 +1,6 @@
 //! Carrying out the control room's orders.
 
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::net::IpAddr;
 
 use rand_chacha::rand_core::RngCore;
@@ -51,6 +51,7 @@ impl Datapath {
             scratch: Vec::new(),
             notices: VecDeque::new(),
             reserve: None,
+            waiting: BTreeSet::new(),
             role: Role::Alone,
         }
     }
@@ -138,6 +139,7 @@ impl Datapath {
                 switch.rules = Rules::new(&rules, switch.rules.as_ref());
             }
             Command::SetReserve { shares } => self.reserve = Reserve::new(&shares),
+            Command::Release => self.release(now),
             Command::SetMarking { overlay, marking } => self.switches[overlay.0].marking = marking,
             Command::SetWays { port, ways } => {
                 if let Some(port) = self.ports.get_mut(&port) {

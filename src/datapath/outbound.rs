@@ -130,7 +130,21 @@ impl Datapath {
     }
 
     /// The same, by the way that a rule wants.
-    fn send_by(&mut self, now: Time, id: PortId, frame: &[u8], work: Work, (kind, way): (FrameKind, RuleWay)) {
+    fn send_by(&mut self, now: Time, id: PortId, frame: &[u8], work: Work, how: (FrameKind, RuleWay)) {
+        if self.reserve.is_none() || !self.holds_back(now, id, frame, work, how) {
+            self.send_now(now, id, frame, work, how);
+        }
+    }
+
+    /// The same, whatever is reserved.
+    pub(super) fn send_now(
+        &mut self,
+        now: Time,
+        id: PortId,
+        frame: &[u8],
+        work: Work,
+        (kind, way): (FrameKind, RuleWay),
+    ) {
         let Some(port) = self.ports.get_mut(&id) else { return };
         let stats = &mut self.stats[port.overlay.0];
         let kind = match kind {
@@ -144,10 +158,6 @@ impl Datapath {
                 stats.dropped(DropReason::QueueFull)
             };
         };
-        let overlay = port.overlay;
-        if self.reserve.as_mut().is_some_and(|reserve| !reserve.admits(now, (overlay, id), frame.len())) {
-            return stats.dropped(DropReason::RateLimit);
-        }
         if port.note_busy() {
             self.notices.push_back(Notice::Busy { overlay: port.overlay });
         }

@@ -13,6 +13,7 @@ use super::limit::{Bucket, FLOOD_BURST, FLOOD_RATE};
 use super::rules::RuleWay;
 use super::seal::{Opener, Sealer, SessionKeys, Share};
 use super::segment::Work;
+use super::shape::Queue;
 use crate::time::Time;
 use crate::wire::data::FrameKind;
 use crate::wire::relay::RelayId;
@@ -198,6 +199,8 @@ pub(super) struct Port {
     pub(super) claims: Bucket,
     /// The ways among which static rules choose.
     pub(super) ways: Ways,
+    /// Frames that wait for their share of the way out.
+    pub(super) shaped: Queue,
     /// Since when frames take the present path.
     path_since: Time,
     pending: VecDeque<Held>,
@@ -225,6 +228,7 @@ impl Port {
             follows: false,
             claims: Bucket::new(CLAIM_RATE, CLAIM_BURST),
             ways: Ways::default(),
+            shaped: Queue::default(),
             path_since: Time::START,
             pending: VecDeque::new(),
             pending_bytes: 0,
@@ -300,6 +304,7 @@ impl Port {
     pub(super) fn drop_held(&mut self) {
         self.pending_bytes = 0;
         self.pending.clear();
+        self.shaped = Queue::default();
     }
 
     /// Something genuine came by `path`; says whether the control room should hear of that path.

@@ -1,8 +1,8 @@
 //! Reservation: what an overlay or a peer is guaranteed of the host's way out, and what it may use at most.
 //!
-//! A frame above a cap ends. One within a guarantee goes, whatever else there is. All others share what is left of the
+//! A frame above a cap does not go. One within a guarantee goes, whatever else there is. All others share what is left of the
 //! uplink, where small frames go on a little longer than bulk: they are what somebody waits for. Handshakes, probes and
-//! all other control is never held up here. Nothing waits: what does not go is dropped, as a policer does, and TCP adapts.
+//! all other control is never held up here. What does not go waits in [`shape`](super::shape).
 //!
 //! Bytes of frames; sealing adds a twentieth to full ones, which is the user's to leave room for.
 

@@ -281,7 +281,7 @@ impl FromStr for Pattern {
         let of = mac(of)?;
         let len = len.parse().ok().filter(|len| (1..=BITS).contains(len));
         let len = len.ok_or_else(|| format!("{text:?}: a prefix has 1 to {BITS} bits"))?;
-        if number(of) << (64 - u32::from(BITS) + u32::from(len)) != 0 {
+        if number(of) & ((1 << (BITS - len)) - 1) != 0 {
             return Err(format!("{text:?}: bits are set behind the prefix"));
         }
         Ok(Self::Prefix(of, len))

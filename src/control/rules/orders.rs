@@ -88,7 +88,8 @@ impl Control {
                 let overlay = self.overlay_named(overlay.as_deref())?;
                 let link = LinkSettings { to: to.parse()?, pin: *pin };
                 self.check_link(overlay, &link)?;
-                self.rules.links.retain(|other| (other.overlay, &other.settings.to) != (overlay, &link.to));
+                // A pin of before goes with the link of before.
+                let _there_was_none = self.del_link(overlay, &link.to);
                 self.rules.add_link(overlay, link, Origin::Order);
             }
             LinkRequest::Del { overlay, to } => {

@@ -65,6 +65,7 @@ impl First {
             | Command::Locate { .. }
             | Command::Deliver { .. }
             | Command::SetWays { .. }
+            | Command::Release
             | Command::SetShare { .. }
             | Command::Measure { .. }
             | Command::Tally { .. }
