@@ -158,7 +158,7 @@ impl Rules {
         let counted = |rule: &Rule| before.and_then(|before| before.hits(rule.id)).unwrap_or_default();
         let hits = rules.iter().map(counted).collect();
         let cache = vec![None; CACHE];
-        (!rules.is_empty()).then(|| Self { rules, hits, cache })
+        (!rules.is_empty()).then_some(Self { rules, hits, cache })
     }
 
     /// All of them.
