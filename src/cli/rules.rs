@@ -102,10 +102,7 @@ pub(super) fn link(command: LinkCommand) -> Result<(), Failure> {
 fn route_of(words: &[String], overlay: Option<String>) -> Result<RouteRequest, Failure> {
     let refuse = || Failure::Asked(anyhow!(ROUTE));
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
-    let (src, dst, rest) = match words[..] {
-        [src, dst, "via", ref rest @ ..] => (src, dst, rest),
-        _ => return Err(refuse()),
-    };
+    let [src, dst, "via", ref rest @ ..] = words[..] else { return Err(refuse()) };
     let (via, mut rest) = match rest {
         ["path", pair, rest @ ..] => (format!("path {pair}"), rest),
         [target, rest @ ..] => ((*target).to_owned(), rest),
