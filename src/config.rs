@@ -6,12 +6,16 @@
 mod error;
 mod key;
 mod relaying;
+mod reserve;
+mod rules;
 mod text;
 mod underlay;
 
 pub use error::ConfigError;
 pub use key::KeySource;
 pub use relaying::RelayText;
+pub use reserve::{Dscp, ReserveConfig};
+pub use rules::{LinkConfig, RouteConfig};
 pub use text::{AllowedOverlay, Cidr, InterfaceName, OverlayName, SupernodeText};
 pub use underlay::{BindText, ProxySettings, TcpPort, UnderlaySettings};
 
@@ -24,7 +28,9 @@ use serde::Deserialize;
 use crate::datapath::SwitchSettings;
 use crate::datapath::offload::TapOffload;
 use crate::keys::OverlaySecrets;
-use crate::node::{RelaySettings, ServeSettings, SupernodeSettings};
+use crate::node::{
+    LinkSettings, RelaySettings, ReserveSettings, RouteSettings, ServeSettings, SupernodeSettings, contradiction,
+};
 
 /// The port of a supernode, and of a node if it is free.
 pub const DEFAULT_PORT: u16 = 7777;
@@ -72,6 +78,8 @@ pub struct Config {
     pub relay: Option<RelayText>,
     /// Megabits per second that it relays at most; as many as come if missing.
     pub relay_rate: Option<u32>,
+    /// Megabits per second that this host may send in all.
+    pub uplink_rate: Option<u32>,
     /// The name of the site it is at, the same at all nodes there.
     pub site: Option<String>,
     /// The state directory.
@@ -138,6 +146,21 @@ pub struct OverlayConfig {
     pub mtu: Option<u16>,
     /// Whether TCP is asked for segments that fit one packet.
     pub mss_clamp: Option<bool>,
+    /// Megabits per second that it is guaranteed, if the uplink's rate is known.
+    pub rate: Option<u32>,
+    /// Megabits per second that it may use at most.
+    pub cap: Option<u32>,
+    /// What its outer packets are marked with.
+    pub dscp: Option<Dscp>,
+    /// The same for single members.
+    #[serde(default)]
+    pub reserve: Vec<ReserveConfig>,
+    /// Static rules for frames.
+    #[serde(default)]
+    pub route: Vec<RouteConfig>,
+    /// Direct paths to be kept.
+    #[serde(default)]
+    pub link: Vec<LinkConfig>,
 }
 
 /// What becomes of spanning tree frames.
@@ -198,6 +221,8 @@ pub struct Settings {
     pub tcp_port: TcpPort,
     /// What it does for members that cannot reach each other.
     pub relaying: RelaySettings,
+    /// What the host may send in all, in bytes per second.
+    pub uplink: Option<u64>,
     /// The state directory.
     pub state: PathBuf,
     /// The status socket.
@@ -244,6 +269,12 @@ pub struct Overlay {
     pub tap_queue: Option<u32>,
     /// What was chosen of its switch; of its TAP, the most that may be asked for.
     pub switch: SwitchSettings,
+    /// Static rules for frames.
+    pub routes: Vec<RouteSettings>,
+    /// Direct paths to be kept.
+    pub links: Vec<LinkSettings>,
+    /// What is reserved in it.
+    pub reserve: ReserveSettings,
 }
 
 /// What a TAP is joined to.
@@ -275,6 +306,7 @@ impl Config {
         self.check_roles()?;
         let underlay = self.underlay();
         let relaying = self.relaying()?;
+        let uplink = reserve::rate("uplink-rate", self.uplink_rate)?;
         let Self {
             name,
             listen,
@@ -316,6 +348,9 @@ impl Config {
             return Err(ConfigError::EnvForMany);
         }
         let named = overlay.first().map_or("supernode", |overlay| overlay.name.0.as_str()).to_owned();
+        let overlays = overlay.into_iter().map(|overlay| overlay.check(env_key)).collect::<Result<Vec<_>, _>>()?;
+        let reserved = overlays.iter().map(|overlay| (overlay.name.as_str(), &overlay.reserve));
+        contradiction(uplink, reserved).map_or(Ok(()), |why| Err(ConfigError::Reserve(why)))?;
         Ok(Settings {
             name,
             listen: listen.or(serve),
@@ -334,7 +369,8 @@ impl Config {
             lanes,
             supernodes: supernode.into_iter().map(|text| text.0).collect(),
             underlay,
-            overlays: overlay.into_iter().map(|overlay| overlay.check(env_key)).collect::<Result<_, _>>()?,
+            uplink,
+            overlays,
         })
     }
 }
@@ -387,6 +423,12 @@ impl OverlayConfig {
             stp: None,
             mtu: None,
             mss_clamp: None,
+            rate: None,
+            cap: None,
+            dscp: None,
+            reserve: Vec::new(),
+            route: Vec::new(),
+            link: Vec::new(),
         }
     }
 
@@ -395,8 +437,8 @@ impl OverlayConfig {
     }
 
     fn check(self, env_key: Option<&str>) -> Result<Overlay, ConfigError> {
-        let Self { name, key_file, passphrase_file, bridge, address, tap, tap_offload, tap_queue, stp, mtu, mss_clamp } =
-            self;
+        let Self { name, key_file, passphrase_file, bridge, address, tap, tap_offload, tap_queue, .. } = self;
+        let Self { stp, mtu, mss_clamp, route, link, rate, cap, dscp, reserve, .. } = self;
         let OverlayName(name) = name;
         let source = match (key_file, passphrase_file, env_key) {
             (Some(_), Some(_), _) => return Err(ConfigError::Together("key-file", "passphrase-file")),
@@ -425,6 +467,9 @@ impl OverlayConfig {
             attach,
             tap: tap.map(|tap| tap.0),
             tap_queue,
+            routes: rules::routes(route)?,
+            links: rules::links(link)?,
+            reserve: reserve::settings((rate, cap), reserve, dscp)?,
             switch: SwitchSettings {
                 station: SwitchSettings::default().station,
                 mtu: usize::from(mtu),

@@ -2,6 +2,8 @@
 //!
 //! Below the node and the control room, so that both speak of the same things.
 
+pub mod reserve;
+pub mod rule;
 pub mod stream;
 
 use std::collections::BTreeMap;
@@ -18,6 +20,9 @@ use crate::keys::{Fingerprint, Identity, NodeId, OverlayId, OverlaySecrets};
 use crate::time::Time;
 use crate::wire::carry::RelayFor;
 
+use reserve::ReserveSettings;
+use rule::{LinkSettings, RouteSettings};
+
 /// All that a node is told at its start.
 #[derive(Debug)]
 pub struct Settings {
@@ -33,6 +38,8 @@ pub struct Settings {
     pub serve: Option<ServeSettings>,
     /// What it does for members that cannot reach each other.
     pub relaying: RelaySettings,
+    /// What the host may send in all, in bytes per second; unknown if `None`.
+    pub uplink: Option<u64>,
     /// What an earlier run of this node wanted to know again.
     pub memory: Memory,
     /// Whether many ports may be tried at a peer whose NAT takes random ones.
@@ -54,6 +61,20 @@ pub struct OverlaySettings {
     pub secrets: OverlaySecrets,
     /// What the user chose of its switch.
     pub switch: SwitchSettings,
+    /// Its static rules for frames.
+    pub routes: Vec<RouteSettings>,
+    /// Direct paths that are kept in it.
+    pub links: Vec<LinkSettings>,
+    /// What is reserved in it.
+    pub reserve: ReserveSettings,
+}
+
+impl OverlaySettings {
+    /// Without rules and reservations.
+    pub fn new(name: &str, secrets: OverlaySecrets, switch: SwitchSettings) -> Self {
+        let (routes, links, reserve) = (Vec::new(), Vec::new(), ReserveSettings::default());
+        Self { name: name.into(), secrets, switch, routes, links, reserve }
+    }
 }
 
 /// A supernode to register at.

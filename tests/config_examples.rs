@@ -27,7 +27,8 @@ fn what_is_commented_out_loads_too() {
         let text = fs::read_to_string(examples().join(name)).expect(name);
         let is_key = |line: &str| {
             let word = line.strip_prefix("# ").and_then(|rest| rest.split_once(" = "));
-            word.is_some_and(|(key, _)| key.chars().all(|c| c.is_ascii_lowercase() || c == '-'))
+            line.starts_with("# [[")
+                || word.is_some_and(|(key, _)| key.chars().all(|c| c.is_ascii_lowercase() || c == '-'))
         };
         let whole: String = text
             .lines()

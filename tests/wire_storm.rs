@@ -378,8 +378,7 @@ impl World {
 fn settings(number: u8) -> Settings {
     let is_supernode = usize::from(number) == SUPERNODE;
     let secrets = OverlaySecrets::derive("lab", &OverlayKey::from_bytes([9; 32]));
-    let overlay =
-        OverlaySettings { name: "lab".into(), secrets, switch: longwire::datapath::SwitchSettings::default() };
+    let overlay = OverlaySettings::new("lab", secrets, longwire::datapath::SwitchSettings::default());
     let supernode = SupernodeSettings { address: "sn:7777".into(), pin: None };
     Settings {
         identity: Identity::from_secret(&[number; 32]),
@@ -388,6 +387,7 @@ fn settings(number: u8) -> Settings {
         supernodes: if is_supernode { Vec::new() } else { vec![supernode] },
         serve: is_supernode.then(ServeSettings::default),
         relaying: RelaySettings::default(),
+        uplink: None,
         memory: Memory::default(),
         birthday: true,
         handshake: HandshakeKind::Noise,

@@ -56,6 +56,14 @@ pub(crate) enum Command {
         #[command(flatten)]
         ask: AskArgs,
     },
+    /// Static rules for frames.
+    #[command(subcommand)]
+    Route(super::rules::RouteCommand),
+    /// Direct paths that are kept.
+    #[command(subcommand)]
+    Link(super::rules::LinkCommand),
+    /// Show or change what overlays and members are guaranteed and may use at most, until the daemon ends.
+    Reserve(Box<super::reserve::ReserveArgs>),
     /// Orders about MAC addresses.
     #[command(subcommand)]
     Mac(MacCommand),

@@ -4,6 +4,8 @@ mod args;
 mod ask;
 mod netcheck;
 mod see;
+mod reserve;
+mod rules;
 mod table;
 
 pub(crate) use args::Cli;
@@ -46,6 +48,9 @@ pub(crate) fn run(cli: Cli) -> Result<(), Failure> {
         Command::Advise(args) => see::advise(&args),
         Command::Netcheck(args) => netcheck::run(args),
         Command::Via { peer, via, ask } => ask::via(peer, via, &ask),
+        Command::Route(command) => rules::route(command),
+        Command::Reserve(args) => reserve::run(*args),
+        Command::Link(command) => rules::link(command),
         Command::Mac(MacCommand::Claim { mac, vlan, ip, overlay, ask }) => {
             ask::claim(&Request::ClaimMac { mac, vlan, ip, overlay }, &ask)
         }

@@ -64,6 +64,12 @@ pub enum ConfigError {
     /// No such MTU.
     #[error("`mtu` {0}: from {1} to {2} are carried")]
     Mtu(u16, u16, u16),
+    /// Reservations that cannot all hold.
+    #[error("`rate` and `cap`: {0}")]
+    Reserve(String),
+    /// A static rule that cannot be.
+    #[error("`route` {0} of an overlay: {1}")]
+    Route(usize, String),
     /// A number too small or too large.
     #[error("`{0}` {1}: from {2} to {3} is possible")]
     OutOfRange(&'static str, i64, i64, i64),

@@ -8,7 +8,7 @@
 
 mod asking;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -80,6 +80,8 @@ pub struct Carriers {
     pub via: Via,
     /// The user ordered it: plans leave it alone.
     pub is_pinned: bool,
+    /// Members by which static rules send some of the frames.
+    pub(super) ruled: BTreeSet<PortId>,
     by_member: BTreeMap<PortId, Carrier>,
     compared: Option<Time>,
     /// When the last frame went to the peer, as far as was measured.
@@ -87,6 +89,14 @@ pub struct Carriers {
 }
 
 impl Carriers {
+    /// Our leg at this member towards the peer, if it has granted one.
+    pub(super) fn leg(&self, member: PortId) -> Option<LegId> {
+        match self.by_member.get(&member)?.standing {
+            Standing::Granted(leg, _) => Some(leg),
+            Standing::Asked(..) | Standing::Rests(_) => None,
+        }
+    }
+
     /// Members with a leg for this peer, or asked for one.
     fn busy(&self) -> usize {
         let is_busy = |carrier: &&Carrier| !matches!(carrier.standing, Standing::Rests(_));
@@ -118,6 +128,9 @@ impl Peer {
     }
 
     fn wants_carriers(&self, now: Time) -> bool {
+        if !self.carriers.ruled.is_empty() {
+            return self.session.is_some();
+        }
         let is_active = self.carriers.sent.is_some_and(|sent| now.since(sent) < IDLE);
         match self.carriers.via {
             Via::Auto => self.session.is_some() && !self.is_direct() && is_active,

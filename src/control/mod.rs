@@ -5,7 +5,8 @@
 //! `supernode` and `registration` bring members together, `peer` makes keys, `punch` finds a direct
 //! way, `path` chooses, `carriers` finds members that relay, `carrying` relays for others, `liveness` watches,
 //! `mtu` measures, `discovery` finds neighbours, `mobility` tells of machines that move, `loops` finds shared
-//! segments, `advising` knows which machine should move, `report` tells people, and `sight` shows them the whole.
+//! segments, `advising` knows which machine should move, `rules` and `reserve` know who is meant by what users order,
+//! `report` tells people, and `sight` shows them the whole.
 
 pub mod effects;
 
@@ -93,6 +94,10 @@ mod advising;
 
 mod planning;
 
+mod rules;
+
+mod reserve;
+
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -158,6 +163,8 @@ pub struct Control {
     carrying: Carrying,
     /// How much of the time tasks wait for a processor here, in percent.
     load: Option<u8>,
+    rules: rules::Rules,
+    reserved: reserve::Reserved,
     /// What is to be done.
     pub fx: Effects,
 }
@@ -203,10 +210,13 @@ impl Control {
             observing: Observing::default(),
             carrying: Carrying::new(settings.relaying, &mut fx),
             load: None,
+            rules: rules::Rules::new(&settings.overlays),
+            reserved: reserve::Reserved::new(settings.uplink, &settings.overlays),
             fx,
         };
         control.review_homes();
         control.recall();
+        control.review_rules();
         (0..control.segments.len()).for_each(|overlay| control.on_loop_timer(OverlayIndex(overlay)));
         control
     }

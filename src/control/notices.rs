@@ -1,6 +1,7 @@
 //! What the corridor tells, and who hears it.
 
 use super::overlay::Overlay;
+use super::reserve::SHAPE_EVERY;
 use super::timers::Timer;
 use super::{Control, LOOP_EVENT_GAP, Peer, handshake, now_soon};
 use crate::datapath::buf::OverlayIndex;
@@ -45,6 +46,7 @@ impl Control {
             Notice::Retired { index } => {
                 self.fx.indices.remove(&index);
             }
+            Notice::Shaped => self.fx.timers.set(Timer::Shape, now + SHAPE_EVERY),
             Notice::LoopProbe { overlay, body } => self.on_loop_probe(overlay, &body),
             Notice::Address { overlay, address, news } => self.on_address((overlay, address), news),
             Notice::UnderlayLoop { overlay } => {

@@ -88,8 +88,7 @@ mod tests {
     fn an_entry_opens_for_members_and_only_as_its_nodes() {
         let overlay = |key| {
             let secrets = OverlaySecrets::derive("lab", &OverlayKey::from_bytes([key; 32]));
-            let settings =
-                OverlaySettings { name: "lab".into(), secrets, switch: crate::datapath::SwitchSettings::default() };
+            let settings = OverlaySettings::new("lab", secrets, crate::datapath::SwitchSettings::default());
             Overlay::new(&settings, &Identity::from_secret(&[1; 32]))
         };
         let entry = Directory { name: "alpha".into(), ..Directory::default() };

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::candidate::Candidates;
+use super::candidate::{CandidateState, Candidates};
 use crate::datapath::{LegId, Path};
 use crate::time::Time;
 use crate::wire::relay::RelayId;
@@ -17,6 +17,8 @@ use crate::wire::session::CandidateKind;
 const HOLD: Duration = Duration::from_secs(10);
 /// A proof is worth this long without traffic: the keepalive and its patience.
 const PROOF_LIFE: Duration = Duration::from_secs(30);
+/// A direct path that is probed each second, and is not the one in use, carries if it answered within this time.
+const ALIVE_FOR: Duration = Duration::from_secs(4);
 /// Better by at least this much...
 const BETTER_BY: Duration = Duration::from_millis(5);
 /// Silence while sending that makes a path suspect, at least.
@@ -431,6 +433,23 @@ impl Paths {
     fn best_relay(&self, now: Time) -> Option<Path> {
         let key = |way: &RelayWay| (way.rests(now), way.cost());
         self.relays.iter().min_by_key(|(_, way)| key(way)).map(|(leg, way)| Path::Relayed(*leg, way.relay))
+    }
+
+    /// The best direct path that has answered of late, for who wants one though another is in use.
+    pub fn direct(&self, now: Time) -> Option<Path> {
+        let is_alive = |addr: SocketAddr, state: &CandidateState| {
+            let answered = state.answered.is_some_and(|at| now.since(at) < ALIVE_FOR);
+            state.proven && (answered || self.current == Some(Path::Direct(addr)))
+        };
+        let alive = self.candidates.iter().filter(|(addr, state)| is_alive(*addr, state));
+        alive.map(|(addr, _)| Path::Direct(addr)).min_by_key(|path| (self.class(*path), self.rtt(*path)))
+    }
+
+    /// The way by this leg, if it has answered and loses little of late.
+    pub fn relayed(&self, leg: LegId) -> Option<Path> {
+        let way = self.relays.get(&leg)?;
+        let carries = way.answers > 0 && way.failed.is_none() && way.loss < LOSS_ALL / 4;
+        carries.then_some(Path::Relayed(leg, way.relay))
     }
 
     /// Addresses that carried, in this run or an earlier one, best first.

@@ -2,12 +2,18 @@
 //!
 //! The JSON of these types is a contract that scripts rely on; `tests/status_sample.json` holds one.
 
+pub mod reserve;
+pub mod rules;
+
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
 use super::sight::{MoveAdvice, Topology, Trace, Traffic};
+
+use reserve::{Reservations, ReserveRequest};
+use rules::{LinkRequest, LinkRow, RouteRequest, RouteRow};
 
 /// A question to a node.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -57,6 +63,12 @@ pub enum Request {
     },
     /// Which machine should move.
     Advise,
+    /// About static rules for frames.
+    Route(RouteRequest),
+    /// About direct paths that are kept.
+    Link(LinkRequest),
+    /// About rates that are guaranteed and capped.
+    Reserve(ReserveRequest),
 }
 
 /// The answer.
@@ -78,6 +90,12 @@ pub enum Response {
     Trace(Trace),
     /// To [`Request::Advise`].
     Advice(Vec<MoveAdvice>),
+    /// To [`Request::Route`].
+    Routes(Vec<RouteRow>),
+    /// To [`Request::Link`].
+    Links(Vec<LinkRow>),
+    /// To [`Request::Reserve`].
+    Reservations(Reservations),
     /// An order was carried out.
     Done,
     /// It cannot be answered; a sentence.

@@ -4,6 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use super::carriers::Via;
+use super::report::rules::RouteRow;
 use super::report::{
     FdbRow, OverlayStatus, PathKind, PathStatus, PeerState, PeerStatus, Request, Response, Status, SupernodeStatus,
     Transport,
@@ -49,11 +50,27 @@ impl Control {
             Request::Traffic => Response::Traffic(self.traffics()),
             Request::Advise => Response::Advice(self.move_advice(now)),
             Request::Trace { from, to, vlan, overlay } => {
-                let traced = self.overlay_called(overlay.as_deref()).and_then(|overlay| {
+                let traced = self.overlay_named(overlay.as_deref()).and_then(|overlay| {
                     let end = |text: &str| machine_called(datapath, overlay, (text, *vlan));
                     Ok(self.trace(overlay, [end(from)?, end(to)?], &datapath.fdb_entries(now, overlay)))
                 });
                 traced.map_or_else(Response::Error, Response::Trace)
+            }
+            Request::Route(order) => {
+                self.fx.now = now;
+                let added = self.order_route(order);
+                let rows = self.route_rows(|overlay, rule| datapath.hits(overlay, rule));
+                let is_wanted = |row: &RouteRow, added: Option<u32>| added.is_none_or(|id| row.id == id);
+                let wanted = |added| rows.into_iter().filter(|row| is_wanted(row, added)).collect();
+                added.map_or_else(Response::Error, |added| Response::Routes(wanted(added)))
+            }
+            Request::Link(order) => {
+                self.fx.now = now;
+                self.order_link(order).map_or_else(Response::Error, |()| Response::Links(self.link_rows()))
+            }
+            Request::Reserve(order) => {
+                self.fx.now = now;
+                self.order_reserve(order).map_or_else(Response::Error, Response::Reservations)
             }
             Request::Via { peer, via } => {
                 self.fx.now = now;
@@ -207,7 +224,7 @@ impl Control {
         (address, ip): (Address, Option<IpAddr>),
         overlay: Option<&str>,
     ) -> Result<(), String> {
-        let overlay = self.overlay_called(overlay)?;
+        let overlay = self.overlay_named(overlay)?;
         if address.mac.is_group() || address.mac.is_zero() || address.vlan > 4095 {
             return Err(format!("{address} is no address of a machine"));
         }
@@ -216,16 +233,6 @@ impl Control {
         } else {
             Err(format!("{address} is frozen elsewhere, or the table is full; `longwire fdb` shows it"))
         }
-    }
-
-    /// The overlay of this name, or the only one.
-    fn overlay_called(&self, name: Option<&str>) -> Result<OverlayIndex, String> {
-        let names = || self.overlays.iter().map(|overlay| overlay.name.as_str()).collect::<Vec<_>>().join(", ");
-        let place = match name {
-            Some(name) => self.overlays.iter().position(|overlay| overlay.name == name),
-            None => (self.overlays.len() == 1).then_some(0),
-        };
-        place.map(OverlayIndex).ok_or_else(|| format!("say --overlay NAME, one of: {}", names()))
     }
 
     /// The peer of this name or id, or start of one; `OVERLAY/PEER` where a node is met in several.

@@ -42,6 +42,10 @@ pub enum Timer {
     Observe,
     /// Tell and ask again where machines are.
     Addresses,
+    /// Let frames go that waited for their share.
+    Shape,
+    /// See what static rules mean now.
+    Rules,
     /// Probe our segment for other members.
     Loop(OverlayIndex),
     /// Say that nobody is there.
@@ -74,6 +78,8 @@ impl Timer {
             Self::Carrying => "carrying",
             Self::Observe => "observe",
             Self::Addresses => "addresses",
+            Self::Shape => "shape",
+            Self::Rules => "rules",
             Self::Loop(_) => "loop probe",
             Self::Alone(_) => "alone",
             Self::Push => "roster push",

@@ -164,6 +164,8 @@ pub struct Target {
     pub hops: Option<u8>,
     /// Which of our addresses it leaves from; the system's choice if `None`.
     pub from: Option<IpAddr>,
+    /// TOS or traffic class; the socket's if 0.
+    pub tos: u8,
 }
 
 /// Datagrams for the underlay socket, in order.

@@ -1,14 +1,17 @@
 //! What the control room tells the corridor, and what the corridor tells the control room.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use super::buf::OverlayIndex;
 use super::fdb::{Address, PortId};
 use super::gate::Gate;
 use super::ownership::News;
 use super::pairs::{MacPair, Volume};
-use super::port::{Activity, LegId, Path, Tally};
+use super::port::{Activity, LegId, Path, Tally, Ways};
 use super::relay::LegTally;
+use super::reserve::{Marking, Shares};
+use super::rules::Rule;
 use super::seal::SessionKeys;
 use super::stats::DropReason;
 use crate::keys::OverlayId;
@@ -99,6 +102,34 @@ pub enum Command {
         overlay: OverlayIndex,
         /// What.
         gate: Gate,
+    },
+    /// These are the static rules of an overlay from now on.
+    SetRules {
+        /// The overlay.
+        overlay: OverlayIndex,
+        /// In any order.
+        rules: Arc<[Rule]>,
+    },
+    /// This is reserved from now on, and nothing else.
+    SetReserve {
+        /// All of it.
+        shares: Shares,
+    },
+    /// Frames that waited for their share may go by now.
+    Release,
+    /// What outer packets of an overlay are marked with from now on.
+    SetMarking {
+        /// The overlay.
+        overlay: OverlayIndex,
+        /// With what.
+        marking: Marking,
+    },
+    /// The ways to a peer among which rules choose.
+    SetWays {
+        /// Its port.
+        port: PortId,
+        /// Those that carry.
+        ways: Ways,
     },
     /// A frame of ours for our own segment.
     Deliver {
@@ -319,6 +350,8 @@ pub enum Notice {
         /// What.
         news: News,
     },
+    /// Frames wait for their share of the way out: [`Command::Release`] is wanted soon.
+    Shaped,
     /// Our own sealed packets came out of a TAP.
     UnderlayLoop {
         /// Of this overlay.

@@ -153,6 +153,16 @@ pub fn speaker(frame: &[u8], header: &Header) -> Option<IpAddr> {
     .filter(|ip| !ip.is_unspecified() && !ip.is_multicast())
 }
 
+/// The code point (RFC 2474) of the packet in a frame; 0 if it carries none.
+pub fn dscp(frame: &[u8], header: &Header) -> u8 {
+    let Some(start) = word(frame, header.payload) else { return 0 };
+    match header.ethertype {
+        IPV4 => (start as u8) >> 2,
+        IPV6 => (start >> 6) as u8 & 0x3f,
+        _ => 0,
+    }
+}
+
 fn arp_speaker(packet: &[u8], src: Mac) -> Option<IpAddr> {
     let arp = ArpPacketSlice::from_slice(packet).ok()?;
     let is_ipv4 = arp.proto_addr_type() == EtherType::IPV4 && matches!(arp.operation().0, 1 | 2);

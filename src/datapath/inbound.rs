@@ -188,7 +188,9 @@ impl Datapath {
                 self.stats[from.0.0].moved += 1;
                 self.send(now, port, frame, Work::Whole(checksum), FrameKind::Moved);
             }
-            Verdict::Forward(_) | Verdict::Flood => self.stats[from.0.0].dropped(DropReason::Elsewhere),
+            Verdict::Forward(_) | Verdict::Flood | Verdict::Ruled => {
+                self.stats[from.0.0].dropped(DropReason::Elsewhere)
+            }
             Verdict::Drop(reason) => self.stats[from.0.0].dropped(reason),
         }
     }

@@ -28,6 +28,7 @@ use super::fdb::PortId;
 use super::frame::Mac;
 use super::pairs::{MacPair, Volume};
 use super::port::{Activity, Path};
+use super::rules::Rules;
 use super::seal::Share;
 use super::stats::Stats;
 use super::{Command, Datapath, Notice};
@@ -194,6 +195,11 @@ impl Datapath {
         for (id, port) in &self.ports {
             datapath.handle_command(Time::START, Command::OpenPort { port: *id, overlay: port.overlay });
         }
+        for (switch, copy) in self.switches.iter().zip(&mut datapath.switches) {
+            copy.marking = switch.marking;
+            copy.rules = switch.rules.as_ref().and_then(|rules| Rules::new(rules.all(), None));
+        }
+        datapath.reserve.clone_from(&self.reserve);
         datapath.role = Role::Further(Box::new(Further::new(number, lanes, settings.len())));
         Lane(datapath)
     }

@@ -1,7 +1,7 @@
 //! The corridor: one frame, in order of travel.
 //!
-//! Towards the peers: [`frame`] reads the header, `switch` and [`fdb`] decide, `port` names keys and
-//! path, [`seal`] makes a packet, `relay` puts a leg in front, [`buf`] carries it out. Back the other
+//! Towards the peers: [`frame`] reads the header, `rules`, `switch` and [`fdb`] decide, `reserve` admits, `port` names
+//! keys and path, [`seal`] makes a packet, `relay` puts a leg in front, [`buf`] carries it out. Back the other
 //! way. No await, no lock, no clock, no log, no allocation per frame. It meets the control room only
 //! through [`Command`] and [`Notice`], which `node.rs` carries.
 
@@ -21,6 +21,8 @@ mod ownership;
 
 mod gate;
 
+mod rules;
+
 mod moves;
 
 mod stations;
@@ -30,6 +32,10 @@ mod ask;
 pub mod fdb;
 
 pub mod limit;
+
+mod reserve;
+
+mod shape;
 
 mod port;
 
@@ -71,11 +77,13 @@ pub use command::{Command, Notice};
 pub use gate::Gate;
 pub use ownership::News;
 pub use pairs::{MacPair, Side, Volume};
-pub use port::{Activity, LegId, MTU_ASSUMED, MTU_FLOOR, Path, Tally};
+pub use port::{Activity, LegId, MTU_ASSUMED, MTU_FLOOR, Path, Tally, Ways};
 pub use relay::LegTally;
+pub use reserve::{Marking, RATE_MAX, Share, Shares};
+pub use rules::{Action, Hits, Pattern, RULES_MAX, Rank, Rule, RuleWay, rank};
 pub use switch::SwitchSettings;
 
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::net::SocketAddr;
 
 use buf::{Batch, Deliveries, Target, Transmits};
@@ -85,9 +93,10 @@ use fdb::PortId;
 use lane::Role;
 use port::Port;
 use relay::{Channels, Legs};
+use reserve::Reserve;
 use source::Sources;
 use stats::Stats;
-use switch::Switch;
+use switch::{Hop, Switch};
 
 use crate::wire::data::OVERHEAD;
 use crate::wire::relay as relay_wire;
@@ -113,9 +122,13 @@ pub struct Datapath {
     order: Order,
     joining: Coalescer,
     cuts: Batch<()>,
+    ruled: Vec<Hop>,
     finished: Vec<u8>,
     scratch: Vec<u8>,
     notices: VecDeque<Notice>,
+    reserve: Option<Reserve>,
+    /// Peers for whom frames wait for their share of the way out.
+    waiting: BTreeSet<PortId>,
     role: Role,
 }
 

@@ -1,6 +1,6 @@
 //! Carrying out the control room's orders.
 
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::net::IpAddr;
 
 use rand_chacha::rand_core::RngCore;
@@ -13,6 +13,8 @@ use super::lane::Role;
 use super::offload::Virtio;
 use super::port::{Epoch, Path, Port};
 use super::relay::{Channels, Legs};
+use super::reserve::Reserve;
+use super::rules::{Hits, Rules};
 use super::seal::SessionKeys;
 use super::source::Sources;
 use super::stats::Stats;
@@ -44,9 +46,12 @@ impl Datapath {
             order: Order::default(),
             joining: Coalescer::default(),
             cuts: Batch::default(),
+            ruled: Vec::new(),
             finished: Vec::new(),
             scratch: Vec::new(),
             notices: VecDeque::new(),
+            reserve: None,
+            waiting: BTreeSet::new(),
             role: Role::Alone,
         }
     }
@@ -84,6 +89,11 @@ impl Datapath {
     /// The machine behind our TAP that has said that `ip` is its own.
     pub fn station(&self, overlay: OverlayIndex, ip: IpAddr) -> Option<Address> {
         self.switches[overlay.0].stations.find(ip)
+    }
+
+    /// What a static rule of `overlay` has decided so far; nothing if it is not in force.
+    pub fn hits(&self, overlay: OverlayIndex, rule: u32) -> Hits {
+        self.switches[overlay.0].rules.as_ref().and_then(|rules| rules.hits(rule)).unwrap_or_default()
     }
 
     /// Somebody at this host says that a machine is behind our TAP. Whether it is now: it may be frozen elsewhere.
@@ -129,6 +139,18 @@ impl Datapath {
                 self.publish(now, overlay);
             }
             Command::SetGate { overlay, gate } => self.switches[overlay.0].gate = gate,
+            Command::SetRules { overlay, rules } => {
+                let switch = &mut self.switches[overlay.0];
+                switch.rules = Rules::new(&rules, switch.rules.as_ref());
+            }
+            Command::SetReserve { shares } => self.reserve = Reserve::new(&shares),
+            Command::Release => self.release(now),
+            Command::SetMarking { overlay, marking } => self.switches[overlay.0].marking = marking,
+            Command::SetWays { port, ways } => {
+                if let Some(port) = self.ports.get_mut(&port) {
+                    port.ways = ways;
+                }
+            }
             Command::Deliver { overlay, frame } => self.deliver_own(overlay, &frame),
             Command::CountDrop { reason } => self.node_stats.dropped(reason),
             Command::SendSession { port, path, message, hops } => {
@@ -271,7 +293,7 @@ impl Datapath {
         room[lead..].copy_from_slice(packet);
         self.legs.wrap(path, room);
         let from = self.legs.source(path).or_else(|| self.sources.noted(path));
-        self.transmits.commit(len, Target { to, hops: None, from });
+        self.transmits.commit(len, Target { to, hops: None, from, tos: 0 });
     }
 
     /// Our addresses are others now; with several, it matters which one a packet leaves from.

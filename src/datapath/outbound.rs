@@ -7,9 +7,10 @@ use super::fdb::PortId;
 use super::frame::{self, Header};
 use super::layout::Transport;
 use super::pairs::{Side, Volume};
+use super::rules::RuleWay;
 use super::segment::{self, Segments, Work};
 use super::stats::DropReason;
-use super::switch::Verdict;
+use super::switch::{Hop, Verdict};
 use super::{Datapath, Notice, checksum, gate, way};
 use crate::time::Time;
 use crate::wire::data::{self, Checksum, FrameKind};
@@ -75,8 +76,23 @@ impl Datapath {
                 let kind = if header.dst.is_group() { FrameKind::Direct } else { FrameKind::Copy };
                 self.flood(now, overlay, frame, work, kind);
             }
+            Verdict::Ruled => self.send_ruled(now, overlay, header, frame, work),
             Verdict::Drop(reason) => self.stats[overlay.0].dropped(reason),
         }
+    }
+
+    /// To each peer that the rules name. What several get is nobody's to send on.
+    fn send_ruled(&mut self, now: Time, overlay: OverlayIndex, header: &Header, frame: &[u8], work: Work) {
+        let hops = mem::replace(&mut self.switches[overlay.0].hops, mem::take(&mut self.ruled));
+        let kind = if hops.len() > 1 && !header.dst.is_group() { FrameKind::Copy } else { FrameKind::Direct };
+        for Hop { port, way } in &hops {
+            if self.ports.contains_key(port) {
+                self.send_by(now, *port, frame, work, (kind, *way));
+            } else {
+                self.stats[overlay.0].dropped(DropReason::NoPeer);
+            }
+        }
+        self.ruled = hops;
     }
 
     /// Whether a frame carries a packet that we sealed: then the overlay is about to run through itself.
@@ -114,6 +130,25 @@ impl Datapath {
 
     /// To one peer: seals it, or keeps it until there are keys and a path.
     pub(super) fn send(&mut self, now: Time, id: PortId, frame: &[u8], work: Work, kind: FrameKind) {
+        self.send_by(now, id, frame, work, (kind, RuleWay::Usual));
+    }
+
+    /// The same, by the way that a rule wants.
+    fn send_by(&mut self, now: Time, id: PortId, frame: &[u8], work: Work, how: (FrameKind, RuleWay)) {
+        if self.reserve.is_none() || !self.holds_back(now, id, frame, work, how) {
+            self.send_now(now, id, frame, work, how);
+        }
+    }
+
+    /// The same, whatever is reserved.
+    pub(super) fn send_now(
+        &mut self,
+        now: Time,
+        id: PortId,
+        frame: &[u8],
+        work: Work,
+        (kind, way): (FrameKind, RuleWay),
+    ) {
         let Some(port) = self.ports.get_mut(&id) else { return };
         let stats = &mut self.stats[port.overlay.0];
         let kind = match kind {
@@ -121,7 +156,7 @@ impl Datapath {
             FrameKind::Copy if !port.follows => FrameKind::Direct,
             FrameKind::Direct | FrameKind::Copy | FrameKind::Moved => kind,
         };
-        let (Some(path), true) = (port.path, port.can_send(now)) else {
+        let (Some(path), true) = (port.ways.by(way).or(port.path), port.can_send(now)) else {
             self.notices.push_back(Notice::NeedKeys { port: id });
             return if !port.hold(now, frame, work, kind) {
                 stats.dropped(DropReason::QueueFull)
@@ -130,13 +165,14 @@ impl Datapath {
         if port.note_busy() {
             self.notices.push_back(Notice::Busy { overlay: port.overlay });
         }
-        if port.note_sent(now, frame.len()) {
+        if port.note_sent(now, frame.len(), path) {
             self.notices.push_back(Notice::Active { port: id });
         }
         let (overlay, mut scratch) = (port.overlay, mem::take(&mut self.scratch));
         match self.way(now, id, path, None) {
             Some(mut way) => {
                 way.kind = kind;
+                way.mark(frame);
                 way.send(frame, work, &mut scratch);
             }
             None => self.stats[overlay.0].dropped(DropReason::NoPath),

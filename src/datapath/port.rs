@@ -7,10 +7,13 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use super::buf::OverlayIndex;
+use super::fdb::PortId;
 use super::fragment::Reassembly;
 use super::limit::{Bucket, FLOOD_BURST, FLOOD_RATE};
+use super::rules::RuleWay;
 use super::seal::{Opener, Sealer, SessionKeys, Share};
 use super::segment::Work;
+use super::shape::Queue;
 use crate::time::Time;
 use crate::wire::data::FrameKind;
 use crate::wire::relay::RelayId;
@@ -138,6 +141,29 @@ pub struct Tally {
     pub rx_bytes: u64,
 }
 
+/// Ways to a peer that carry, whichever is in use: static rules choose among them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Ways {
+    /// The best direct one.
+    pub direct: Option<Path>,
+    /// The best one by a supernode.
+    pub supernode: Option<Path>,
+    /// By members.
+    pub members: Vec<(PortId, Path)>,
+}
+
+impl Ways {
+    /// The one that a rule wants, if it is there.
+    pub(super) fn by(&self, way: RuleWay) -> Option<Path> {
+        match way {
+            RuleWay::Usual => None,
+            RuleWay::Direct => self.direct,
+            RuleWay::Supernode => self.supernode,
+            RuleWay::Member(member) => self.members.iter().find(|(by, _)| *by == member).map(|(_, path)| *path),
+        }
+    }
+}
+
 /// A frame that waits for keys.
 struct Held {
     since: Time,
@@ -175,6 +201,10 @@ pub(super) struct Port {
     pub(super) follows: bool,
     /// How many claims of it are believed.
     pub(super) claims: Bucket,
+    /// The ways among which static rules choose.
+    pub(super) ways: Ways,
+    /// Frames that wait for their share of the way out.
+    pub(super) shaped: Queue,
     /// Since when frames take the present path.
     path_since: Time,
     pending: VecDeque<Held>,
@@ -201,6 +231,8 @@ impl Port {
             source: None,
             follows: false,
             claims: Bucket::new(CLAIM_RATE, CLAIM_BURST),
+            ways: Ways::default(),
+            shaped: Queue::default(),
             path_since: Time::START,
             pending: VecDeque::new(),
             pending_bytes: 0,
@@ -276,6 +308,7 @@ impl Port {
     pub(super) fn drop_held(&mut self) {
         self.pending_bytes = 0;
         self.pending.clear();
+        self.shaped = Queue::default();
     }
 
     /// Something genuine came by `path`; says whether the control room should hear of that path.
@@ -317,14 +350,16 @@ impl Port {
         (self.spoken, self.source) = (None, None);
     }
 
-    /// A packet went out; says whether the control room should begin to watch.
-    pub(super) fn note_sent(&mut self, now: Time, frame_bytes: usize) -> bool {
+    /// A packet went out on `path`; says whether the control room should begin to watch.
+    pub(super) fn note_sent(&mut self, now: Time, frame_bytes: usize, path: Path) -> bool {
         self.activity.sent = Some(now);
         if frame_bytes > LARGE_FRAME {
             self.activity.large = Some(now);
         }
         self.activity.tx_bytes += frame_bytes as u64;
-        self.activity.unanswered_since.get_or_insert(now);
+        if self.path == Some(path) {
+            self.activity.unanswered_since.get_or_insert(now);
+        }
         !std::mem::replace(&mut self.watched, true)
     }
 

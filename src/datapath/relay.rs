@@ -217,7 +217,7 @@ impl Channels {
         let copy = &mut out.reserve(packet.len())[..packet.len()];
         copy[HEADER_LEN..].copy_from_slice(&packet[HEADER_LEN..]);
         Header { down: true, relay: sender_id, counter }.write(receiver.key, copy);
-        out.commit(packet.len(), Target { to: receiver.addr, hops: None, from: receiver.source });
+        out.commit(packet.len(), Target { to: receiver.addr, hops: None, from: receiver.source, tos: 0 });
         Ok(())
     }
 }

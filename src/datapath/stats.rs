@@ -50,6 +50,8 @@ drop_reasons! {
     Elsewhere = "elsewhere",
     /// From a peer, with the source of a machine that is live behind our TAP.
     Hijack = "hijack",
+    /// A static rule says so.
+    Rule = "rule",
     /// To this daemon itself: the answer to a question it asked its segment.
     Answer = "answer",
     /// More addresses moved than are remembered: frames for them are not sent on.
@@ -62,6 +64,8 @@ drop_reasons! {
     UnderlayLoop = "underlay_loop",
     /// A daemon's announcement to its own link came out of a TAP; it stays on that link.
     Announcement = "announcement",
+    /// More than was reserved, or than the uplink has left.
+    RateLimit = "rate_limit",
     /// No peer to send to.
     NoPeer = "no_peer",
     /// The peer cannot be reached on any path.

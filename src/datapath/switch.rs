@@ -14,6 +14,8 @@ use super::moves::Moves;
 use super::offload::TapOffload;
 use super::ownership::Told;
 use super::pairs::Pairs;
+use super::reserve::Marking;
+use super::rules::{Action, RuleWay, Rules};
 use super::stations::Stations;
 use super::stats::DropReason;
 use crate::time::Time;
@@ -34,8 +36,17 @@ pub(super) enum Verdict {
     SendOn(PortId),
     /// Out of every port but the one it came from.
     Flood,
+    /// By static rules, to each of [`Switch::hops`].
+    Ruled,
     /// It ends here.
     Drop(DropReason),
+}
+
+/// A peer that a frame goes to by a static rule, and by which way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Hop {
+    pub(super) port: PortId,
+    pub(super) way: RuleWay,
 }
 
 /// What is set of an overlay's switch: the user's choices, and what its TAP can do.
@@ -67,6 +78,14 @@ pub(super) struct Switch {
     pub(super) ports: BTreeSet<PortId>,
     /// What passes between the TAP and the peers.
     pub(super) gate: Gate,
+    /// The user's rules, if there are any.
+    pub(super) rules: Option<Rules>,
+    /// What its outer packets are marked with.
+    pub(super) marking: Marking,
+    /// Where the last frame goes that rules decided on.
+    pub(super) hops: Vec<Hop>,
+    /// What they said of it.
+    pub(super) actions: Vec<Action>,
     /// Probes of other members that the control room looks at.
     pub(super) probe_limit: Bucket,
     /// Addresses that moved of late.
@@ -77,7 +96,7 @@ pub(super) struct Switch {
     pub(super) stations: Stations,
     /// Which machines talk to each other across the overlay.
     pub(super) pairs: Pairs,
-    flood_limit: Bucket,
+    pub(super) flood_limit: Bucket,
     /// A claim goes to every peer, as a flood does.
     pub(super) claim_limit: Bucket,
     settings: SwitchSettings,
@@ -89,6 +108,10 @@ impl Switch {
             fdb: Fdb::new(seed),
             ports: BTreeSet::new(),
             gate: Gate::default(),
+            rules: None,
+            marking: Marking::None,
+            hops: Vec::new(),
+            actions: Vec::new(),
             probe_limit: Bucket::new(PROBE_RATE, PROBE_RATE),
             moves: Moves::default(),
             news: Vec::new(),
@@ -137,6 +160,9 @@ impl Switch {
         if header.dst == self.settings.station {
             self.on_answer(now, address);
             return Verdict::Drop(DropReason::Answer);
+        }
+        if let Some(verdict) = self.rules.is_some().then(|| self.judge_by_rules(now, header, bytes.len())).flatten() {
+            return verdict;
         }
         match self.destination(now, header) {
             Some(TAP) => Verdict::Drop(DropReason::Local),
@@ -228,7 +254,7 @@ impl Switch {
         }
     }
 
-    fn destination(&mut self, now: Time, header: &Header) -> Option<PortId> {
+    pub(super) fn destination(&self, now: Time, header: &Header) -> Option<PortId> {
         if header.dst.is_group() { None } else { self.fdb.lookup(now, header.vlan, header.dst) }
     }
 }

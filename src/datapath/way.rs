@@ -2,10 +2,11 @@
 
 use super::buf::{Target, Transmits};
 use super::fdb::PortId;
-use super::frame::Header;
+use super::frame::{self, Header};
 use super::layout::{Layout, Transport};
 use super::port::{Epoch, MTU_HOPED, Path};
 use super::relay::Legs;
+use super::reserve::Marking;
 use super::segment::{self, Segments, Work};
 use super::stats::{DropReason, Stats};
 use super::{Datapath, MTU_ASSUMED, clamp, fragment, frame_limit, lead};
@@ -24,6 +25,8 @@ pub(super) struct Way<'a> {
     /// Of the frames that are sent.
     pub(super) kind: FrameKind,
     target: Target,
+    /// Packets are marked as what they carry.
+    inherits: bool,
     /// The longest frame that travels in one packet.
     limit: usize,
     /// TCP is asked for segments whose frames are no longer, if at all.
@@ -49,6 +52,7 @@ impl Datapath {
             Path::Direct(_) => port.source(path).or_else(|| self.sources.noted(path)),
         };
         let switch = &self.switches[port.overlay.0];
+        let mtu = port.mtu.filter(|_| port.path == Some(path));
         Some(Way {
             epoch: Epoch::usable(&mut port.current, now)?,
             legs: &mut self.legs,
@@ -58,9 +62,10 @@ impl Datapath {
             longest: &mut port.activity.longest_sent,
             path,
             kind: FrameKind::Direct,
-            target: Target { to, hops, from },
-            limit: frame_limit(path, to, port.mtu.unwrap_or(MTU_ASSUMED)).min(switch.frame_max()),
-            clamp: switch.clamps_mss().then(|| frame_limit(path, to, port.mtu.unwrap_or(MTU_HOPED))),
+            target: Target { to, hops, from, tos: fixed(switch.marking) },
+            inherits: switch.marking == Marking::Inherit,
+            limit: frame_limit(path, to, mtu.unwrap_or(MTU_ASSUMED)).min(switch.frame_max()),
+            clamp: switch.clamps_mss().then(|| frame_limit(path, to, mtu.unwrap_or(MTU_HOPED))),
         })
     }
 
@@ -73,7 +78,22 @@ impl Datapath {
     }
 }
 
+/// The byte with the code point for every packet; ECN is left alone.
+const fn fixed(marking: Marking) -> u8 {
+    match marking {
+        Marking::Fixed(dscp) => dscp << 2,
+        Marking::None | Marking::Inherit => 0,
+    }
+}
+
 impl Way<'_> {
+    /// What `frame` becomes is marked as it is, if the overlay wants that.
+    pub(super) fn mark(&mut self, frame: &[u8]) {
+        if self.inherits {
+            self.target.tos = Header::parse(frame).map_or(0, |header| frame::dscp(frame, &header)) << 2;
+        }
+    }
+
     /// Sends what came out of a TAP. `scratch` is room for a frame that has to be changed.
     pub(super) fn send(&mut self, frame: &[u8], work: Work, scratch: &mut Vec<u8>) {
         match work {

@@ -297,6 +297,9 @@ fn node_settings(settings: Settings, identity: Identity, local: SocketAddr, memo
         name: overlay.name,
         secrets: overlay.secrets,
         switch: overlay.switch,
+        routes: overlay.routes,
+        links: overlay.links,
+        reserve: overlay.reserve,
     });
     node::Settings {
         identity,
@@ -305,6 +308,7 @@ fn node_settings(settings: Settings, identity: Identity, local: SocketAddr, memo
         supernodes,
         serve: settings.serve,
         relaying: settings.relaying,
+        uplink: settings.uplink,
         memory,
         birthday: settings.birthday,
         handshake: HandshakeKind::Noise,

@@ -171,7 +171,7 @@ mod tests {
         }
         assert!(doors.leads(to));
         let mut batch = Transmits::default();
-        batch.push(&[7], Target { to, hops: None, from: None });
+        batch.push(&[7], Target { to, hops: None, from: None, tos: 0 });
         doors.send(&batch);
         assert_eq!(hears(&peer), Some((vec![7], froms[1])));
         doors.obey(DoorCommand::Close { doors: DoorId(0)..DoorId(9), keep: Some(to) }, &underlay);

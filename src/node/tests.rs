@@ -29,7 +29,7 @@ enum Todo {
 
 fn settings(number: u8, key: u8) -> Settings {
     let secrets = OverlaySecrets::derive("lab", &OverlayKey::from_bytes([key; 32]));
-    let overlay = OverlaySettings { name: "lab".into(), secrets, switch: crate::datapath::SwitchSettings::default() };
+    let overlay = OverlaySettings::new("lab", secrets, crate::datapath::SwitchSettings::default());
     let is_supernode = number == 0;
     let supernode = SupernodeSettings { address: "sn:7777".into(), pin: None };
     Settings {
@@ -39,6 +39,7 @@ fn settings(number: u8, key: u8) -> Settings {
         supernodes: if is_supernode { Vec::new() } else { vec![supernode] },
         serve: is_supernode.then(ServeSettings::default),
         relaying: crate::seam::RelaySettings::default(),
+        uplink: None,
         memory: Memory::default(),
         birthday: true,
         handshake: HandshakeKind::Noise,

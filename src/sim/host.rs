@@ -11,7 +11,8 @@ use crate::datapath::SwitchSettings;
 use crate::datapath::offload::{TapOffload, Virtio};
 use crate::keys::{Identity, OverlayKey, OverlaySecrets};
 use crate::node::{
-    HandshakeKind, Memory, Node, OverlaySettings, RelaySettings, ServeSettings, Settings, SupernodeSettings,
+    HandshakeKind, Memory, Node, OverlaySettings, RelaySettings, RouteSettings, ServeSettings, Settings,
+    SupernodeSettings,
 };
 use crate::time::Time;
 use crate::wire::carry::RelayFor;
@@ -40,6 +41,8 @@ pub struct HostSpec {
     pub ipv6: bool,
     /// Whether it tries many ports where that may help.
     pub birthday: bool,
+    /// Static rules of its first overlay.
+    pub routes: Vec<RouteSettings>,
 }
 
 impl HostSpec {
@@ -56,6 +59,7 @@ impl HostSpec {
             port: PORT,
             ipv6: false,
             birthday: true,
+            routes: Vec::new(),
         }
     }
 
@@ -119,6 +123,13 @@ impl HostSpec {
     #[must_use]
     pub const fn without_birthday(mut self) -> Self {
         self.birthday = false;
+        self
+    }
+
+    /// With this static rule in its first overlay.
+    #[must_use]
+    pub fn ruled(mut self, route: RouteSettings) -> Self {
+        self.routes.push(route);
         self
     }
 
@@ -223,11 +234,9 @@ impl Host {
     pub(super) fn settings(&self, overlays: &[Overlay], handshake: HandshakeKind) -> Settings {
         let overlay = |number: &OverlayNo| {
             let Overlay { name, secrets } = &overlays[number.0];
-            OverlaySettings {
-                name: name.clone(),
-                secrets: secrets.clone(),
-                switch: SwitchSettings { tap: self.tap(), ..SwitchSettings::default() },
-            }
+            let switch = SwitchSettings { tap: self.tap(), ..SwitchSettings::default() };
+            let routes = if self.spec.overlays.first() == Some(number) { self.spec.routes.clone() } else { Vec::new() };
+            OverlaySettings { routes, ..OverlaySettings::new(name, secrets.clone(), switch) }
         };
         Settings {
             identity: Identity::from_secret(&self.secret),
@@ -236,6 +245,7 @@ impl Host {
             supernodes: self.spec.supernodes.clone(),
             serve: self.spec.serve.clone(),
             relaying: self.spec.relaying.clone(),
+            uplink: None,
             memory: self.memory.clone(),
             birthday: self.spec.birthday,
             handshake,

@@ -98,11 +98,15 @@ impl Control {
     /// Looks for members that may carry, now and then; by order, for the one that was named.
     fn compare(&mut self, peer: &mut Peer) {
         let now = self.fx.now;
-        if let Via::Member(member) = peer.carriers.via {
+        let ordered = if let Via::Member(member) = peer.carriers.via { Some(member) } else { None };
+        for member in peer.carriers.ruled.clone().into_iter().chain(ordered) {
             let is_new = !peer.carriers.by_member.contains_key(&member);
             if let Some(by) = self.directly(member).filter(|_| is_new) {
                 peer.ask_carrier(&mut self.fx, (member, by));
             }
+        }
+        let is_local = peer.carriers.via == Via::Auto && !peer.is_direct();
+        if ordered.is_some() || !is_local {
             return;
         }
         if peer.carriers.compared.is_some_and(|at| now.since(at) < COMPARE_EVERY) && peer.paths.current().is_some() {
@@ -249,7 +253,7 @@ impl Control {
         }
         let Some(member) = self.peers.get_mut(&from) else { return };
         let leg = member.take_leg(&mut self.fx, at, grant);
-        if peer.carriers.via == Via::Direct {
+        if peer.carriers.via == Via::Direct && !peer.carriers.ruled.contains(&from) {
             return;
         }
         let told = Standing::Granted(leg, self.fx.now);
@@ -272,12 +276,8 @@ impl Control {
     pub(in crate::control) fn order(&mut self, port: PortId, via: Via) {
         let Some(peer) = self.peers.get_mut(&port).filter(|peer| peer.carriers.via != via) else { return };
         peer.carriers.via = via;
-        let granted = |member| match peer.carriers.by_member.get(&member).map(|carrier| carrier.standing) {
-            Some(Standing::Granted(leg, _)) => Some(leg),
-            Some(Standing::Asked(..) | Standing::Rests(_)) | None => None,
-        };
         let leg = match via {
-            Via::Member(member) => granted(member),
+            Via::Member(member) => peer.carriers.leg(member),
             Via::Home(place) => self.homes.get(place).and_then(|home| home.leg(peer.overlay)),
             Via::Auto | Via::Direct => None,
         };

@@ -13,10 +13,11 @@ fn member(number: u8, key: u8, discovery: bool) -> Control {
     let settings = Settings {
         identity: Identity::from_secret(&[number; 32]),
         name: format!("n{number}"),
-        overlays: vec![OverlaySettings { name: "lab".into(), secrets, switch: SwitchSettings::default() }],
+        overlays: vec![OverlaySettings::new("lab", secrets, SwitchSettings::default())],
         supernodes: Vec::new(),
         serve: None,
         relaying: crate::seam::RelaySettings::default(),
+        uplink: None,
         memory: Memory::default(),
         birthday: false,
         handshake: HandshakeKind::Noise,

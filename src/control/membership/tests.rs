@@ -16,10 +16,11 @@ fn registered() -> Control {
     let settings = Settings {
         identity: Identity::from_secret(&[1; 32]),
         name: "attic".into(),
-        overlays: vec![OverlaySettings { name: "lab".into(), secrets: secrets(), switch }],
+        overlays: vec![OverlaySettings::new("lab", secrets(), switch)],
         supernodes: vec![supernode(1), supernode(2)],
         serve: None,
         relaying: crate::seam::RelaySettings::default(),
+        uplink: None,
         memory: Memory::default(),
         birthday: true,
         discovery: false,

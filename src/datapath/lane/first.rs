@@ -51,6 +51,9 @@ impl First {
             | Command::SetLimit { .. }
             | Command::KeepSources { .. }
             | Command::SetGate { .. }
+            | Command::SetRules { .. }
+            | Command::SetReserve { .. }
+            | Command::SetMarking { .. }
             | Command::Silence { .. } => self.tell_all(|| Order::Command(command.clone())),
             Command::CountDrop { .. }
             | Command::SendSession { .. }
@@ -61,6 +64,8 @@ impl First {
             | Command::AskAgain { .. }
             | Command::Locate { .. }
             | Command::Deliver { .. }
+            | Command::SetWays { .. }
+            | Command::Release
             | Command::SetShare { .. }
             | Command::Measure { .. }
             | Command::Tally { .. }

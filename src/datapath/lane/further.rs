@@ -12,6 +12,7 @@ use crate::datapath::offload::Virtio;
 use crate::datapath::pairs::{MacPair, Volume};
 use crate::datapath::port::Path;
 use crate::datapath::stats::{DropReason, Stats};
+use crate::datapath::switch::Switch;
 use crate::datapath::{Activity, Datapath, Notice};
 use crate::time::Time;
 use crate::wire::data::{self, Checksum, FrameKind};
@@ -98,9 +99,16 @@ impl Datapath {
     }
 
     /// From a machine of ours to one behind a peer that can be sent to from here, both where they were.
-    fn is_plain(&self, now: Time, overlay: OverlayIndex, frame: &[u8]) -> bool {
+    fn is_plain(&mut self, now: Time, overlay: OverlayIndex, frame: &[u8]) -> bool {
         let Some(header) = Header::parse(frame) else { return false };
-        let fdb = &self.switches[overlay.0].fdb;
+        if self.reserve.is_some() {
+            // One policer for all lanes.
+            return false;
+        }
+        let Switch { fdb, rules, .. } = &mut self.switches[overlay.0];
+        if rules.as_mut().is_some_and(|rules| rules.fit(header.src, header.dst)) {
+            return false;
+        }
         if header.dst.is_group()
             || fdb.lookup(now, header.vlan, header.src) != Some(TAP)
             || frame::announces(frame, &header)

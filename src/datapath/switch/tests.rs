@@ -6,6 +6,7 @@ use rand_chacha::rand_core::{RngCore, SeedableRng};
 
 use super::*;
 use crate::datapath::fdb::AGEING;
+use crate::datapath::rules::{Pattern, Rule};
 
 /// Nodes of the little world; node `n` is behind port `n + 1` of all the others.
 const NODES: usize = 4;
@@ -81,6 +82,7 @@ impl World {
                 }
                 _ => Gate::Open,
             };
+            switch.rules = Rules::new(&rules(own, dice), None);
         }
         self.delivered = [0; NODES];
     }
@@ -95,18 +97,40 @@ impl World {
                 assert_ne!(node(to), from, "and never back");
                 return 1 + self.arrive(now, node(to), (at, FrameKind::Moved), bytes);
             }
-            Verdict::Forward(_) | Verdict::Flood => panic!("a frame of a peer's goes to the TAP or ends"),
+            Verdict::Forward(_) | Verdict::Flood | Verdict::Ruled => {
+                panic!("a frame of a peer's goes to the TAP or ends")
+            }
             Verdict::Drop(_) => {}
         }
         1
     }
 }
 
+/// Up to three static rules, of which some contradict each other; none in half of the worlds.
+fn rules(own: usize, dice: &mut Dice) -> Vec<Rule> {
+    let count = if dice.below(2) == 0 { 0 } else { 1 + dice.below(3) };
+    let mut pattern = || match dice.below(4) {
+        0 => Pattern::Any,
+        1 => Pattern::Not(mac(dice.below(MACHINES))),
+        2 => Pattern::Prefix(mac(0), 40),
+        _ => Pattern::Prefix(mac(dice.below(MACHINES)), 48),
+    };
+    let patterns = (0..count).map(|_| (pattern(), pattern())).collect::<Vec<_>>();
+    let mut action = || match dice.below(6) {
+        0 => Action::Drop,
+        1 => Action::Here,
+        2 => Action::Learned(RuleWay::Supernode),
+        _ => Action::To(port((own + 1 + dice.below(NODES - 1)) % NODES), RuleWay::Usual),
+    };
+    let rule = |(id, (src, dst)): (u32, (Pattern, Pattern))| Rule { id, src, dst, prio: 0, action: action() };
+    (0..).zip(patterns).map(rule).collect()
+}
+
 #[test]
-fn whatever_the_tables_say_no_frame_makes_more_than_two_hops_or_comes_out_twice() {
+fn whatever_tables_and_rules_say_no_frame_makes_more_than_two_hops_or_comes_out_twice() {
     let mut dice = Dice(ChaCha8Rng::from_seed([7; 32]));
     let mut world = World::new();
-    let (mut most, mut sent_on, mut delivered) = (0, 0, 0);
+    let (mut most, mut sent_on, mut delivered, mut ruled) = (0, 0, 0, 0);
     for number in 0..WORLDS {
         let old = Time::START + Duration::from_millis(2) * u32::try_from(number).expect("a million");
         let now = old + AGEING;
@@ -119,6 +143,12 @@ fn whatever_the_tables_say_no_frame_makes_more_than_two_hops_or_comes_out_twice(
             Verdict::Flood => {
                 let others = (0..NODES).filter(|to| *to != from);
                 (others.map(|to| (to, FrameKind::Copy)).collect(), true)
+            }
+            Verdict::Ruled => {
+                let hops = &world.switches[from].hops;
+                ruled += 1;
+                let kind = if hops.len() > 1 { FrameKind::Copy } else { FrameKind::Direct };
+                (hops.iter().map(|hop| (node(hop.port), kind)).collect(), hops.len() > 1)
             }
             // And what no honest node sends: any kind, to anybody.
             Verdict::SendOn(_) | Verdict::Drop(_) => {
@@ -138,4 +168,5 @@ fn whatever_the_tables_say_no_frame_makes_more_than_two_hops_or_comes_out_twice(
     }
     assert_eq!(most, 2, "so {} legs where every hop is relayed", most * LEGS_PER_HOP);
     assert!(sent_on > 1_000 && delivered > 100_000, "the worlds were worth trying: {sent_on} {delivered}");
+    assert!(ruled > 100_000, "and so were the rules: {ruled}");
 }

@@ -190,7 +190,7 @@ mod tests {
 
     fn batch(to: SocketAddr, packets: &[Vec<u8>]) -> Transmits {
         let mut batch = Transmits::default();
-        packets.iter().for_each(|packet| batch.push(packet, Target { to, from: None, hops: None }));
+        packets.iter().for_each(|packet| batch.push(packet, Target { to, from: None, hops: None, tos: 0 }));
         batch
     }
 

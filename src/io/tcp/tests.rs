@@ -25,7 +25,7 @@ fn where_udp_is_dead_messages_and_packets_share_a_stream() {
     assert_eq!(message(supernode.next(&mut node)), b"hello");
     let packet = [&[RELAY][..], &[7; 1500]].concat();
     let mut batch = Transmits::default();
-    batch.push(&packet, Target { to: near.remote, from: None, hops: None });
+    batch.push(&packet, Target { to: near.remote, from: None, hops: None, tos: 0 });
     node.links.streams().send(clock::now(), &batch);
     node.send(LINK, b"after the packet".to_vec());
     assert_eq!(message(supernode.next(&mut node)), b"after the packet");

@@ -18,8 +18,8 @@ pub(super) const RECEIVE_MESSAGES: usize = 16;
 /// The longest GRO buffer there is.
 pub(super) const RECEIVE_ROOM: usize = 65536;
 
-/// A segment size (24), a hop limit (24) and a source address (40).
-const SEND_NOTES: usize = 88;
+/// A segment size (24), a hop limit (24), a traffic class (24) and a source address (40).
+const SEND_NOTES: usize = 112;
 /// Destination address (40), traffic class or TOS (24), segment size (24), and one to spare.
 const RECEIVE_NOTES: usize = 128;
 
@@ -129,6 +129,8 @@ pub(super) struct Outgoing<'a> {
     pub(super) hops: Option<u8>,
     /// The address of this host that it leaves from, IPv4 never as `::ffff:`.
     pub(super) from: Option<IpAddr>,
+    /// TOS or traffic class; the socket's if 0.
+    pub(super) tos: u8,
 }
 
 impl Outgoing<'_> {
@@ -144,6 +146,11 @@ impl Outgoing<'_> {
             let (level, kind) =
                 if is_v4 { (libc::SOL_IP, libc::IP_TTL) } else { (libc::SOL_IPV6, libc::IPV6_HOPLIMIT) };
             notes.push(level, kind, &i32::from(hops).to_ne_bytes());
+        }
+        if self.tos != 0 {
+            let is_v4 = self.to.ip().to_canonical().is_ipv4();
+            let (level, kind) = if is_v4 { (libc::SOL_IP, libc::IP_TOS) } else { (libc::SOL_IPV6, libc::IPV6_TCLASS) };
+            notes.push(level, kind, &i32::from(self.tos).to_ne_bytes());
         }
         // Any interface; before or behind it the address.
         match self.from {

@@ -199,6 +199,7 @@ impl Underlay {
             to: self.kernel_form(run.target.to),
             hops: run.target.hops,
             from: run.target.from,
+            tos: run.target.tos,
         }
     }
 }

@@ -99,7 +99,8 @@ fn a_mixed_batch_arrives_whole_and_in_order() {
     let v4_only = Underlay::bind(Listen::At("127.0.0.1:0".parse().expect("address"))).expect("a free port");
     let receivers = [bind(), bind(), bind()];
     let (inbox, _quic) = inbox();
-    let v6 = Target { to: SocketAddr::new(Ipv6Addr::LOCALHOST.into(), receivers[2].port()), hops: None, from: None };
+    let v6 =
+        Target { to: SocketAddr::new(Ipv6Addr::LOCALHOST.into(), receivers[2].port()), hops: None, from: None, tos: 0 };
     let targets = [at(&receivers[0]), at(&receivers[1]), v6];
     let (mut batch, mut meant) = (Transmits::default(), [const { Vec::new() }; 3]);
     for number in 0..150_u8 {
@@ -148,7 +149,7 @@ fn each_datagram_may_have_a_hop_limit_of_its_own() {
         let mut batch = Transmits::default();
         let to = SocketAddr::new(ip, receiver.port());
         for hops in [None, Some(5), Some(5), None, Some(255), Some(1)] {
-            batch.push(&[0x04; 30], Target { to, hops, from: None });
+            batch.push(&[0x04; 30], Target { to, hops, from: None, tos: 0 });
         }
         assert_eq!(sender.send(&batch, 0..batch.len()), Sent::All);
         let of_socket = SockRef::from(&sender.socket);
@@ -274,7 +275,7 @@ fn where_there_is_no_gso_datagrams_go_singly_and_it_is_tried_again() {
 
     let asked_for_runs = |sender: &Underlay| sender.next_run(&batch, 0).expect("a run").pieces > 1;
     assert!(!asked_for_runs(&sender), "it is remembered");
-    let v6 = Target { to: SocketAddr::new(Ipv6Addr::LOCALHOST.into(), 1), hops: None, from: None };
+    let v6 = Target { to: SocketAddr::new(Ipv6Addr::LOCALHOST.into(), 1), hops: None, from: None, tos: 0 };
     let mut other = Transmits::default();
     (0..2).for_each(|_| other.push(&[0; 90], v6));
     assert_eq!(sender.next_run(&other, 0).expect("a run").pieces, 2, "of the other family nothing is known");
@@ -324,7 +325,7 @@ fn bind() -> Underlay {
 }
 
 fn to(port: u16) -> Target {
-    Target { to: SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port), hops: None, from: None }
+    Target { to: SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port), hops: None, from: None, tos: 0 }
 }
 
 /// IPv4 on this host.
