@@ -138,6 +138,18 @@ pub struct OverlayConfig {
     pub mtu: Option<u16>,
     /// Whether TCP is asked for segments that fit one packet.
     pub mss_clamp: Option<bool>,
+    /// What becomes of ARP requests and neighbour solicitations.
+    pub arp: Option<Arp>,
+}
+
+/// What becomes of questions for IP addresses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Arp {
+    /// They are answered at home where the address is known, in the machine's name.
+    Local,
+    /// They go to everybody, as on a wire.
+    Flood,
 }
 
 /// What becomes of spanning tree frames.
@@ -387,6 +399,7 @@ impl OverlayConfig {
             stp: None,
             mtu: None,
             mss_clamp: None,
+            arp: None,
         }
     }
 
@@ -395,8 +408,20 @@ impl OverlayConfig {
     }
 
     fn check(self, env_key: Option<&str>) -> Result<Overlay, ConfigError> {
-        let Self { name, key_file, passphrase_file, bridge, address, tap, tap_offload, tap_queue, stp, mtu, mss_clamp } =
-            self;
+        let Self {
+            name,
+            key_file,
+            passphrase_file,
+            bridge,
+            address,
+            tap,
+            tap_offload,
+            tap_queue,
+            stp,
+            mtu,
+            mss_clamp,
+            arp,
+        } = self;
         let OverlayName(name) = name;
         let source = match (key_file, passphrase_file, env_key) {
             (Some(_), Some(_), _) => return Err(ConfigError::Together("key-file", "passphrase-file")),
@@ -430,6 +455,7 @@ impl OverlayConfig {
                 mtu: usize::from(mtu),
                 stp: stp != Some(Stp::Drop),
                 clamp_mss: mss_clamp != Some(false),
+                answers: arp != Some(Arp::Flood),
                 tap: if tap_offload.unwrap_or(TAP_OFFLOAD_DEFAULT) { TapOffload::TcpAndUdp } else { TapOffload::None },
             },
         })

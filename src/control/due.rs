@@ -3,6 +3,7 @@
 use super::peer::Me;
 use super::timers::Timer;
 use super::{Control, FORGET_AFTER, Peer, handshake};
+use crate::datapath::Command;
 use crate::datapath::fdb::PortId;
 use crate::seam::Event;
 use crate::time::Time;
@@ -53,6 +54,7 @@ impl Control {
             Timer::Announce => self.on_announce_timer(),
             Timer::Remember => self.remember(),
             Timer::Loop(overlay) => self.on_loop_timer(overlay),
+            Timer::Inventory(overlay) => self.fx.commands.push_back(Command::Tend { overlay }),
             Timer::Addresses => self.on_addresses_timer(),
             Timer::Traffic(overlay) => self.on_traffic_timer(overlay),
             Timer::Push | Timer::Newcomers | Timer::Plan(_) => self.on_serving_timer(timer),

@@ -42,6 +42,8 @@ pub enum Timer {
     Observe,
     /// Tell and ask again where machines are.
     Addresses,
+    /// Tell which IP addresses machines have, and look after them.
+    Inventory(OverlayIndex),
     /// Probe our segment for other members.
     Loop(OverlayIndex),
     /// Say that nobody is there.
@@ -74,6 +76,7 @@ impl Timer {
             Self::Carrying => "carrying",
             Self::Observe => "observe",
             Self::Addresses => "addresses",
+            Self::Inventory(_) => "inventory",
             Self::Loop(_) => "loop probe",
             Self::Alone(_) => "alone",
             Self::Push => "roster push",

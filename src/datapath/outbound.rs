@@ -66,6 +66,11 @@ impl Datapath {
         self.publish(now, overlay);
         match verdict {
             Verdict::Forward(port) | Verdict::SendOn(port) => self.send(now, port, frame, work, FrameKind::Direct),
+            Verdict::Answered => self.deliver_answer(overlay),
+            Verdict::Ask(port) => {
+                self.stats[overlay.0].asked += 1;
+                self.send(now, port, frame, work, FrameKind::Direct);
+            }
             Verdict::Flood => {
                 self.stats[overlay.0].floods += 1;
                 let kind = if header.dst.is_group() { FrameKind::Direct } else { FrameKind::Copy };

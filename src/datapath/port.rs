@@ -171,6 +171,8 @@ pub(super) struct Port {
     pub(super) follows: bool,
     /// How many claims of it are believed.
     pub(super) claims: Bucket,
+    /// How many of its inventories are read, once there are any.
+    pub(super) inventories: Option<Bucket>,
     /// Since when frames take the present path.
     path_since: Time,
     pending: VecDeque<Held>,
@@ -197,6 +199,7 @@ impl Port {
             source: None,
             follows: false,
             claims: Bucket::new(CLAIM_RATE, CLAIM_BURST),
+            inventories: None,
             path_since: Time::START,
             pending: VecDeque::new(),
             pending_bytes: 0,

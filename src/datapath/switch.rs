@@ -15,6 +15,7 @@ use super::offload::TapOffload;
 use super::ownership::Told;
 use super::stations::Stations;
 use super::stats::DropReason;
+use super::suppress::Suppression;
 use crate::time::Time;
 use crate::wire::data::FrameKind;
 
@@ -31,6 +32,10 @@ pub(super) enum Verdict {
     Forward(PortId),
     /// Out of this port, to which its address has moved away from us.
     SendOn(PortId),
+    /// Nowhere: what it asks is answered at home.
+    Answered,
+    /// Out of this port: what it asks is asked the one that knows.
+    Ask(PortId),
     /// Out of every port but the one it came from.
     Flood,
     /// It ends here.
@@ -46,6 +51,8 @@ pub struct SwitchSettings {
     pub stp: bool,
     /// Whether TCP is asked for segments that fit one packet.
     pub clamp_mss: bool,
+    /// Whether questions for IP addresses are answered at home, where that can be done.
+    pub answers: bool,
     /// What the TAP takes and gives besides whole frames.
     pub tap: TapOffload,
     /// The MAC address of this daemon itself on its own segment.
@@ -55,7 +62,7 @@ pub struct SwitchSettings {
 impl Default for SwitchSettings {
     fn default() -> Self {
         let station = Mac([2, 0, 0, 0, 0, 0]);
-        Self { mtu: 1500, stp: true, clamp_mss: true, tap: TapOffload::None, station }
+        Self { mtu: 1500, stp: true, clamp_mss: true, answers: true, tap: TapOffload::None, station }
     }
 }
 
@@ -74,6 +81,8 @@ pub(super) struct Switch {
     pub(super) news: Vec<Told>,
     /// The IP addresses of machines behind the TAP.
     pub(super) stations: Stations,
+    /// Who has which IP address.
+    pub(super) suppression: Suppression,
     flood_limit: Bucket,
     /// A claim goes to every peer, as a flood does.
     pub(super) claim_limit: Bucket,
@@ -90,6 +99,7 @@ impl Switch {
             moves: Moves::default(),
             news: Vec::new(),
             stations: Stations::default(),
+            suppression: Suppression::default(),
             flood_limit: Bucket::new(FLOOD_RATE, FLOOD_BURST),
             claim_limit: Bucket::new(FLOOD_RATE, FLOOD_BURST),
             settings,
@@ -139,9 +149,12 @@ impl Switch {
             Some(port) => Verdict::Forward(port),
             None if self.gate.is_shut() => Verdict::Drop(DropReason::Shared),
             None if self.ports.is_empty() => Verdict::Drop(DropReason::NoPeer),
-            None if !self.flood_limit.take(now) => Verdict::Drop(DropReason::FloodLimit),
-            None => Verdict::Flood,
+            None => self.answer(now, bytes, header).unwrap_or_else(|| self.judge_flood(now)),
         }
+    }
+
+    fn judge_flood(&mut self, now: Time) -> Verdict {
+        if self.flood_limit.take(now) { Verdict::Flood } else { Verdict::Drop(DropReason::FloodLimit) }
     }
 
     /// Learns from a frame out of our TAP.
@@ -154,6 +167,7 @@ impl Switch {
         if let Some(ip) = frame::speaker(bytes, header) {
             self.stations.note(address, ip);
         }
+        self.snoop(now, address, bytes, header);
     }
 
     /// A frame from the peer at `port`: to the TAP, once on to where its machine went, or it ends here.
@@ -170,6 +184,7 @@ impl Switch {
         if self.is_hijack(now, (port, kind), bytes, header) {
             return Verdict::Drop(DropReason::Hijack);
         }
+        self.heed(bytes, header);
         let destination = self.destination(now, header);
         match destination {
             _ if self.is_kept_out(kind, destination.is_some()) => Verdict::Drop(DropReason::Shared),
