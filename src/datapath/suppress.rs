@@ -32,8 +32,10 @@ const TELL_AFTER: Duration = Duration::from_millis(100);
 const TELL_AGAIN: Duration = Duration::from_millis(500);
 /// Between two tellings of changes, at least.
 const TELL_EVERY: Duration = Duration::from_secs(1);
-/// How often one peer is shown what it should know, and our machines are looked after.
+/// How often our machines are looked after, and after a change the next peer is shown what it should know.
 const TEND_EVERY: Duration = Duration::from_secs(2);
+/// How often one peer is shown that without a change: a quiet overlay stays quiet.
+const SHOW_EVERY: Duration = Duration::from_secs(30);
 /// A peer that asks for all that we have is told once in this time.
 const WHOLE_EVERY: Duration = Duration::from_secs(4);
 /// Who asks again so soon was not helped by the answer: next the one that has the address is asked, then everybody.
@@ -54,8 +56,10 @@ pub(super) struct Suppression {
     askers: BTreeMap<(Place, Mac), (Time, u8)>,
     /// The answer that goes back to the TAP.
     answer: Vec<u8>,
-    /// Who was shown last what it should know.
-    shown: PortId,
+    /// Who was shown last what it should know, and when.
+    shown: (PortId, Time),
+    /// How many are to be shown it since the last change.
+    unshown: usize,
     wholes: BTreeMap<PortId, Time>,
     changed: Time,
     /// When the control room shall call, as it knows.
@@ -70,7 +74,8 @@ impl Default for Suppression {
             curious: Vec::new(),
             askers: BTreeMap::new(),
             answer: Vec::new(),
-            shown: TAP,
+            shown: (TAP, Time::START),
+            unshown: 0,
             wholes: BTreeMap::new(),
             changed: Time::START,
             called: Time::NEVER,
@@ -248,12 +253,12 @@ impl Datapath {
     /// What has to be done now and then: changes are told, one peer is shown what it should know, machines are asked.
     pub(super) fn tend(&mut self, now: Time, overlay: OverlayIndex) {
         let switch = &mut self.switches[overlay.0];
-        let Suppression { holdings, changed, called, .. } = &mut switch.suppression;
+        let Suppression { holdings, changed, called, unshown, .. } = &mut switch.suppression;
         self.stats[overlay.0].dropped_many(DropReason::BindingsFull, holdings.take_refused());
         let items = holdings.take_changes();
         let first = Inventory { digest: holdings.digest(), ..Inventory::default() };
         if !items.is_empty() {
-            *changed = now;
+            (*changed, *unshown) = (now, switch.ports.len());
         }
         let ask = holdings.review(now);
         *called = match () {
@@ -276,13 +281,16 @@ impl Datapath {
         }
     }
 
-    /// Shows the next peer in turn what it should know.
+    /// Shows the next peer in turn what it should know, if it is time.
     fn show(&mut self, now: Time, overlay: OverlayIndex, inventory: Inventory) {
-        let switch = &mut self.switches[overlay.0];
-        let after = (Bound::Excluded(switch.suppression.shown), Bound::Unbounded);
-        let next = switch.ports.range(after).next().or_else(|| switch.ports.first()).copied();
+        let Switch { suppression, ports, .. } = &mut self.switches[overlay.0];
+        let (last, at) = suppression.shown;
+        if suppression.unshown == 0 && now.since(at) < SHOW_EVERY {
+            return;
+        }
+        let next = ports.range((Bound::Excluded(last), Bound::Unbounded)).next().or_else(|| ports.first()).copied();
         if let Some(next) = next {
-            switch.suppression.shown = next;
+            (suppression.shown, suppression.unshown) = ((next, now), suppression.unshown.saturating_sub(1));
             self.tell(now, next, inventory);
         }
     }
