@@ -69,9 +69,7 @@ impl Scene {
             assert!(daemon.wait_path(peer, kind, MEETING).is_some(), "{} is not {kind}", daemon.node);
         }
         let (from, to) = (&self.members[0].1, &self.members[1].1);
-        wait_for("a first answer", MEETING, || {
-            (!Ping::count(&from.space, to.address, 1).replies.is_empty()).then_some(())
-        });
+        Ping::until_answered(&from.space, to.address, MEETING);
     }
 
     /// Which supernode carries frames of the first member.

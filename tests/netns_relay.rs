@@ -5,7 +5,7 @@ mod lab;
 
 use std::time::Duration;
 
-use lab::{Daemon, Impairment, Iperf, Lab, Nat, Stream, World, wait_for};
+use lab::{Daemon, Impairment, Iperf, Lab, Nat, Ping, Stream, World, wait_for};
 
 const MEETING: Duration = Duration::from_secs(20);
 /// Frames flow, the first round of punching fails, neighbours are compared, a leg is measured.
@@ -70,6 +70,7 @@ fn a_near_member_carries_faster_than_a_far_supernode_and_each_takes_the_others_p
     for (one, other) in [(0, "n2"), (1, "n1")] {
         assert!(world.nodes[one].daemon.wait_path(other, "relayed", MEETING).is_some());
     }
+    Ping::until_answered(&world.nodes[0].guest.space, world.nodes[1].guest.address, MEETING);
     let tcp = |world: &World| Iperf::tcp(&world.nodes[0].guest, &world.nodes[1].guest, 5).bits_per_second / 1e6;
 
     order(&world, "direct");

@@ -6,7 +6,7 @@ mod lab;
 
 use std::time::Duration;
 
-use lab::{Nat, Ping, Stream, Transfer, World, wait_for};
+use lab::{Nat, Ping, Stream, Transfer, World};
 
 const MEETING: Duration = Duration::from_secs(20);
 
@@ -39,9 +39,7 @@ impl Talk {
     fn of(world: World, kind: &str) -> Talk {
         world.wait_paths(kind, MEETING);
         let (one, other) = (&world.nodes[0].guest, &world.nodes[1].guest);
-        wait_for("a first answer", MEETING, || {
-            (!Ping::count(&one.space, other.address, 1).replies.is_empty()).then_some(())
-        });
+        Ping::until_answered(&one.space, other.address, MEETING);
         let streams =
             [(one, other), (other, one)].map(|(from, to)| Stream::start(&from.space, (&to.space, to.address), RATE));
         let transfer = Transfer::start(&other.space, (&one.space, one.address));

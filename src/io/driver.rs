@@ -264,15 +264,7 @@ impl Driver {
     }
 
     async fn receive(&mut self, now: Time) -> Result<(), DriveError> {
-        self.datagrams.clear();
-        let (datagrams, inbox) = (&mut self.datagrams, &self.inbox);
-        let received = self.underlay.try_io(Interest::READABLE, |underlay| {
-            let more = underlay.receive(datagrams, inbox)?;
-            if more { Ok(()) } else { Err(io::ErrorKind::WouldBlock.into()) }
-        });
-        if let Err(error) = received.or_else(not_ready_is_fine) {
-            return Err(DriveError::Underlay(error));
-        }
+        Underlay::receive_woken(&self.underlay, &mut self.datagrams, &self.inbox).map_err(DriveError::Underlay)?;
         if self.datagrams.is_empty() {
             return Ok(());
         }
@@ -447,8 +439,4 @@ impl Driver {
             }
         }
     }
-}
-
-fn not_ready_is_fine(error: io::Error) -> io::Result<()> {
-    if error.kind() == io::ErrorKind::WouldBlock { Ok(()) } else { Err(error) }
 }

@@ -7,7 +7,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::packet::{PacketSocket, Style};
-use super::process::{Process, poll_for};
+use super::process::{Process, poll_for, wait_for};
 use super::{Guest, Space, fail};
 
 /// Where iperf3 listens.
@@ -79,6 +79,13 @@ impl Ping {
             self.process.wait(PATIENCE);
         }
         self.so_far()
+    }
+
+    /// Asks until there is a first answer: a path that is known may still wait for its session, and a
+    /// guest's kernel gives an address up after three lost ARP requests.
+    #[track_caller]
+    pub fn until_answered(space: &Space, to: Ipv4Addr, timeout: Duration) {
+        wait_for("a first answer", timeout, || (!Ping::count(space, to, 1).replies.is_empty()).then_some(()));
     }
 
     /// Sends `count` requests, each 0.2 s after the other, waits a second for late answers.

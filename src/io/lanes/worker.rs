@@ -127,16 +127,7 @@ impl Worker {
     }
 
     async fn receive(&mut self, now: Time) -> Result<(), DriveError> {
-        self.datagrams.clear();
-        let (datagrams, inbox) = (&mut self.datagrams, &self.inbox);
-        let received = self.underlay.try_io(Interest::READABLE, |underlay| {
-            let more = underlay.receive(datagrams, inbox)?;
-            if more { Ok(()) } else { Err(io::ErrorKind::WouldBlock.into()) }
-        });
-        match received {
-            Err(error) if error.kind() != io::ErrorKind::WouldBlock => return Err(DriveError::Underlay(error)),
-            Ok(()) | Err(_) => {}
-        }
+        Underlay::receive_woken(&self.underlay, &mut self.datagrams, &self.inbox).map_err(DriveError::Underlay)?;
         if self.datagrams.is_empty() {
             return Ok(());
         }

@@ -6,9 +6,12 @@
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use quinn::udp::{EcnCodepoint, RecvMeta};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 
 use super::kernel::{self, RECEIVE_MESSAGES, RECEIVE_ROOM, Received};
 use super::{Underlay, canonical};
@@ -24,6 +27,15 @@ const ROUND_BYTES: usize = 256 << 10;
 const ROUND_BUFFERS: usize = 64;
 
 impl Underlay {
+    /// [`Underlay::receive`] for a loop that `watched` woke: forgets that it is readable if nothing is left.
+    pub fn receive_woken(watched: &AsyncFd<Arc<Self>>, into: &mut Datagrams, inbox: &Inbox) -> io::Result<()> {
+        into.clear();
+        let received = watched.try_io(Interest::READABLE, |underlay| {
+            if underlay.receive(into, inbox)? { Ok(()) } else { Err(io::ErrorKind::WouldBlock.into()) }
+        });
+        received.or_else(|error| if error.kind() == io::ErrorKind::WouldBlock { Ok(()) } else { Err(error) })
+    }
+
     /// Fills `into` with what is there, about 1 MB at most. QUIC's datagrams go to `inbox`.
     /// True if there may be more.
     pub fn receive(&self, into: &mut Datagrams, inbox: &Inbox) -> io::Result<bool> {
