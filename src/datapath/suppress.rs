@@ -167,8 +167,11 @@ impl Switch {
     fn answer_for(&mut self, now: Time, frame: (&[u8], &Header), question: Question, teller: Teller) -> Verdict {
         let Teller { port, mac, is_router } = teller;
         self.suppression.answer = neighbour::answer(frame.0, frame.1, question, (mac, is_router));
-        // What the asker sends next is for this machine, which may not have been heard for long.
-        self.fdb.learn(now, frame.1.vlan, mac, port, false);
+        // What the asker sends next is for this machine, which may not have been heard for long. Where it is known it
+        // was not heard now: it may have moved.
+        if self.fdb.lookup(now, frame.1.vlan, mac).is_none() {
+            self.fdb.learn(now, frame.1.vlan, mac, port, false);
+        }
         Verdict::Answered
     }
 
@@ -243,6 +246,7 @@ impl Datapath {
             return;
         }
         switch.suppression.wholes.insert(id, now);
+        switch.suppression.unshown = switch.ports.len();
         let (digest, items) = (switch.suppression.holdings.digest(), switch.suppression.holdings.all());
         let first = Inventory { is_anew: true, wants_answer, digest, ..Inventory::default() };
         for inventory in parts(first, &items) {

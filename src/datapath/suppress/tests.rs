@@ -63,6 +63,8 @@ fn a_known_machine_is_answered_for_and_then_known_to_the_switch() {
     assert_eq!(scene.asks(0), Verdict::Answered);
     assert_eq!(scene.0.suppression.answer[..12], [mac(1).0, mac(2).0].concat());
     assert_eq!(scene.0.fdb.lookup(at(0), 0, mac(2)), Some(A));
+    scene.asks(6000);
+    assert_eq!(scene.0.fdb.find(at(6000), 0, mac(2)), Some((A, at(0))), "to be answered for is not to be heard");
 }
 
 #[test]
