@@ -161,6 +161,18 @@ pub struct OverlayConfig {
     /// Direct paths to be kept.
     #[serde(default)]
     pub link: Vec<LinkConfig>,
+    /// What becomes of ARP requests and neighbour solicitations.
+    pub arp: Option<Arp>,
+}
+
+/// What becomes of questions for IP addresses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Arp {
+    /// They are answered at home where the address is known, in the machine's name.
+    Local,
+    /// They go to everybody, as on a wire.
+    Flood,
 }
 
 /// What becomes of spanning tree frames.
@@ -429,6 +441,7 @@ impl OverlayConfig {
             reserve: Vec::new(),
             route: Vec::new(),
             link: Vec::new(),
+            arp: None,
         }
     }
 
@@ -438,7 +451,7 @@ impl OverlayConfig {
 
     fn check(self, env_key: Option<&str>) -> Result<Overlay, ConfigError> {
         let Self { name, key_file, passphrase_file, bridge, address, tap, tap_offload, tap_queue, .. } = self;
-        let Self { stp, mtu, mss_clamp, route, link, rate, cap, dscp, reserve, .. } = self;
+        let Self { stp, mtu, mss_clamp, arp, route, link, rate, cap, dscp, reserve, .. } = self;
         let OverlayName(name) = name;
         let source = match (key_file, passphrase_file, env_key) {
             (Some(_), Some(_), _) => return Err(ConfigError::Together("key-file", "passphrase-file")),
@@ -475,6 +488,7 @@ impl OverlayConfig {
                 mtu: usize::from(mtu),
                 stp: stp != Some(Stp::Drop),
                 clamp_mss: mss_clamp != Some(false),
+                answers: arp != Some(Arp::Flood),
                 tap: if tap_offload.unwrap_or(TAP_OFFLOAD_DEFAULT) { TapOffload::TcpAndUdp } else { TapOffload::None },
             },
         })

@@ -20,7 +20,10 @@ fn the_keys_are_those_of_the_contract() {
     );
     assert_eq!(keys(&sample["nat"]), ["filtering", "mapping", "meaning", "ports", "public"]);
     let overlay = &sample["overlays"][0];
-    assert_eq!(keys(overlay), ["counters", "fdb_entries", "id", "name", "peers", "supernodes", "tap", "tap_offload"]);
+    assert_eq!(
+        keys(overlay),
+        ["arp", "bindings", "counters", "fdb_entries", "id", "name", "peers", "supernodes", "tap", "tap_offload"]
+    );
     assert_eq!(keys(&overlay["supernodes"][0]), ["address", "reason", "rtt_us", "state", "transport"]);
     let peer = &overlay["peers"][0];
     let of_peer = [

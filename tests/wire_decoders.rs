@@ -17,6 +17,7 @@ use longwire::wire::certificate::Certificate;
 use longwire::wire::data::{self, Checksum, Fragment, FrameKind, Meta};
 use longwire::wire::discovery::{self, Announcement};
 use longwire::wire::handshake::{self, Envelope, Payload, Suite};
+use longwire::wire::inventory::{Binding, Inventory, Item};
 use longwire::wire::message::{self, Directory, Member, OtherSupernode, Refusal};
 use longwire::wire::probe::{self, Probe};
 use longwire::wire::relay::{self, LegKey, RelayId};
@@ -203,6 +204,7 @@ fn arbitrary_session_messages_end_in_a_value_or_an_error() {
         session::Message::ProbeSent { token: 6 },
         session::Message::Claim { moved, reason: session::ClaimReason::Announced },
         session::Message::Location { moved, owner: NodeId([7; 32]) },
+        session::Message::Inventory(inventory()),
     ];
     let mut genuine: Vec<_> = messages.iter().map(session::Message::bytes).collect();
     genuine.push([messages[6].bytes(), vec![0; 200]].concat());
@@ -385,4 +387,11 @@ fn frames() -> Vec<Vec<u8>> {
         ethernet(0x8100, &tagged),
         ethernet(0x88a8, &twice),
     ]
+}
+
+fn inventory() -> Inventory {
+    let four = Binding { vlan: 7, ip: [10, 0, 0, 1].into(), mac: [2, 0, 0, 0, 0, 9], is_router: false };
+    let six = Binding { ip: std::net::Ipv6Addr::LOCALHOST.into(), is_router: true, ..four };
+    let items = [(four, true), (six, false)].map(|(binding, is_gone)| Item { binding, is_gone }).to_vec();
+    Inventory { is_anew: true, has_more: true, wants_answer: false, digest: 5, items }
 }

@@ -162,6 +162,16 @@ fn overlay_text(overlay: &OverlayStatus) -> String {
         overlay.peers.len(),
         overlay.fdb_entries
     );
+    let counted = |name: &str| overlay.counters.get(name).copied().unwrap_or_default();
+    text += &match overlay.arp.as_str() {
+        "local" => format!(
+            "ARP is answered at home: {} IP addresses known, {} questions answered, {} frames flooded\n",
+            overlay.bindings,
+            counted("answered"),
+            counted("floods")
+        ),
+        _ => "ARP is flooded\n".into(),
+    };
     for supernode in &overlay.supernodes {
         let state = match supernode.state {
             LinkState::Up => "up",

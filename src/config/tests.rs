@@ -31,6 +31,7 @@ fn a_whole_file_becomes_settings() {
         stp = "drop"
         mtu = 1504
         mss-clamp = false
+        arp = "flood"
         [[overlay]]
         name = "home"
         key-file = {key:?}
@@ -51,6 +52,7 @@ fn a_whole_file_becomes_settings() {
             mtu: 1504,
             stp: false,
             clamp_mss: false,
+            answers: false,
             tap: TapOffload::TcpAndUdp,
             ..SwitchSettings::default()
         }
@@ -58,7 +60,14 @@ fn a_whole_file_becomes_settings() {
     assert_eq!(settings.overlays[1].attach.clone(), Attach::Address("10.10.0.1/24".parse().expect("CIDR")));
     assert_eq!(
         settings.overlays[1].switch,
-        SwitchSettings { mtu: 1500, stp: true, clamp_mss: true, tap: TapOffload::None, ..SwitchSettings::default() }
+        SwitchSettings {
+            mtu: 1500,
+            stp: true,
+            clamp_mss: true,
+            answers: true,
+            tap: TapOffload::None,
+            ..SwitchSettings::default()
+        }
     );
     assert_eq!(settings.socket, SocketChoice::At("/tmp/socket".into()));
     assert!(settings.serve.is_none() && settings.log_json);

@@ -16,9 +16,9 @@ use crate::time::Time;
 use crate::wire::session::{Message, Moved};
 
 /// After a claim it is told again, since datagrams are lost.
-const CLAIM_AGAIN: [Duration; 2] = [Duration::from_millis(100), Duration::from_millis(400)];
+const CLAIM_AGAIN: &[Duration] = &[Duration::from_millis(100), Duration::from_millis(400), Duration::from_millis(900)];
 /// After a question it is asked again: a machine that has just woken up may have missed the first.
-const ASK_AGAIN: [Duration; 2] = [Duration::from_millis(100), Duration::from_millis(200)];
+const ASK_AGAIN: &[Duration] = &[Duration::from_millis(100), Duration::from_millis(200)];
 /// Repetitions that wait: a host whose thousand machines all move.
 const WAITING: usize = 4_096;
 /// Events of one kind for one address: one in this time.
@@ -44,14 +44,14 @@ pub(super) struct Mobility {
 }
 
 impl Mobility {
-    fn later(&mut self, fx: &mut Effects, place: Place, waits: [Duration; 2], again: Again) {
+    fn later(&mut self, fx: &mut Effects, place: Place, waits: &[Duration], again: Again) {
         for wait in waits {
             if self.again.len() >= WAITING {
                 return fx.dropped(DropReason::MovesFull);
             }
             self.count += 1;
-            self.again.insert((fx.now + wait, self.count), (place, again));
-            fx.timers.set_earlier(Timer::Addresses, fx.now + wait);
+            self.again.insert((fx.now + *wait, self.count), (place, again));
+            fx.timers.set_earlier(Timer::Addresses, fx.now + *wait);
         }
     }
 

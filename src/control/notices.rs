@@ -49,6 +49,7 @@ impl Control {
             Notice::Shaped => self.fx.timers.set(Timer::Shape, now + SHAPE_EVERY),
             Notice::LoopProbe { overlay, body } => self.on_loop_probe(overlay, &body),
             Notice::Address { overlay, address, news } => self.on_address((overlay, address), news),
+            Notice::Inventory { overlay, at } => self.fx.timers.set_earlier(Timer::Inventory(overlay), at),
             Notice::UnderlayLoop { overlay } => {
                 if self.last_loop_event.is_none_or(|at| now.since(at) >= LOOP_EVENT_GAP) {
                     self.last_loop_event = Some(now);
@@ -136,8 +137,8 @@ impl Control {
             Message::Location { moved, owner } => self.on_location(port, moved, owner),
             Message::ProbeHeard { token } => self.on_probe_heard(port, token),
             Message::ProbeSent { token } => self.on_probe_sent(port, token),
-            // The corridor has read it.
-            Message::Claim { .. } => {}
+            // The corridor has read them.
+            Message::Claim { .. } | Message::Inventory(_) => {}
         }
     }
 }

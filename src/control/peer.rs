@@ -451,6 +451,7 @@ impl Peer {
             fx.events.push_back(Event::PeerUp { overlay: self.overlay, peer: self.id, name: self.name.clone() });
         }
         if is_new {
+            fx.commands.push_back(Command::TellAll { port: self.port });
             self.punch = Punch::default();
             for relay in self.paths.relays().collect::<Vec<_>>() {
                 self.probe(fx, relay);

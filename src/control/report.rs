@@ -161,6 +161,12 @@ pub struct OverlayStatus {
     pub peers: Vec<PeerStatus>,
     /// Addresses the switch knows.
     pub fdb_entries: usize,
+    /// What becomes of questions for IP addresses: `local` or `flood`.
+    #[serde(default)]
+    pub arp: String,
+    /// IP addresses of machines that are known, here and behind others.
+    #[serde(default)]
+    pub bindings: usize,
     /// Every reason a frame or packet was dropped for, and the totals; names are stable.
     pub counters: BTreeMap<String, u64>,
 }

@@ -156,6 +156,8 @@ impl Control {
             supernodes: self.homes.iter().map(supernode).collect(),
             peers: peers.map(|peer| self.peer_status(now, datapath, peer)).collect(),
             fdb_entries: datapath.fdb_entries(now, index).len(),
+            arp: if datapath.answers(index) { "local" } else { "flood" }.into(),
+            bindings: datapath.bindings(index),
             counters,
         }
     }

@@ -46,6 +46,8 @@ pub enum Timer {
     Shape,
     /// See what static rules mean now.
     Rules,
+    /// Tell which IP addresses machines have, and look after them.
+    Inventory(OverlayIndex),
     /// Probe our segment for other members.
     Loop(OverlayIndex),
     /// Say that nobody is there.
@@ -80,6 +82,7 @@ impl Timer {
             Self::Addresses => "addresses",
             Self::Shape => "shape",
             Self::Rules => "rules",
+            Self::Inventory(_) => "inventory",
             Self::Loop(_) => "loop probe",
             Self::Alone(_) => "alone",
             Self::Push => "roster push",

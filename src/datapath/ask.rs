@@ -24,6 +24,13 @@ pub(super) fn question(station: Mac, about: Address, ip: IpAddr) -> Vec<u8> {
     }
 }
 
+/// The same to the machine alone, where it is known that it is there: nobody else is to hear of it.
+pub(super) fn reminder(station: Mac, about: Address, ip: IpAddr) -> Vec<u8> {
+    let mut frame = question(station, about, ip);
+    frame[..6].copy_from_slice(&about.mac.0);
+    frame
+}
+
 fn ethernet(dst: Mac, src: Mac, vlan: u16, ethertype: u16) -> Vec<u8> {
     let mut frame = [dst.0, src.0].concat();
     if vlan != 0 {
@@ -57,12 +64,17 @@ fn solicitation(station: Mac, vlan: u16, ip: Ipv6Addr) -> Vec<u8> {
     frame.extend(ip.octets());
     frame.extend([1, 1]);
     frame.extend(station.0);
+    finish(&mut frame, start);
+    frame
+}
+
+/// Sums the ICMPv6 message, without other headers before it, in the IPv6 packet that begins at `start`.
+pub(super) fn finish(frame: &mut [u8], start: usize) {
     let icmp = start + IPV6_HEADER;
     let addresses = u64::from(checksum::sum(&frame[start + 8..icmp]));
-    let pseudo = checksum::fold(addresses + u64::from(length) + u64::from(ICMPV6));
+    let pseudo = checksum::fold(addresses + (frame.len() - icmp) as u64 + u64::from(ICMPV6));
     frame[icmp + 2..icmp + 4].copy_from_slice(&pseudo.to_be_bytes());
-    checksum::finish(&mut frame, icmp, 2);
-    frame
+    checksum::finish(frame, icmp, 2);
 }
 
 /// RFC 4291, appendix A.

@@ -15,6 +15,7 @@ use super::rules::Rule;
 use super::seal::SessionKeys;
 use super::stats::DropReason;
 use crate::keys::OverlayId;
+use crate::time::Time;
 use crate::wire::relay::{LegKey, RelayId};
 
 /// From the control room.
@@ -84,6 +85,16 @@ pub enum Command {
         overlay: OverlayIndex,
         /// Which.
         address: Address,
+    },
+    /// Tell a peer which IP addresses the machines behind our TAP have, and have it tell its own.
+    TellAll {
+        /// Its port.
+        port: PortId,
+    },
+    /// Do what is due for the IP addresses of machines ([`Notice::Inventory`]).
+    Tend {
+        /// In this overlay.
+        overlay: OverlayIndex,
     },
     /// A peer says where an address is.
     Locate {
@@ -352,6 +363,13 @@ pub enum Notice {
     },
     /// Frames wait for their share of the way out: [`Command::Release`] is wanted soon.
     Shaped,
+    /// Something is to be done for the IP addresses of machines ([`Command::Tend`]).
+    Inventory {
+        /// In this overlay.
+        overlay: OverlayIndex,
+        /// Not before then.
+        at: Time,
+    },
     /// Our own sealed packets came out of a TAP.
     UnderlayLoop {
         /// Of this overlay.

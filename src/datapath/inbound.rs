@@ -16,7 +16,7 @@ use super::{Datapath, Notice};
 use crate::time::Time;
 use crate::wire::data::{self, Checksum, Fragment, FrameKind, Meta};
 use crate::wire::handshake::Envelope;
-use crate::wire::{Kind, relay as relay_wire, session};
+use crate::wire::{Kind, inventory, relay as relay_wire, session};
 
 impl Datapath {
     /// Datagrams off the underlay, towards the TAPs. Opened in place. Nothing is held beyond the batch.
@@ -134,6 +134,8 @@ impl Datapath {
         } else if plain.first() == Some(&session::CLAIM) {
             // Here, not in the control room: frames behind it in this batch are judged by it.
             self.claimed(now, id, plain);
+        } else if plain.first() == Some(&inventory::INVENTORY) {
+            self.told(now, id, plain);
         } else {
             self.notices.push_back(Notice::Session { port: id, path, message: plain.to_vec() });
         }
@@ -188,7 +190,7 @@ impl Datapath {
                 self.stats[from.0.0].moved += 1;
                 self.send(now, port, frame, Work::Whole(checksum), FrameKind::Moved);
             }
-            Verdict::Forward(_) | Verdict::Flood | Verdict::Ruled => {
+            Verdict::Forward(_) | Verdict::Flood | Verdict::Ruled | Verdict::Answered | Verdict::Ask(_) => {
                 self.stats[from.0.0].dropped(DropReason::Elsewhere)
             }
             Verdict::Drop(reason) => self.stats[from.0.0].dropped(reason),

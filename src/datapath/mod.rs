@@ -29,6 +29,14 @@ mod stations;
 
 mod ask;
 
+mod neighbour;
+
+mod holdings;
+
+mod told;
+
+mod suppress;
+
 pub mod fdb;
 
 pub mod limit;

@@ -96,6 +96,17 @@ impl Datapath {
         self.switches[overlay.0].rules.as_ref().and_then(|rules| rules.hits(rule)).unwrap_or_default()
     }
 
+    /// How many IP addresses of machines are known, behind our TAP and behind others.
+    pub fn bindings(&self, overlay: OverlayIndex) -> usize {
+        let suppression = &self.switches[overlay.0].suppression;
+        suppression.holdings.len() + suppression.told.len()
+    }
+
+    /// Whether questions for IP addresses are answered at home.
+    pub fn answers(&self, overlay: OverlayIndex) -> bool {
+        self.switches[overlay.0].settings().answers
+    }
+
     /// Somebody at this host says that a machine is behind our TAP. Whether it is now: it may be frozen elsewhere.
     pub fn claim(&mut self, now: Time, overlay: OverlayIndex, address: Address, ip: Option<IpAddr>) -> bool {
         let switch = &mut self.switches[overlay.0];
@@ -133,6 +144,8 @@ impl Datapath {
             }
             Command::ClaimAgain { overlay, address, news } => self.tell_claim(now, overlay, address, news),
             Command::AskAgain { overlay, address } => self.ask(now, overlay, address),
+            Command::TellAll { port } => self.tell_all(now, port, true),
+            Command::Tend { overlay } => self.tend(now, overlay),
             Command::Locate { from, owner, address, sequence } => {
                 let Some(overlay) = self.ports.get(&from).map(|port| port.overlay) else { return };
                 self.switches[overlay.0].on_location(now, from, owner, address, sequence);
@@ -190,6 +203,7 @@ impl Datapath {
         switch.ports.remove(&id);
         switch.fdb.flush_port(id);
         switch.moves.forget_port(id);
+        switch.suppression.forget_port(id);
         for epoch in [port.current, port.previous, port.next].into_iter().flatten() {
             self.retire(&epoch);
         }
@@ -205,6 +219,7 @@ impl Datapath {
         switch.ports.remove(&id);
         switch.fdb.flush_port(id);
         switch.moves.forget_port(id);
+        switch.suppression.forget_port(id);
         for epoch in epochs.into_iter().flatten() {
             self.retire(&epoch);
         }

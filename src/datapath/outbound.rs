@@ -71,6 +71,11 @@ impl Datapath {
                 self.switches[overlay.0].pairs.count(Side::Out(port), frame, Volume::of(frame, &work));
                 self.send(now, port, frame, work, FrameKind::Direct);
             }
+            Verdict::Answered => self.deliver_answer(overlay),
+            Verdict::Ask(port) => {
+                self.stats[overlay.0].asked += 1;
+                self.send(now, port, frame, work, FrameKind::Direct);
+            }
             Verdict::Flood => {
                 self.stats[overlay.0].floods += 1;
                 let kind = if header.dst.is_group() { FrameKind::Direct } else { FrameKind::Copy };

@@ -184,6 +184,7 @@ impl Switch {
     fn after_move(&mut self, now: Time, address: Address, (from, sequence): (PortId, u32), reason: ClaimReason) {
         if from == TAP {
             self.moves.leave(now, address, from);
+            self.suppression.holdings.release_machine(address);
             self.tell(address, News::Left);
         }
         self.count(now, address, (from, sequence), reason);
@@ -233,6 +234,7 @@ impl Datapath {
 
     /// Tells what has become of addresses: claims at once, so that they travel ahead of the frames that caused them.
     pub(super) fn publish(&mut self, now: Time, overlay: OverlayIndex) {
+        self.follow_up(now, overlay);
         let switch = &mut self.switches[overlay.0];
         if switch.news.is_empty() {
             return;

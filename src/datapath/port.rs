@@ -205,6 +205,8 @@ pub(super) struct Port {
     pub(super) ways: Ways,
     /// Frames that wait for their share of the way out.
     pub(super) shaped: Queue,
+    /// How many of its inventories are read, once there are any.
+    pub(super) inventories: Option<Bucket>,
     /// Since when frames take the present path.
     path_since: Time,
     pending: VecDeque<Held>,
@@ -233,6 +235,7 @@ impl Port {
             claims: Bucket::new(CLAIM_RATE, CLAIM_BURST),
             ways: Ways::default(),
             shaped: Queue::default(),
+            inventories: None,
             path_since: Time::START,
             pending: VecDeque::new(),
             pending_bytes: 0,

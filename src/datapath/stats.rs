@@ -56,6 +56,8 @@ drop_reasons! {
     Answer = "answer",
     /// More addresses moved than are remembered: frames for them are not sent on.
     MovesFull = "moves_full",
+    /// More IP addresses of machines than are remembered: questions for them are flooded.
+    BindingsFull = "bindings_full",
     /// The segment is another member's too, and that one carries it; or it is not known yet whether it is.
     Shared = "shared",
     /// More floods than the limit.
@@ -198,6 +200,10 @@ pub struct Stats {
     pub joined: u64,
     /// Frames sent on to where their machine had moved.
     pub moved: u64,
+    /// Questions for IP addresses that were answered at home.
+    pub answered: u64,
+    /// Questions for IP addresses that went to the one member that knows.
+    pub asked: u64,
     /// Frames and packets that a lane handed to lane 0.
     pub handed: u64,
     dropped: [u64; DropReason::ALL.len()],
@@ -218,6 +224,8 @@ impl Default for Stats {
             splits: 0,
             joined: 0,
             moved: 0,
+            answered: 0,
+            asked: 0,
             handed: 0,
             dropped: [0; DropReason::ALL.len()],
         }
@@ -280,6 +288,8 @@ impl Stats {
             splits,
             joined,
             moved,
+            answered,
+            asked,
             handed,
             dropped,
         } = more;
@@ -295,11 +305,13 @@ impl Stats {
         self.splits += splits;
         self.joined += joined;
         self.moved += moved;
+        self.answered += answered;
+        self.asked += asked;
         self.handed += handed;
         self.dropped.iter_mut().zip(dropped).for_each(|(sum, count)| *sum += count);
     }
 
-    fn totals(&self) -> [(&'static str, u64); 13] {
+    fn totals(&self) -> [(&'static str, u64); 15] {
         let Self {
             frames_in,
             bytes_in,
@@ -313,6 +325,8 @@ impl Stats {
             splits,
             joined,
             moved,
+            answered,
+            asked,
             handed,
             dropped: _,
         } = *self;
@@ -329,6 +343,8 @@ impl Stats {
             ("splits", splits),
             ("joined", joined),
             ("moved", moved),
+            ("answered", answered),
+            ("asked", asked),
             ("handed", handed),
         ]
     }

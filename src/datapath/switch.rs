@@ -18,6 +18,7 @@ use super::reserve::Marking;
 use super::rules::{Action, RuleWay, Rules};
 use super::stations::Stations;
 use super::stats::DropReason;
+use super::suppress::Suppression;
 use crate::time::Time;
 use crate::wire::data::FrameKind;
 
@@ -34,6 +35,10 @@ pub(super) enum Verdict {
     Forward(PortId),
     /// Out of this port, to which its address has moved away from us.
     SendOn(PortId),
+    /// Nowhere: what it asks is answered at home.
+    Answered,
+    /// Out of this port: what it asks is asked the one that knows.
+    Ask(PortId),
     /// Out of every port but the one it came from.
     Flood,
     /// By static rules, to each of [`Switch::hops`].
@@ -58,6 +63,8 @@ pub struct SwitchSettings {
     pub stp: bool,
     /// Whether TCP is asked for segments that fit one packet.
     pub clamp_mss: bool,
+    /// Whether questions for IP addresses are answered at home, where that can be done.
+    pub answers: bool,
     /// What the TAP takes and gives besides whole frames.
     pub tap: TapOffload,
     /// The MAC address of this daemon itself on its own segment.
@@ -67,7 +74,7 @@ pub struct SwitchSettings {
 impl Default for SwitchSettings {
     fn default() -> Self {
         let station = Mac([2, 0, 0, 0, 0, 0]);
-        Self { mtu: 1500, stp: true, clamp_mss: true, tap: TapOffload::None, station }
+        Self { mtu: 1500, stp: true, clamp_mss: true, answers: true, tap: TapOffload::None, station }
     }
 }
 
@@ -96,6 +103,8 @@ pub(super) struct Switch {
     pub(super) stations: Stations,
     /// Which machines talk to each other across the overlay.
     pub(super) pairs: Pairs,
+    /// Who has which IP address.
+    pub(super) suppression: Suppression,
     pub(super) flood_limit: Bucket,
     /// A claim goes to every peer, as a flood does.
     pub(super) claim_limit: Bucket,
@@ -117,6 +126,7 @@ impl Switch {
             news: Vec::new(),
             stations: Stations::default(),
             pairs: Pairs::new(seed),
+            suppression: Suppression::default(),
             flood_limit: Bucket::new(FLOOD_RATE, FLOOD_BURST),
             claim_limit: Bucket::new(FLOOD_RATE, FLOOD_BURST),
             settings,
@@ -169,9 +179,12 @@ impl Switch {
             Some(port) => Verdict::Forward(port),
             None if self.gate.is_shut() => Verdict::Drop(DropReason::Shared),
             None if self.ports.is_empty() => Verdict::Drop(DropReason::NoPeer),
-            None if !self.flood_limit.take(now) => Verdict::Drop(DropReason::FloodLimit),
-            None => Verdict::Flood,
+            None => self.answer(now, bytes, header).unwrap_or_else(|| self.judge_flood(now)),
         }
+    }
+
+    fn judge_flood(&mut self, now: Time) -> Verdict {
+        if self.flood_limit.take(now) { Verdict::Flood } else { Verdict::Drop(DropReason::FloodLimit) }
     }
 
     /// Learns from a frame out of our TAP.
@@ -184,6 +197,7 @@ impl Switch {
         if let Some(ip) = frame::speaker(bytes, header) {
             self.stations.note(address, ip);
         }
+        self.snoop(now, address, bytes, header);
     }
 
     /// A frame from the peer at `port`: to the TAP, once on to where its machine went, or it ends here.
@@ -200,6 +214,7 @@ impl Switch {
         if self.is_hijack(now, (port, kind), bytes, header) {
             return Verdict::Drop(DropReason::Hijack);
         }
+        self.heed(bytes, header);
         let destination = self.destination(now, header);
         match destination {
             _ if self.is_kept_out(kind, destination.is_some()) => Verdict::Drop(DropReason::Shared),

@@ -201,7 +201,7 @@ mod tests {
         for (stream, gso) in [(Stream::Tcp, Gso::TcpV6), (Stream::Udp, Gso::Udp)] {
             for vlan in [0, 10] {
                 let vm = Vm { mac: [2, 0, 0, 0, 0, 1], vlan, overlay: OverlayNo(0), host: HostId(0) };
-                let mut traffic = Traffic { vms: vec![vm], frames: Vec::new() };
+                let mut traffic = Traffic { vms: vec![vm], ..Traffic::default() };
                 let build = |_| traffic.build_stream(Time::START, VmId(0), [2, 0, 0, 0, 0, 2], stream, 999);
                 let frames = (0..5).map(build).collect::<Vec<_>>();
                 assert!(frames.iter().all(|frame| decode(frame).is_some()));

@@ -60,6 +60,10 @@ pub enum Purpose {
     Pong(FrameId),
     /// A gratuitous ARP: "I am here now".
     Announce,
+    /// An ARP request: "who has the address of this machine?"
+    WhoHas(VmId),
+    /// The answer to this one.
+    IsAt(FrameId),
 }
 
 /// What became of a frame.
@@ -103,6 +107,8 @@ pub struct Traffic {
     pub vms: Vec<Vm>,
     /// The frames, by [`FrameId`].
     pub frames: Vec<Sent>,
+    /// The last ARP request of each machine for each address.
+    pub asked: BTreeMap<(VmId, [u8; 4]), FrameId>,
 }
 
 impl Traffic {
@@ -110,7 +116,16 @@ impl Traffic {
     pub fn build(&mut self, now: Time, vm: VmId, to: [u8; 6], purpose: Purpose, payload: usize) -> (FrameId, Vec<u8>) {
         let Vm { mac, vlan, .. } = self.vms[vm.0];
         let id = FrameId(self.frames.len());
-        let bytes = encode(mac, Label { to, vlan, id, purpose }, payload);
+        let target = match purpose {
+            Purpose::WhoHas(wanted) => {
+                let target = ip_of(self.vms[wanted.0].mac);
+                self.asked.insert((vm, target), id);
+                target
+            }
+            Purpose::IsAt(asked) => ip_of(self.vms[self.frames[asked.0].vm.0].mac),
+            Purpose::Data | Purpose::Ping(_) | Purpose::Pong(_) | Purpose::Announce => ip_of(mac),
+        };
+        let bytes = encode((mac, target), Label { to, vlan, id, purpose }, payload);
         self.note(now, vm, &bytes);
         (id, bytes)
     }
@@ -185,20 +200,24 @@ fn fill(bytes: &mut Vec<u8>, end: usize, salt: u8) {
     }
 }
 
-fn encode(from: [u8; 6], label: Label, payload: usize) -> Vec<u8> {
+fn encode((from, target): ([u8; 6], [u8; 4]), label: Label, payload: usize) -> Vec<u8> {
     let mut bytes = addressed(from, label);
     let start = bytes.len() + 2;
     let number = (label.id.0 as u64).to_be_bytes();
-    if label.purpose == Purpose::Announce {
+    let (kind, subject) = match label.purpose {
+        Purpose::Data | Purpose::Announce => (0, 0),
+        Purpose::Ping(vm) => (1, vm.0 as u64),
+        Purpose::Pong(frame) => (2, frame.0 as u64),
+        Purpose::WhoHas(vm) => (1, vm.0 as u64),
+        Purpose::IsAt(frame) => (2, frame.0 as u64),
+    };
+    if matches!(label.purpose, Purpose::Announce | Purpose::WhoHas(_) | Purpose::IsAt(_)) {
         bytes.extend_from_slice(&ARP.to_be_bytes());
-        bytes.extend_from_slice(&gratuitous_arp(from));
+        bytes.extend_from_slice(&[0, 1, 8, 0, 6, 4, 0, if kind == 2 { 2 } else { 1 }]);
+        bytes.extend_from_slice(&[&from[..], &ip_of(from), &[0; 6], &target].concat());
         bytes.extend_from_slice(&number);
+        bytes.extend_from_slice(&subject.to_be_bytes());
     } else {
-        let (kind, subject) = match label.purpose {
-            Purpose::Ping(vm) => (1, vm.0 as u64),
-            Purpose::Pong(frame) => (2, frame.0 as u64),
-            Purpose::Data | Purpose::Announce => (0, 0),
-        };
         bytes.extend_from_slice(&TEST.to_be_bytes());
         bytes.push(kind);
         bytes.extend_from_slice(&number);
@@ -212,12 +231,6 @@ fn encode(from: [u8; 6], label: Label, payload: usize) -> Vec<u8> {
 /// A machine's IP address is made from its MAC.
 const fn ip_of(mac: [u8; 6]) -> [u8; 4] {
     [10, mac[3], mac[4], mac[5]]
-}
-
-/// "Who has my address? Tell me."
-fn gratuitous_arp(mac: [u8; 6]) -> Vec<u8> {
-    let head = [0, 1, 8, 0, 6, 4, 0, 1];
-    [&head[..], &mac[..], &ip_of(mac)[..], &[0; 6][..], &ip_of(mac)[..]].concat()
 }
 
 /// What a node asks its segment: an ARP request of its own, for a machine that may be there.
@@ -261,6 +274,38 @@ impl Question {
     }
 }
 
+/// What a node answers in the name of a machine far away: a bare ARP reply to one of its own machines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HomeAnswer {
+    /// To this machine.
+    pub to: [u8; 6],
+    /// In this VLAN.
+    pub vlan: u16,
+    /// The address that was asked for.
+    pub ip: [u8; 4],
+    /// Whose it is.
+    pub mac: [u8; 6],
+}
+
+impl HomeAnswer {
+    /// Reads it; `None` for every other frame. A test frame is longer.
+    pub fn read(frame: &[u8]) -> Option<Self> {
+        let tagged = frame.get(12..14)? == VLAN_TAG.to_be_bytes();
+        let vlan = if tagged { u16::from_be_bytes(*frame.get(14..)?.first_chunk()?) } else { 0 };
+        let arp = frame.get(if tagged { 18 } else { 14 }..)?;
+        if arp.len() != ARP_BODY || arp[..8] != [0, 1, 8, 0, 6, 4, 0, 2] || arp[24..] == [0; 4] {
+            return None;
+        }
+        let (to, mac, ip) = (*frame.first_chunk()?, *arp[8..].first_chunk()?, *arp[14..].first_chunk()?);
+        Some(Self { to, vlan, ip, mac })
+    }
+
+    /// Whether it says the truth of `vm`.
+    pub fn is_true_of(&self, vm: &Vm) -> bool {
+        vm.vlan == self.vlan && vm.mac == self.mac && ip_of(vm.mac) == self.ip
+    }
+}
+
 /// Reads a frame of the world; `None` if it is none.
 pub fn decode(frame: &[u8]) -> Option<Label> {
     let to = *frame.first_chunk()?;
@@ -276,7 +321,15 @@ pub fn decode(frame: &[u8]) -> Option<Label> {
         |at: usize| -> Option<usize> { usize::try_from(u64::from_be_bytes(*body.get(at..)?.first_chunk()?)).ok() };
     let first = body.first();
     let (id, purpose) = match kind {
-        ARP => (number(ARP_BODY)?, Purpose::Announce),
+        ARP => {
+            let (operation, id, subject) = (*body.get(7)?, number(ARP_BODY)?, number(ARP_BODY + 8)?);
+            let is_own = body.get(14..18)? == body.get(24..28)?;
+            match operation {
+                1 if is_own => (id, Purpose::Announce),
+                1 => (id, Purpose::WhoHas(VmId(subject))),
+                _ => (id, Purpose::IsAt(FrameId(subject))),
+            }
+        }
         TEST | kernel::IPV6 if first == Some(&0) => (number(1)?, Purpose::Data),
         TEST if first == Some(&1) => (number(1)?, Purpose::Ping(VmId(number(9)?))),
         TEST if first == Some(&2) => (number(1)?, Purpose::Pong(FrameId(number(9)?))),
@@ -294,7 +347,7 @@ mod tests {
 
     fn traffic(vlan: u16) -> Traffic {
         let vm = Vm { mac: [2, 0, 0, 0, 0, 1], vlan, overlay: OverlayNo(0), host: HostId(0) };
-        Traffic { vms: vec![vm], frames: Vec::new() }
+        Traffic { vms: vec![vm], ..Traffic::default() }
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! What machines do: send, answer, move.
 
 use super::kernel::{self, Stream};
-use super::traffic::{BROADCAST, FrameId, OverlayNo, Purpose, Question, Vm, VmId, decode};
+use super::traffic::{BROADCAST, FrameId, HomeAnswer, OverlayNo, Purpose, Question, Vm, VmId, decode};
 use super::underlay::HostId;
 use super::world::World;
 use crate::datapath::offload::{TapOffload, Virtio};
@@ -61,6 +61,11 @@ impl World {
         self.send_frame(vm, BROADCAST, Purpose::Announce, SMALL)
     }
 
+    /// Lets `vm` ask everyone by ARP for the address of `to`.
+    pub fn ask_for(&mut self, vm: VmId, to: VmId) -> FrameId {
+        self.send_frame(vm, BROADCAST, Purpose::WhoHas(to), SMALL)
+    }
+
     /// Moves `vm` to another host without a word.
     pub fn move_vm(&mut self, vm: VmId, to: HostId) {
         self.traffic.vms[vm.0].host = to;
@@ -109,6 +114,23 @@ impl World {
         true
     }
 
+    /// A node answers one of its own machines in the name of another one: that must be true. Whether it does.
+    pub(super) fn take_home_answer(&mut self, host: HostId, overlay: OverlayNo, frame: &[u8]) -> bool {
+        let Some(answer) = HomeAnswer::read(frame) else { return false };
+        let vms = &self.traffic.vms;
+        if !vms.iter().any(|vm| vm.overlay == overlay && answer.is_true_of(vm)) {
+            let now = self.now;
+            self.laws.broken(now, &format!("{host:?} answers for an address whose it is not: {answer:?}"));
+        }
+        let is_asker = |vm: &Vm| (vm.host, vm.overlay, vm.vlan, vm.mac) == (host, overlay, answer.vlan, answer.to);
+        let vms = &self.traffic.vms;
+        let asked = vms.iter().position(is_asker).and_then(|vm| self.traffic.asked.get(&(VmId(vm), answer.ip)));
+        if let Some(asked) = asked.copied() {
+            self.traffic.frames[asked.0].answered.get_or_insert(self.now);
+        }
+        true
+    }
+
     /// A frame for the TAP of `host`, if it is awake.
     fn put_frame(&mut self, host: HostId, overlay: OverlayNo, bytes: Vec<u8>) {
         let index = self.overlays_of(host).iter().position(|own| *own == overlay);
@@ -141,10 +163,13 @@ impl World {
             Purpose::Ping(target) if target == vm && first => {
                 self.send_frame(vm, asker, Purpose::Pong(id), SMALL);
             }
-            Purpose::Pong(asked) => {
+            Purpose::WhoHas(target) if target == vm && first => {
+                self.send_frame(vm, asker, Purpose::IsAt(id), SMALL);
+            }
+            Purpose::Pong(asked) | Purpose::IsAt(asked) => {
                 self.traffic.frames[asked.0].answered.get_or_insert(now);
             }
-            Purpose::Ping(_) | Purpose::Data | Purpose::Announce => {}
+            Purpose::Ping(_) | Purpose::WhoHas(_) | Purpose::Data | Purpose::Announce => {}
         }
     }
 }

@@ -9,6 +9,8 @@ pub mod handshake;
 
 pub mod session;
 
+pub mod inventory;
+
 pub mod carry;
 
 pub mod relay;

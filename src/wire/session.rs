@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use super::carry::{Carry, Leg, Neighbours};
 use super::codec::{DecodeError, Reader, Writer};
+use super::inventory::{INVENTORY, Inventory};
 use super::observe::NatClass;
 use crate::keys::NodeId;
 
@@ -261,6 +262,8 @@ pub enum Message {
         /// The node.
         owner: NodeId,
     },
+    /// "This is behind my TAP."
+    Inventory(Inventory),
 }
 
 impl Message {
@@ -311,6 +314,7 @@ impl Message {
                 Self::Claim { moved: Moved::read(&mut reader)?, reason }
             }
             0x09 => Self::Location { moved: Moved::read(&mut reader)?, owner: NodeId(reader.array()?) },
+            INVENTORY => Self::Inventory(Inventory::parse(&mut reader)?),
             0x0a => Self::ProbeHeard { token: reader.u64()? },
             0x0b => Self::ProbeSent { token: reader.u64()? },
             _ => return Err(DecodeError::Range),
@@ -383,6 +387,7 @@ impl Message {
             Self::Neighbours(neighbours) => neighbours.write(Writer::new().u8(0x10)).finish(),
             Self::Carry(carry) => carry.write(Writer::new().u8(0x11)).finish(),
             Self::Leg(leg) => leg.write(Writer::new().u8(0x12)).finish(),
+            Self::Inventory(inventory) => inventory.write(Writer::new().u8(INVENTORY)).finish(),
             Self::ProbeHeard { token } => Writer::new().u8(0x0a).u64(*token).finish(),
             Self::ProbeSent { token } => Writer::new().u8(0x0b).u64(*token).finish(),
             Self::Claim { moved, reason } => moved.write(Writer::new().u8(CLAIM).u8(reason.byte())).finish(),
@@ -394,6 +399,7 @@ impl Message {
 #[cfg(test)]
 mod tests {
     use super::super::carry::{Grant, Neighbour};
+    use super::super::inventory::{Binding, Item};
     use super::super::observe::{Filtering, Mapping, Ports};
     use super::super::relay::{LegKey, RelayId};
     use super::*;
@@ -409,6 +415,12 @@ mod tests {
             let bytes = Message::Claim { moved, reason: ClaimReason::Heard }.bytes();
             assert_eq!(Message::parse(&bytes), Err(DecodeError::Range));
         }
+    }
+
+    fn items() -> Vec<Item> {
+        let one = Binding { vlan: 7, ip: [10, 0, 0, 1].into(), mac: [2, 0, 0, 0, 0, 9], is_router: false };
+        let six = Binding { ip: std::net::Ipv6Addr::LOCALHOST.into(), is_router: true, ..one };
+        vec![Item { binding: one, is_gone: true }, Item { binding: six, is_gone: false }]
     }
 
     fn all() -> Vec<Message> {
@@ -450,6 +462,8 @@ mod tests {
             Message::ProbeSent { token: 8 },
             Message::Claim { moved: MOVED, reason: ClaimReason::Announced },
             Message::Location { moved: MOVED, owner: NodeId([7; 32]) },
+            Message::Inventory(Inventory { is_anew: true, wants_answer: true, digest: 7, ..Inventory::default() }),
+            Message::Inventory(Inventory { has_more: true, items: items(), ..Inventory::default() }),
             Message::MtuAnswer { token: 6, size: 1472 },
             Message::MtuProbe { token: 6 },
         ]

@@ -62,6 +62,8 @@ impl First {
             | Command::SetFollows { .. }
             | Command::ClaimAgain { .. }
             | Command::AskAgain { .. }
+            | Command::TellAll { .. }
+            | Command::Tend { .. }
             | Command::Locate { .. }
             | Command::Deliver { .. }
             | Command::SetWays { .. }

@@ -112,6 +112,7 @@ impl Datapath {
         if header.dst.is_group()
             || fdb.lookup(now, header.vlan, header.src) != Some(TAP)
             || frame::announces(frame, &header)
+            || frame::speaker(frame, &header).is_some()
         {
             return false;
         }

@@ -97,7 +97,7 @@ impl World {
                 assert_ne!(node(to), from, "and never back");
                 return 1 + self.arrive(now, node(to), (at, FrameKind::Moved), bytes);
             }
-            Verdict::Forward(_) | Verdict::Flood | Verdict::Ruled => {
+            Verdict::Forward(_) | Verdict::Flood | Verdict::Ruled | Verdict::Answered | Verdict::Ask(_) => {
                 panic!("a frame of a peer's goes to the TAP or ends")
             }
             Verdict::Drop(_) => {}
@@ -139,7 +139,7 @@ fn whatever_tables_and_rules_say_no_frame_makes_more_than_two_hops_or_comes_out_
         let bytes = frame(dst, mac(dice.below(MACHINES)));
         let header = Header::parse(&bytes).expect("a frame");
         let (ways, is_flood) = match world.switches[from].judge_outbound(now, &bytes, &header, bytes.len()) {
-            Verdict::Forward(to) => (vec![(node(to), FrameKind::Direct)], false),
+            Verdict::Forward(to) | Verdict::Ask(to) => (vec![(node(to), FrameKind::Direct)], false),
             Verdict::Flood => {
                 let others = (0..NODES).filter(|to| *to != from);
                 (others.map(|to| (to, FrameKind::Copy)).collect(), true)
@@ -151,7 +151,7 @@ fn whatever_tables_and_rules_say_no_frame_makes_more_than_two_hops_or_comes_out_
                 (hops.iter().map(|hop| (node(hop.port), kind)).collect(), hops.len() > 1)
             }
             // And what no honest node sends: any kind, to anybody.
-            Verdict::SendOn(_) | Verdict::Drop(_) => {
+            Verdict::SendOn(_) | Verdict::Answered | Verdict::Drop(_) => {
                 let kinds = [FrameKind::Direct, FrameKind::Copy, FrameKind::Moved];
                 (vec![((from + 1 + dice.below(NODES - 1)) % NODES, kinds[dice.below(3)])], false)
             }

@@ -1,0 +1,199 @@
+//! The IP addresses of the machines behind the other members' TAPs, as these tell them.
+//!
+//! Bounded per member by [`HOLDINGS`] and by [`TOLD`] in all: what finds no room is not answered for. Whether a
+//! machine is really where it is told to be is the forwarding database's business. Reads no clock.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use super::fdb::PortId;
+use super::frame::Mac;
+use super::holdings::{HOLDINGS, Place};
+use crate::time::Time;
+use crate::wire::inventory::{Binding, Inventory};
+
+/// Bindings in all: sixteen full members, or a thousand with sixty each; about 10 MB.
+const TOLD: usize = 65_536;
+/// A member whose inventory we do not have whole is asked for it this often.
+const ASK_EVERY: Duration = Duration::from_secs(5);
+
+/// Who is told to hold an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Teller {
+    pub(super) port: PortId,
+    pub(super) mac: Mac,
+    pub(super) is_router: bool,
+}
+
+/// What one member told.
+#[derive(Debug, Default)]
+struct Shelf {
+    bindings: BTreeSet<Binding>,
+    digest: u64,
+    /// Some found no room: to ask again would not help.
+    is_cut: bool,
+    asked: Option<Time>,
+}
+
+/// What all told.
+#[derive(Debug, Default)]
+pub(super) struct Told {
+    shelves: BTreeMap<PortId, Shelf>,
+    /// By address, but for those that somebody else has announced since.
+    tellers: BTreeSet<(Place, Teller)>,
+    count: usize,
+    refused: u64,
+}
+
+impl Told {
+    /// The member at `port` tells. Whether it has to be asked for all that it has.
+    pub(super) fn accept(&mut self, now: Time, port: PortId, inventory: &Inventory) -> bool {
+        if inventory.is_anew {
+            let asked = self.shelves.get(&port).and_then(|shelf| shelf.asked);
+            self.forget(port);
+            self.shelves.insert(port, Shelf { asked, ..Shelf::default() });
+        }
+        for item in &inventory.items {
+            if item.is_gone { self.remove(port, &item.binding) } else { self.insert(port, item.binding) }
+        }
+        let known = self.shelves.get(&port).map_or(0, |shelf| shelf.digest);
+        if inventory.has_more || known == inventory.digest {
+            return false;
+        }
+        let shelf = self.shelves.entry(port).or_default();
+        let is_due = !shelf.is_cut && shelf.asked.is_none_or(|asked| now.since(asked) >= ASK_EVERY);
+        if is_due {
+            shelf.asked = Some(now);
+        }
+        is_due
+    }
+
+    fn insert(&mut self, port: PortId, binding: Binding) {
+        let has_room = self.count < TOLD;
+        let shelf = self.shelves.entry(port).or_default();
+        if !shelf.bindings.contains(&binding) {
+            if !has_room || shelf.bindings.len() >= HOLDINGS {
+                shelf.is_cut = true;
+                self.refused += 1;
+                return;
+            }
+            shelf.bindings.insert(binding);
+            shelf.digest ^= binding.digest();
+            self.count += 1;
+        }
+        self.tellers.insert(entry(port, &binding));
+    }
+
+    fn remove(&mut self, port: PortId, binding: &Binding) {
+        let Some(shelf) = self.shelves.get_mut(&port).filter(|shelf| shelf.bindings.contains(binding)) else { return };
+        shelf.bindings.remove(binding);
+        shelf.digest ^= binding.digest();
+        self.count -= 1;
+        self.tellers.remove(&entry(port, binding));
+    }
+
+    /// Who is said to hold an address.
+    pub(super) fn tellers(&self, place: Place) -> impl Iterator<Item = Teller> + '_ {
+        let least = Teller { port: PortId(0), mac: Mac([0; 6]), is_router: false };
+        let most = Teller { port: PortId(u32::MAX), mac: Mac([0xff; 6]), is_router: true };
+        self.tellers.range((place, least)..=(place, most)).map(|(_, teller)| *teller)
+    }
+
+    /// The machine at `mac` announces that an address is its own: nobody else holds it until it says so anew.
+    pub(super) fn doubt_all_but(&mut self, place: Place, mac: Mac) {
+        let others = self.tellers(place).filter(|teller| teller.mac != mac).collect::<Vec<_>>();
+        for teller in others {
+            self.tellers.remove(&(place, teller));
+        }
+    }
+
+    /// The member at `port` is gone, or tells anew.
+    pub(super) fn forget(&mut self, port: PortId) {
+        let Some(shelf) = self.shelves.remove(&port) else { return };
+        self.count -= shelf.bindings.len();
+        for binding in &shelf.bindings {
+            self.tellers.remove(&entry(port, binding));
+        }
+    }
+
+    /// How many there are.
+    pub(super) const fn len(&self) -> usize {
+        self.count
+    }
+
+    /// How many found no room since the last call.
+    pub(super) fn take_refused(&mut self) -> u64 {
+        std::mem::take(&mut self.refused)
+    }
+}
+
+const fn entry(port: PortId, binding: &Binding) -> (Place, Teller) {
+    let place = Place { vlan: binding.vlan, ip: binding.ip };
+    (place, Teller { port, mac: Mac(binding.mac), is_router: binding.is_router })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::inventory::Item;
+    use std::net::IpAddr;
+
+    const A: PortId = PortId(1);
+    const B: PortId = PortId(2);
+
+    fn binding(number: u16) -> Binding {
+        let [high, low] = number.to_be_bytes();
+        Binding { vlan: 0, ip: IpAddr::from([10, 0, high, low]), mac: [2, 0, 0, 0, high, low], is_router: false }
+    }
+
+    fn place(binding: Binding) -> Place {
+        Place { vlan: binding.vlan, ip: binding.ip }
+    }
+
+    fn tells(bindings: &[Binding], digest: u64) -> Inventory {
+        let items = bindings.iter().map(|binding| Item { binding: *binding, is_gone: false }).collect();
+        Inventory { digest, items, ..Inventory::default() }
+    }
+
+    #[test]
+    fn what_was_missed_is_asked_for_once_in_a_while_and_whole_it_is_right() {
+        let (one, two) = (binding(1), binding(2));
+        let whole = one.digest() ^ two.digest();
+        let mut told = Told::default();
+        assert!(!told.accept(Time::START, A, &tells(&[one], one.digest())));
+        assert!(told.accept(Time::START, A, &tells(&[], whole)));
+        assert!(!told.accept(Time::START + Duration::from_secs(4), A, &tells(&[], whole)));
+        assert!(told.accept(Time::START + Duration::from_secs(5), A, &tells(&[], whole)));
+        let first = Inventory { is_anew: true, has_more: true, ..tells(&[two], whole) };
+        assert!(!told.accept(Time::START + Duration::from_secs(20), A, &first));
+        assert!(!told.accept(Time::START + Duration::from_secs(20), A, &tells(&[one], whole)));
+        assert_eq!((told.len(), told.tellers(place(one)).count()), (2, 1));
+    }
+
+    #[test]
+    fn an_announcement_puts_all_others_in_doubt_until_they_tell_again() {
+        let (ours, theirs) = (binding(1), Binding { mac: [2, 0, 0, 0, 9, 9], ..binding(1) });
+        let mut told = Told::default();
+        told.accept(Time::START, A, &tells(&[ours], ours.digest()));
+        told.accept(Time::START, B, &tells(&[theirs], theirs.digest()));
+        assert_eq!(told.tellers(place(ours)).count(), 2);
+        told.doubt_all_but(place(ours), Mac(theirs.mac));
+        assert_eq!(told.tellers(place(ours)).map(|teller| teller.port).collect::<Vec<_>>(), [B]);
+        assert!(!told.accept(Time::START, A, &tells(&[], ours.digest())), "nothing was missed");
+        told.accept(Time::START, A, &tells(&[ours], ours.digest()));
+        assert_eq!(told.tellers(place(ours)).count(), 2);
+    }
+
+    #[test]
+    fn a_member_fills_no_more_than_its_share_and_is_forgotten_whole() {
+        let mut told = Told::default();
+        for number in 0..=u16::try_from(HOLDINGS).unwrap_or(0) {
+            told.accept(Time::START, A, &Inventory { has_more: true, ..tells(&[binding(number)], 0) });
+        }
+        assert_eq!((told.len(), told.take_refused()), (HOLDINGS, 1));
+        assert!(!told.accept(Time::START, A, &tells(&[], 1)), "asking would not help");
+        told.accept(Time::START, B, &tells(&[binding(1)], 0));
+        told.forget(A);
+        assert_eq!((told.len(), told.tellers.len()), (1, 1));
+    }
+}
