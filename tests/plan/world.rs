@@ -45,6 +45,7 @@ pub(crate) struct World {
     weather: Weather,
     dice: Dice,
     rates: BTreeMap<Pair, Rates>,
+    arrivals: BTreeMap<Pair, Rates>,
     pub(crate) planner: Planner,
     config: Config,
     pub(crate) now: Time,
@@ -76,8 +77,8 @@ impl World {
         }
         let base = truth.capacities.clone();
         let (dice, now) = (Dice::new(seed ^ 0x5eed), Time::START);
-        let (drifted, rates, shares) = Default::default();
-        Self { truth, base, drifted, weather, dice, rates, planner, config, now, lie: None, shares }
+        let (drifted, rates, arrivals, shares) = Default::default();
+        Self { truth, base, drifted, weather, dice, rates, arrivals, planner, config, now, lie: None, shares }
     }
 
     /// From now on this is offered, so much that the best routing carries four fifths of it.
@@ -127,6 +128,7 @@ impl World {
             self.now += SAMPLE;
             self.sample();
         }
+        self.count_arrivals();
         for node in (0..self.truth.nodes.len() as u16).map(NodeIndex) {
             let mut report = self.report(node);
             if let Some((_, lie)) = self.lie.filter(|(liar, _)| *liar == node) {
@@ -163,6 +165,17 @@ impl World {
         }
     }
 
+    /// What arrives in an epoch is counted with one error.
+    fn count_arrivals(&mut self) {
+        for pair in self.rates.keys() {
+            let share = self.shares.get(pair).map_or(1.0, |share| share.min(1.0));
+            let arrives = self.truth.demands.get(pair).map_or(0.0, |demand| demand * share);
+            let counted = arrives * self.dice.noise(self.weather.noise);
+            let rates = self.arrivals.entry(*pair).or_default();
+            (0..SAMPLES).for_each(|_| rates.sample(counted * SAMPLE.as_secs_f64(), SAMPLE));
+        }
+    }
+
     fn report(&mut self, node: NodeIndex) -> Report {
         let others = (0..self.truth.nodes.len() as u16).map(NodeIndex).filter(|other| *other != node);
         let peers = others.map(|other| self.peer_report(node, other)).collect();
@@ -177,11 +190,10 @@ impl World {
         let (to, from) = (Pair::new(node, other), Pair::new(other, node));
         let noise = self.weather.noise;
         let share = |pair: Pair| self.shares.get(&pair).map_or(1.0, |share| share.min(1.0));
-        let arrives = self.truth.demands.get(&from).map_or(0.0, |demand| demand * share(from));
         let is_limited = share(to) < 0.98;
         let mut measured = |pair| Some(self.truth.capacities.of(Resource::Path(pair)) * self.dice.noise(noise));
         let (capacity_to, capacity_from) = (measured(to), measured(from));
-        let arrives = arrives * self.dice.noise(noise);
+        let arrives = self.arrivals.get(&from).map_or(0.0, |rates| rates.fast);
         let offered = self.rates.get(&to).copied().unwrap_or_default();
         let has_link = self.truth.has_link(to);
         PeerReport { peer: id(other), offered, arrives, is_limited, capacity_to, capacity_from, has_link }

@@ -7,6 +7,7 @@
 //! | file | question it answers | takes | gives |
 //! |---|---|---|---|
 //! | [`matrix`] | who sends how much to whom? | counters, reports | [`matrix::Matrix`], phase changes |
+//! | [`meter`] | what flows since the last change? | averages that are told | rates |
 //! | [`pattern`] | what does the application look like? | `Matrix` | [`pattern::Pattern`] |
 //! | [`estimate`] | what can a link do? | receive reports | [`estimate::LinkEstimate`] |
 //! | [`sites`] | who shares an access link? | addresses, round trips | [`resources::Site`] per node |
@@ -22,6 +23,8 @@
 //! | [`latency`] | which way is quicker? | round trips | a way, at the ingress node |
 
 pub mod matrix;
+
+pub mod meter;
 
 pub mod pattern;
 

@@ -16,6 +16,7 @@ use super::decision::{Decision, Verdict};
 use super::gate::Gate;
 use super::learn::Learnt;
 use super::matrix::{Matrix, STALE_AFTER, is_phase_change};
+use super::meter::Meter;
 use super::names::Names;
 use super::plan::{Proposal, compile, plan, review};
 use super::report::{Claims, PEERS_MAX, PeerReport, Report};
@@ -35,8 +36,6 @@ const DELIVERED: f64 = 0.95;
 const FADED: f64 = 0.1;
 /// While a change settles a plan may promise less: the moves cost nothing yet.
 const SETTLING_GAIN: f64 = 0.05;
-/// Reports averaged while nothing changes.
-const REPORTS: f64 = 8.0;
 /// Decisions kept for the user.
 const DECISIONS_MAX: usize = 64;
 /// News that cannot wait is looked at after this time, with what else comes.
@@ -64,22 +63,24 @@ pub struct Plan {
     pub reason: Decision,
 }
 
-/// What a receiver confirms, averaged since ways were last changed.
-#[derive(Clone, Copy, Debug)]
-struct Arrival {
-    rate: f64,
-    said: Time,
-    /// Reports in the average.
-    count: f64,
-}
-
 /// A plan that must still show what it is worth.
 #[derive(Clone, Debug)]
 struct Trial {
     due: Time,
-    undo: Vec<(Pair, Via)>,
+    undo: BTreeMap<Pair, Via>,
     /// Pairs that the plan touches, and what arrived of each before it.
     touched: BTreeMap<Pair, f64>,
+}
+
+impl Trial {
+    /// A plan that follows one whose worth is still open is measured with it, against what was before both.
+    fn after(mut self, earlier: Option<Self>) -> Self {
+        if let Some(earlier) = earlier {
+            self.undo.extend(earlier.undo);
+            self.touched.extend(earlier.touched);
+        }
+        self
+    }
 }
 
 /// What was refused, for the user.
@@ -99,7 +100,9 @@ pub struct Planner {
     config: Config,
     names: Names,
     matrix: Matrix,
-    arrivals: BTreeMap<Pair, Arrival>,
+    /// What is sent, as the sender says, and what of it arrives, as the receiver does.
+    sent: BTreeMap<Pair, Meter>,
+    arrivals: BTreeMap<Pair, Meter>,
     limited: BTreeSet<Pair>,
     unlinked: BTreeSet<Pair>,
     claims: Claims,
@@ -124,6 +127,7 @@ impl Planner {
             config,
             names: Names::default(),
             matrix: Matrix::default(),
+            sent: BTreeMap::new(),
             arrivals: BTreeMap::new(),
             limited: BTreeSet::new(),
             unlinked: BTreeSet::new(),
@@ -187,11 +191,11 @@ impl Planner {
     fn note(&mut self, now: Time, by: NodeIndex, peer: NodeIndex, said: &PeerReport) {
         let (to, from) = (Pair::new(by, peer), Pair::new(peer, by));
         self.matrix.report(now, to, said.offered);
+        if said.offered.fast.is_finite() && said.offered.fast >= 0.0 {
+            self.sent.entry(to).or_insert(Meter::new(now, said.offered.fast)).note(now, said.offered.fast);
+        }
         if said.arrives.is_finite() && said.arrives >= 0.0 {
-            let arrival = self.arrivals.entry(from).or_insert(Arrival { rate: 0.0, said: now, count: 0.0 });
-            arrival.count = (arrival.count + 1.0).min(REPORTS);
-            arrival.rate += (said.arrives - arrival.rate) / arrival.count;
-            arrival.said = now;
+            self.arrivals.entry(from).or_insert(Meter::new(now, said.arrives)).note(now, said.arrives);
         }
         if said.is_limited {
             self.limited.insert(to)
@@ -279,15 +283,14 @@ impl Planner {
     /// Compares what arrived with what should have.
     fn learn(&mut self, view: &View, now: Time) {
         // Memory is no traffic: only what is sent now can show a limit.
-        let view = View { demands: self.demands(|_| false), ..view.clone() };
+        let view = View { demands: self.offered(), ..view.clone() };
         let problem = compile(&view, &self.config, now);
         let arrived = |pair: &Pair| {
-            let offered = self.matrix.rates(*pair)?.fast;
-            let arrival = self.arrivals.get(pair)?;
-            (!self.is_doubtful(*pair, offered)).then_some(arrival.rate)
+            let (sent, arrival) = (self.sent.get(pair)?, self.arrivals.get(pair)?);
+            (!self.is_doubtful(*pair, sent.rate)).then_some(arrival.rate)
         };
         let rates = problem.pairs.iter().map(arrived).collect::<Vec<_>>();
-        let count = self.arrivals.values().map(|arrival| arrival.count).fold(REPORTS, f64::min);
+        let count = self.arrivals.values().map(|arrival| arrival.count).reduce(f64::min).unwrap_or(0.0);
         let noise = self.claims.noise() / count.max(1.0).sqrt();
         // The way in use is the first candidate.
         self.learnt.observe(&problem, &vec![0; rates.len()], &rates, noise, self.gate.is_settling(now));
@@ -307,7 +310,7 @@ impl Planner {
             self.decide(reason);
             return None;
         }
-        for (pair, _) in &trial.undo {
+        for pair in trial.undo.keys() {
             self.gate.rolled_back(now, *pair);
         }
         self.queue.extend(trial.undo);
@@ -337,7 +340,8 @@ impl Planner {
 
     /// Looks for something better.
     fn improve(&mut self, now: Time) -> Option<Plan> {
-        let view = self.view(now);
+        let mut view = self.view(now);
+        self.guess(&mut view);
         let is_tried = self.trial.is_some() && !self.gate.is_settling(now);
         if is_tried || !view.demands.keys().any(|pair| self.limited.contains(pair)) {
             return None;
@@ -357,11 +361,23 @@ impl Planner {
         (verdict == Verdict::Adopted).then(|| self.adopt(now, &view, proposal, reason))?
     }
 
+    /// Gives links between sites of which nothing is known a capacity.
+    fn guess(&self, view: &mut View) {
+        let sites = view.nodes.iter().filter_map(|node| node.site).collect::<BTreeSet<_>>();
+        let trunks = sites.iter().flat_map(|from| sites.iter().map(|to| Resource::Trunk(*from, *to)));
+        let links = sites.iter().flat_map(|site| [Resource::SiteOut(*site), Resource::SiteIn(*site)]);
+        for resource in trunks.chain(links).filter(|resource| self.learnt.is_unknown(*resource)).collect::<Vec<_>>() {
+            if let Some(capacity) = self.learnt.guess(resource) {
+                view.capacities.limit(resource, capacity);
+            }
+        }
+    }
+
     fn adopt(&mut self, now: Time, view: &View, proposal: Proposal, reason: Decision) -> Option<Plan> {
         let touched = self.arrived(proposal.touched.iter());
-        let undo = proposal.moves.iter().map(|(pair, _)| (*pair, view.way(*pair))).collect();
+        let undo = proposal.moves.iter().map(|(pair, _)| (*pair, view.way(*pair))).collect::<BTreeMap<_, _>>();
         self.queue = proposal.moves.into();
-        self.trial = Some(Trial { due: Time::NEVER, undo, touched }).filter(|_| !self.gate.is_settling(now));
+        self.trial = Some(Trial { due: Time::NEVER, undo, touched }.after(self.trial.take()));
         self.emit(now, reason)
     }
 
@@ -379,7 +395,7 @@ impl Planner {
             };
             self.gate.moved(now, *pair);
         }
-        self.arrivals.values_mut().for_each(|arrival| arrival.count = 0.0);
+        self.sent.values_mut().chain(self.arrivals.values_mut()).for_each(Meter::restart);
         self.doing = (!self.queue.is_empty()).then(|| reason.clone());
         if let Some(trial) = self.trial.as_mut().filter(|_| self.queue.is_empty()) {
             trial.due = now + self.config.epoch * TRIAL_EPOCHS;

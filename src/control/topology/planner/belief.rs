@@ -29,6 +29,15 @@ impl Planner {
         wishes
     }
 
+    /// What is sent now, as long as the ways are as they are: of the pairs that are planned for.
+    pub(super) fn offered(&self) -> BTreeMap<Pair, f64> {
+        let mut offered = self.demands(|_| false);
+        for (pair, wish) in &mut offered {
+            *wish = self.sent.get(pair).map_or(0.0, |sent| sent.rate.min(*wish));
+        }
+        offered
+    }
+
     /// Whether much more is offered than its receiver confirms.
     pub(super) fn is_doubtful(&self, pair: Pair, offered: f64) -> bool {
         self.arrivals.get(&pair).is_none_or(|arrival| offered > BELIEVED * arrival.rate.max(BULK))
