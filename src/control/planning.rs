@@ -113,7 +113,13 @@ impl Planning {
     }
 
     /// A member is gone.
-    pub(super) fn on_gone(&mut self, overlay: OverlayId, (node, relay): (NodeId, RelayId), is_last: bool) {
+    pub(super) fn on_gone(
+        &mut self,
+        fx: &mut Effects,
+        overlay: OverlayId,
+        (node, relay): (NodeId, RelayId),
+        is_last: bool,
+    ) {
         if is_last {
             self.overlays.remove(&overlay);
         } else if let Some(planned) = self.overlays.get_mut(&overlay) {
@@ -121,7 +127,8 @@ impl Planning {
             // It may have registered anew before.
             if planned.by_node.get(&node) == Some(&relay) {
                 planned.by_node.remove(&node);
-                planned.planner.remove_node(node);
+                planned.planner.remove_node(fx.now, node);
+                fx.timers.set_earlier(Timer::Plan(overlay), planned.planner.deadline());
             }
         }
     }

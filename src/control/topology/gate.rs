@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::decision::Verdict;
 use super::plan::Proposal;
-use super::{Pair, Via};
+use super::{NodeIndex, Pair, Via};
 use crate::time::Time;
 
 /// Plans at once.
@@ -20,6 +20,8 @@ const MOVES: f64 = 0.08;
 /// A flagged change lets plans pass unconfirmed, and pairs move again, for this long: what is learnt of a
 /// new phase comes in steps.
 const SETTLING: Duration = Duration::from_secs(20);
+/// What is unknown after a change is guessed at for so long; then it is tried.
+const FRESH: Duration = Duration::from_secs(6);
 /// A flag fills the bucket at most this often, whatever anybody reports.
 const FLAG_GAP: Duration = Duration::from_secs(30);
 /// A pair that was moved stays.
@@ -69,6 +71,11 @@ impl Gate {
     /// Whether a flagged change is still being settled.
     pub fn is_settling(&self, now: Time) -> bool {
         self.flagged.is_some_and(|flagged| now.since(flagged) < SETTLING)
+    }
+
+    /// Whether the change is so new that little can be known yet.
+    pub fn is_fresh(&self, now: Time) -> bool {
+        self.flagged.is_some_and(|flagged| now.since(flagged) < FRESH)
     }
 
     /// Moves that wait to be confirmed.
@@ -125,6 +132,18 @@ impl Gate {
         hold.next = (hold.next * 2).min(HOLD_MAX);
     }
 
+    /// The way of a pair is dead: it may leave it, unless it was taken back.
+    pub fn release(&mut self, pair: Pair) {
+        self.holds.retain(|held, hold| *held != pair || hold.next > HOLD_BACK);
+    }
+
+    /// A node is gone: its place may be another's soon.
+    pub fn remove(&mut self, node: NodeIndex) {
+        self.holds.retain(|pair, _| !pair.involves(node));
+        let concerns = |(pair, via): &(Pair, Via)| pair.involves(node) || *via == Via::Relay(node);
+        self.confirming = self.confirming.take().filter(|moves| !moves.iter().any(concerns));
+    }
+
     /// The pairs that may not move, and until when. While a change settles, only rollbacks hold.
     pub fn held(&mut self, now: Time) -> BTreeMap<Pair, Time> {
         self.holds.retain(|_, hold| now.since(hold.until) < HOLD_MAX);
@@ -137,7 +156,6 @@ impl Gate {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::control::topology::NodeIndex;
 
     const PAIR: Pair = Pair::new(NodeIndex(0), NodeIndex(1));
 

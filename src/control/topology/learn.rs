@@ -35,7 +35,7 @@ const FORGETTING_SOON: f64 = 1.02;
 /// And slowly later: an overload that comes of it must be rare.
 const FORGETTING: f64 = 1.005;
 /// What is unknown may be so many times the widest of its kind that is known.
-const GUESS: f64 = 3.0;
+const GUESS: f64 = 1.5;
 /// Limits found in one epoch.
 const ROUNDS: usize = 16;
 

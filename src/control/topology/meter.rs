@@ -11,6 +11,9 @@ use crate::time::Time;
 /// Reports averaged while nothing changes.
 const REPORTS: f64 = 8.0;
 
+/// More or less by this factor is no noise: the application does something else.
+const OTHER: f64 = 2.0;
+
 /// One end's view of one pair.
 #[derive(Clone, Copy, Debug)]
 pub struct Meter {
@@ -21,12 +24,15 @@ pub struct Meter {
     /// Reports in the average.
     pub count: f64,
     told: f64,
+    /// Bytes per second between the last two reports.
+    pub recent: f64,
 }
 
 impl Meter {
     /// The first that is told of a pair: it began since the report before.
     pub fn new(now: Time, fast: f64) -> Self {
-        Self { rate: between(0.0, fast, FAST), said: now, count: 1.0, told: fast }
+        let rate = between(0.0, fast, FAST);
+        Self { rate, said: now, count: 1.0, told: fast, recent: rate }
     }
 
     /// Takes in a fast average.
@@ -34,7 +40,9 @@ impl Meter {
         let since = now.since(self.said);
         if !since.is_zero() {
             let rate = between(self.told, fast, since);
-            self.count = (self.count + 1.0).min(REPORTS);
+            let is_alike = rate <= self.rate * OTHER && self.rate <= rate * OTHER;
+            self.count = if is_alike { (self.count + 1.0).min(REPORTS) } else { 1.0 };
+            self.recent = rate;
             self.rate += (rate - self.rate) / self.count;
         }
         (self.told, self.said) = (fast, now);

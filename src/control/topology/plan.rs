@@ -64,12 +64,16 @@ pub fn review(view: &View, config: &Config, now: Time, moves: &[(Pair, Via)]) ->
     let current = current(&problem, view);
     let wanted = moves.iter().copied().collect::<BTreeMap<_, _>>();
     let mut assignment = current.clone();
+    // What is no longer a candidate stays where it is.
+    let mut still = Vec::new();
     for (number, pair) in problem.pairs.iter().enumerate() {
-        if let Some(choice) = wanted.get(pair).and_then(|via| problem.choice(number, *via)) {
+        let choice = wanted.get(pair).and_then(|via| problem.choice(number, *via));
+        if let Some(choice) = choice.filter(|choice| *choice != current[number]) {
             assignment[number] = choice;
+            still.push((*pair, problem.choices[number][choice].via));
         }
     }
-    (assignment != current).then(|| compare(&problem, &current, &assignment, moves.to_vec()))
+    (!still.is_empty()).then(|| compare(&problem, &current, &assignment, still))
 }
 
 /// The greatest pairs with their candidates, the way in use first.

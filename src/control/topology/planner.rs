@@ -15,7 +15,7 @@ use serde::Serialize;
 use super::decision::{Decision, Verdict};
 use super::gate::Gate;
 use super::learn::Learnt;
-use super::matrix::{Matrix, STALE_AFTER, is_phase_change};
+use super::matrix::{Matrix, STALE_AFTER};
 use super::meter::Meter;
 use super::names::Names;
 use super::plan::{Proposal, compile, plan, review};
@@ -25,13 +25,12 @@ use super::view::{Config, NodeView, View};
 use super::{NodeIndex, Pair, Via};
 use crate::keys::NodeId;
 use crate::time::Time;
+use belief::Complaint;
 
 /// Pairs below this rate (bytes per second) are latency pairs: their ingress nodes choose.
 pub const BULK: f64 = 64_000.0;
 /// Epochs after its last change in which a plan must deliver.
 const TRIAL_EPOCHS: u32 = 2;
-/// A plan that gives less than this share of what was before is taken back.
-const DELIVERED: f64 = 0.95;
 /// A way whose pair sends less than this share of its memory, after a phase change, is no longer needed.
 const FADED: f64 = 0.1;
 /// While a change settles a plan may promise less: the moves cost nothing yet.
@@ -110,6 +109,8 @@ pub struct Planner {
     gate: Gate,
     routes: BTreeMap<Pair, Via>,
     queue: VecDeque<(Pair, Via)>,
+    /// Pairs whose relay is gone, still to be told.
+    orphans: BTreeSet<Pair>,
     doing: Option<Decision>,
     trial: Option<Trial>,
     phase: BTreeMap<Pair, f64>,
@@ -136,6 +137,7 @@ impl Planner {
             gate: Gate::new(now),
             routes: BTreeMap::new(),
             queue: VecDeque::new(),
+            orphans: BTreeSet::new(),
             doing: None,
             trial: None,
             phase: BTreeMap::new(),
@@ -157,17 +159,30 @@ impl Planner {
     }
 
     /// A node is gone, and all that was known of it.
-    pub fn remove_node(&mut self, id: NodeId) {
+    pub fn remove_node(&mut self, now: Time, id: NodeId) {
         let Some(gone) = self.names.remove(id) else { return };
         self.matrix.remove(gone);
         self.claims.remove(gone);
         self.learnt.retain(|resource| !resource.is_about(gone));
+        self.gate.remove(gone);
+        self.orphans.retain(|pair| !pair.involves(gone));
+        self.sent.retain(|pair, _| !pair.involves(gone));
         self.arrivals.retain(|pair, _| !pair.involves(gone));
+        self.phase.retain(|pair, _| !pair.involves(gone));
         self.limited.retain(|pair| !pair.involves(gone));
         self.unlinked.retain(|pair| !pair.involves(gone));
         let concerns = |pair: Pair, via: Via| pair.involves(gone) || via == Via::Relay(gone);
         self.queue.retain(|(pair, via)| !concerns(*pair, *via));
-        self.routes.retain(|pair, via| !concerns(*pair, *via));
+        self.routes.retain(|pair, _| !pair.involves(gone));
+        // Others that went by it are told of their usual way; nobody may take its place in the tables before.
+        let orphans = self.routes.iter().filter(|(_, via)| **via == Via::Relay(gone)).map(|(pair, _)| *pair);
+        for pair in orphans.collect::<Vec<_>>() {
+            self.routes.remove(&pair);
+            self.orphans.insert(pair);
+        }
+        if !self.orphans.is_empty() {
+            self.deadline = self.deadline.min(now);
+        }
         self.trial = None;
     }
 
@@ -208,8 +223,10 @@ impl Planner {
         } else {
             self.unlinked.insert(to.unordered()) && self.matrix.rates(to).is_some_and(|rates| rates.fast > BULK)
         };
+        // Only this pair may move again at once: a node cannot open the gate for all.
         if is_news {
-            self.gate.flag(now);
+            self.gate.release(to);
+            self.gate.release(from);
             self.deadline = self.deadline.min(now + SOON);
         }
     }
@@ -240,6 +257,7 @@ impl Planner {
         self.matrix.expire(now);
         let used = self.paths_in_use();
         self.claims.expire(now, |resource| !matches!(resource, Resource::Path(_)) || used.contains(resource));
+        self.sent.retain(|_, sent| now.since(sent.said) <= STALE_AFTER);
         self.arrivals.retain(|_, arrival| now.since(arrival.said) <= STALE_AFTER);
         self.limited.retain(|pair| self.matrix.rates(*pair).is_some());
     }
@@ -255,7 +273,7 @@ impl Planner {
     /// Another phase of the application voids what was decided in the last one.
     fn notice_phase(&mut self, now: Time) {
         let phase = self.demands(|_| false);
-        if is_phase_change(&self.phase, &phase) {
+        if self.is_other_phase(&phase) {
             self.gate.flag(now);
             self.queue.clear();
             self.trial = None;
@@ -302,18 +320,23 @@ impl Planner {
             return self.emit(now, reason);
         }
         let trial = self.trial.take_if(|trial| trial.due <= now)?;
-        let (before, after) = (self.lowest(&trial.touched), self.lowest(&self.arrived(trial.touched.keys())));
-        let is_kept = after >= before * DELIVERED;
-        let verdict = if is_kept { Verdict::Kept } else { Verdict::RolledBack };
-        let reason = Decision { verdict, before, after, needed: DELIVERED, ..self.decision(now, verdict) };
-        if is_kept {
+        let (before, after, complaint) = self.compare(&trial.touched);
+        let suffers = |pair: &Pair| match complaint {
+            Complaint::None => false,
+            Complaint::Of(node) => pair.involves(node),
+            Complaint::Common => true,
+        };
+        let undo = trial.undo.into_iter().filter(|(pair, _)| suffers(pair)).collect::<Vec<_>>();
+        let verdict = if undo.is_empty() { Verdict::Kept } else { Verdict::RolledBack };
+        let reason = Decision { before, after, ..self.decision(now, verdict) };
+        if undo.is_empty() {
             self.decide(reason);
             return None;
         }
-        for pair in trial.undo.keys() {
+        for (pair, _) in &undo {
             self.gate.rolled_back(now, *pair);
         }
-        self.queue.extend(trial.undo);
+        self.queue.extend(undo);
         self.decide(Decision { moves: self.queue.len(), ..reason.clone() });
         self.emit(now, reason)
     }
@@ -328,8 +351,8 @@ impl Planner {
             Via::Relay(relay) => !view.can_relay(*pair, *relay),
         };
         let retired = self.routes.iter().filter(|(pair, via)| is_unused(pair) || is_broken(pair, via));
-        self.queue = retired.map(|(pair, _)| (*pair, view.usual_way(*pair))).collect();
-        self.queue.truncate(self.config.changes_max);
+        let retired = self.orphans.iter().copied().chain(retired.map(|(pair, _)| *pair));
+        self.queue = retired.take(self.config.changes_max).map(|pair| (pair, view.usual_way(pair))).collect();
         if self.queue.is_empty() {
             return None;
         }
@@ -341,7 +364,9 @@ impl Planner {
     /// Looks for something better.
     fn improve(&mut self, now: Time) -> Option<Plan> {
         let mut view = self.view(now);
-        self.guess(&mut view);
+        if self.gate.is_fresh(now) {
+            self.guess(&mut view);
+        }
         let is_tried = self.trial.is_some() && !self.gate.is_settling(now);
         if is_tried || !view.demands.keys().any(|pair| self.limited.contains(pair)) {
             return None;
@@ -393,6 +418,7 @@ impl Planner {
             } else {
                 self.routes.insert(*pair, *via)
             };
+            self.orphans.remove(pair);
             self.gate.moved(now, *pair);
         }
         self.sent.values_mut().chain(self.arrivals.values_mut()).for_each(Meter::restart);
