@@ -6,9 +6,11 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::time::Duration;
 
 use super::Control;
 use super::carriers::Via;
+use super::customer::customer;
 use super::effects::Effects;
 use super::report::PlannedWay;
 use super::timers::Timer;
@@ -21,6 +23,7 @@ use super::topology::view::{Config, NodeView};
 use crate::datapath::buf::OverlayIndex;
 use crate::keys::{NodeId, OverlayId};
 use crate::seam::LinkId;
+use crate::time::Time;
 use crate::wire::message::Message;
 use crate::wire::plan::{CHANGES_MAX, Change, Plan, Report as Told, Way};
 use crate::wire::relay::RelayId;
@@ -29,6 +32,8 @@ use crate::wire::relay::RelayId;
 const HERE: NodeId = NodeId([0; 32]);
 /// Overlays that are planned for at a time; the others go their usual ways.
 const PLANNERS_MAX: usize = 256;
+/// When there is no room, an overlay that has not reported for so long is no longer planned for.
+const QUIET: Duration = Duration::from_secs(30);
 
 /// A member, as its supernode knows it.
 #[derive(Clone, Copy, Debug)]
@@ -43,6 +48,7 @@ pub(super) struct Place {
 #[derive(Debug)]
 struct Planned {
     planner: Planner,
+    reported: Time,
     by_relay: BTreeMap<RelayId, Place>,
     by_node: BTreeMap<NodeId, RelayId>,
     /// Members behind one public address are one site.
@@ -61,14 +67,14 @@ impl Planned {
         let config = Config { seed, spares_supernodes: true, ..Config::default() };
         let mut planner = Planner::new(config, fx.now);
         planner.put_node(HERE, NodeView { site: None, is_supernode: true, relays: true });
-        Self { planner, by_relay: BTreeMap::new(), by_node: BTreeMap::new(), sites: BTreeMap::new() }
+        Self { planner, reported: fx.now, by_relay: BTreeMap::new(), by_node: BTreeMap::new(), sites: BTreeMap::new() }
     }
 
     fn put(&mut self, place: Place) {
         let next = u16::try_from(self.sites.len()).ok().map(Site);
-        let known = self.sites.get(&network(place.seen)).copied();
+        let known = self.sites.get(&customer(place.seen)).copied();
         let site = known.or(next);
-        self.sites.extend(site.map(|site| (network(place.seen), site)));
+        self.sites.extend(site.map(|site| (customer(place.seen), site)));
         let relays = self.planner.relays(place.node);
         self.planner.put_node(place.node, NodeView { site, is_supernode: false, relays });
         self.by_relay.insert(place.relay, place);
@@ -90,7 +96,7 @@ impl Planning {
         members: impl FnOnce() -> Vec<Place>,
     ) {
         if !self.overlays.contains_key(&overlay) {
-            if self.overlays.len() >= PLANNERS_MAX {
+            if !self.make_room(fx.now) {
                 return;
             }
             let mut planned = Planned::new(fx);
@@ -98,11 +104,22 @@ impl Planning {
             self.overlays.insert(overlay, planned);
         }
         let Some(planned) = self.overlays.get_mut(&overlay) else { return };
+        planned.reported = fx.now;
         let ways = planned.planner.routes().filter(|way| way.from == from);
         let ways: BTreeMap<NodeId, NodeId> = ways.filter_map(|way| Some((way.to, way.via?))).collect();
         let report = report(told, &planned.by_relay, &ways);
         planned.planner.handle_report(fx.now, from, &report);
         fx.timers.set_earlier(Timer::Plan(overlay), planned.planner.deadline());
+    }
+
+    /// Room for one more overlay; that of the longest silence may have to go.
+    fn make_room(&mut self, now: Time) -> bool {
+        if self.overlays.len() < PLANNERS_MAX {
+            return true;
+        }
+        let longest = self.overlays.iter().min_by_key(|(_, planned)| planned.reported);
+        let quiet = longest.filter(|(_, planned)| now.since(planned.reported) >= QUIET).map(|(overlay, _)| *overlay);
+        quiet.and_then(|overlay| self.overlays.remove(&overlay)).is_some()
     }
 
     /// A member is there, or is seen elsewhere.
@@ -170,14 +187,6 @@ impl Planning {
     }
 }
 
-/// What one customer has: an IPv4 address, or an IPv6 /48.
-fn network(ip: IpAddr) -> IpAddr {
-    match ip {
-        IpAddr::V4(_) => ip,
-        IpAddr::V6(ip) => IpAddr::from(std::net::Ipv6Addr::from_bits(ip.to_bits() >> 80 << 80)),
-    }
-}
-
 /// What the planner hears. What a member measures on its way to a peer is said of the relay, if one was ordered.
 fn report(told: &Told, by_relay: &BTreeMap<RelayId, Place>, ways: &BTreeMap<NodeId, NodeId>) -> Report {
     let bytes = |kilobytes: u32| f64::from(kilobytes) * 1000.0;
@@ -232,8 +241,15 @@ fn tell(fx: &mut Effects, overlay: OverlayId, plan: &planner::Plan, planned: &Pl
 impl Control {
     /// PLAN of the supernode at `place`: obeyed if it is the one that plans for us.
     pub(super) fn on_plan(&mut self, place: usize, overlay: OverlayIndex, plan: &Plan) {
-        let Some(home) = self.planner_of(overlay).filter(|home| home.place == place) else { return };
-        let Some(registration) = home.registrations.get(&overlay) else { return };
+        if self.planner_of(overlay).is_none_or(|home| home.place != place) {
+            return;
+        }
+        let Some(registration) = self.homes[place].registrations.get_mut(&overlay) else { return };
+        // An old one that comes late, or again, is void.
+        if plan.version <= registration.planned {
+            return;
+        }
+        registration.planned = plan.version;
         let members = registration.members.clone();
         for Change { to, way } in &plan.changes {
             let Some(port) = members.get(to).copied() else { continue };

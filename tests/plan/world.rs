@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use longwire::control::topology::fallback::{Fallback, Own};
 use longwire::control::topology::matrix::Rates;
 use longwire::control::topology::plan::{compile, plan, shares};
 use longwire::control::topology::planner::{Plan, Planner};
@@ -143,6 +144,40 @@ impl World {
             self.truth.routes.insert(pair, via);
         }
         plan
+    }
+
+    /// Two seconds without a planner: each node does what it can. Gives the moves.
+    pub(crate) fn step_alone(&mut self, nodes: &mut BTreeMap<NodeIndex, Fallback<NodeIndex>>) -> usize {
+        self.drift();
+        self.shares = self.carried(&self.truth);
+        self.now += SAMPLE * SAMPLES;
+        let mut orders = Vec::new();
+        for (node, fallback) in nodes {
+            let pairs = self.truth.demands.iter().filter(|(pair, _)| pair.from == *node);
+            let own = |(pair, demand): (&Pair, &f64)| {
+                let share = self.shares[pair].min(1.0);
+                let via = match self.truth.way(*pair) {
+                    Via::Relay(relay) => Some(relay),
+                    Via::Direct => None,
+                };
+                let rate = demand * share * self.dice.noise(self.weather.noise);
+                Own { peer: pair.to, rate, is_limited: share < 0.98, via }
+            };
+            let pairs = pairs.map(own).collect::<Vec<_>>();
+            let relays = self.truth.indexed().map(|(relay, _)| relay).filter(|relay| relay != node);
+            let relays = relays.collect::<Vec<_>>();
+            let order = fallback.look(self.now, &pairs, &relays, &mut self.dice.0);
+            orders.extend(order.map(|(to, via)| (Pair::new(*node, to), via.map_or(Via::Direct, Via::Relay))));
+        }
+        let count = orders.len();
+        self.truth.routes.extend(orders);
+        count
+    }
+
+    /// Every host, without memory.
+    pub(crate) fn loners(&self) -> BTreeMap<NodeIndex, Fallback<NodeIndex>> {
+        let hosts = self.truth.indexed().filter(|(_, node)| !node.is_supernode);
+        hosts.map(|(node, _)| (node, Fallback::default())).collect()
     }
 
     fn drift(&mut self) {

@@ -121,7 +121,8 @@ pub struct Planner {
 }
 
 impl Planner {
-    /// Of an overlay of which nothing is known yet.
+    /// Of an overlay of which nothing is known yet. Versions begin with the time, so that they also rise past those of
+    /// a planner that was here before: there are never more than two in a second.
     pub fn new(config: Config, now: Time) -> Self {
         let deadline = now + config.epoch;
         Self {
@@ -142,7 +143,7 @@ impl Planner {
             trial: None,
             phase: BTreeMap::new(),
             decisions: VecDeque::new(),
-            version: 0,
+            version: now.since(Time::START).as_secs() * 1000 / SOON.as_millis() as u64,
             strangers: 0,
             deadline,
         }
@@ -181,7 +182,7 @@ impl Planner {
             self.orphans.insert(pair);
         }
         if !self.orphans.is_empty() {
-            self.deadline = self.deadline.min(now);
+            self.deadline = self.deadline.min(now + SOON);
         }
         self.trial = None;
     }
