@@ -130,7 +130,12 @@ mod tests {
     }
 
     /// The first order within a hundred epochs, and when it came.
-    fn order(fallback: &mut Fallback<u8>, now: &mut Time, pairs: &[Own<u8>], rng: &mut ChaCha8Rng) -> Option<Order<u8>> {
+    fn order(
+        fallback: &mut Fallback<u8>,
+        now: &mut Time,
+        pairs: &[Own<u8>],
+        rng: &mut ChaCha8Rng,
+    ) -> Option<Order<u8>> {
         (0..100).find_map(|_| {
             *now += Duration::from_secs(2);
             fallback.look(*now, pairs, &[2], rng)

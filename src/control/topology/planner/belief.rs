@@ -111,6 +111,12 @@ impl Planner {
             // Where there is nobody else, nobody else can suffer.
             before.is_empty() && now.is_empty() || is_phase_change(&before, &now)
         };
-        self.phase.keys().chain(now.keys()).flat_map(|pair| [pair.from, pair.to]).collect::<BTreeSet<_>>().into_iter().all(without)
+        self.phase
+            .keys()
+            .chain(now.keys())
+            .flat_map(|pair| [pair.from, pair.to])
+            .collect::<BTreeSet<_>>()
+            .into_iter()
+            .all(without)
     }
 }
