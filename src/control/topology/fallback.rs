@@ -17,7 +17,7 @@ const GAIN: f64 = 1.15;
 /// And has so long to show it: two readings of the fast average.
 const TRIAL: Duration = Duration::from_secs(4);
 /// A pair that was moved, or tried in vain, stays for so long; twice as long after each trial in vain.
-const HOLD: Duration = Duration::from_secs(60);
+const HOLD: Duration = Duration::from_secs(120);
 /// But not for ever.
 const HOLD_MAX: Duration = Duration::from_secs(960);
 
