@@ -3,9 +3,9 @@
 mod args;
 mod ask;
 mod netcheck;
-mod see;
 mod reserve;
 mod rules;
+mod see;
 mod table;
 
 pub(crate) use args::Cli;

@@ -275,7 +275,12 @@ impl Control {
         let planned = |index: &OverlayIndex| self.planner_of(*index).is_some_and(|home| home.place == place);
         let orphans: Vec<_> = (0..self.overlays.len()).map(OverlayIndex).filter(planned).collect();
         let registrations = self.homes[place].on_down(&mut self.fx, reason, end);
-        orphans.into_iter().for_each(|overlay| self.end_plans(overlay));
+        // A plan outlives who made it, but not another that knows nothing of it.
+        for overlay in orphans {
+            if self.planner_of(overlay).is_some() {
+                self.end_plans(overlay);
+            }
+        }
         for (_, Registration { standing, .. }) in registrations {
             self.close_leg(standing.leg());
         }

@@ -48,6 +48,8 @@ pub mod natcheck;
 
 pub mod observing;
 
+mod customer;
+
 pub mod reflect;
 
 pub mod punch;

@@ -10,9 +10,11 @@ mod sight;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::time::Duration;
 
 use super::Control;
 use super::carriers::Via;
+use super::customer::customer;
 use super::effects::Effects;
 use super::report::PlannedWay;
 use super::timers::Timer;
@@ -34,6 +36,8 @@ use crate::wire::relay::RelayId;
 const HERE: NodeId = NodeId([0; 32]);
 /// Overlays that are planned for at a time; the others go their usual ways.
 const PLANNERS_MAX: usize = 256;
+/// When there is no room, an overlay that has not reported for so long is no longer planned for.
+const QUIET: Duration = Duration::from_secs(30);
 
 /// A member, as its supernode knows it.
 #[derive(Clone, Copy, Debug)]
@@ -63,6 +67,7 @@ struct HeardLink {
 #[derive(Debug)]
 struct Planned {
     planner: Planner,
+    reported: Time,
     by_relay: BTreeMap<RelayId, Place>,
     by_node: BTreeMap<NodeId, RelayId>,
     /// Members behind one public address are one site.
@@ -89,6 +94,7 @@ impl Planned {
         planner.put_node(HERE, NodeView { site: None, is_supernode: true, relays: true });
         Self {
             planner,
+            reported: fx.now,
             by_relay: BTreeMap::new(),
             by_node: BTreeMap::new(),
             sites: BTreeMap::new(),
@@ -100,9 +106,9 @@ impl Planned {
 
     fn put(&mut self, place: Place) {
         let next = u16::try_from(self.sites.len()).ok().map(Site);
-        let known = self.sites.get(&network(place.seen)).copied();
+        let known = self.sites.get(&customer(place.seen)).copied();
         let site = known.or(next);
-        self.sites.extend(site.map(|site| (network(place.seen), site)));
+        self.sites.extend(site.map(|site| (customer(place.seen), site)));
         let relays = self.planner.relays(place.node);
         self.planner.put_node(place.node, NodeView { site, is_supernode: false, relays });
         self.by_relay.insert(place.relay, place);
@@ -134,7 +140,7 @@ impl Planning {
         members: impl FnOnce() -> Vec<Place>,
     ) {
         if !self.overlays.contains_key(&overlay) {
-            if self.overlays.len() >= PLANNERS_MAX {
+            if !self.make_room(fx.now) {
                 return;
             }
             let mut planned = Planned::new(fx);
@@ -142,12 +148,23 @@ impl Planning {
             self.overlays.insert(overlay, planned);
         }
         let Some(planned) = self.overlays.get_mut(&overlay) else { return };
+        planned.reported = fx.now;
         let ways = planned.planner.routes().filter(|way| way.from == from);
         let ways: BTreeMap<NodeId, NodeId> = ways.filter_map(|way| Some((way.to, way.via?))).collect();
         let report = report(told, &planned.by_relay, &ways);
         planned.planner.handle_report(fx.now, from, &report);
         planned.hear(from, told);
         fx.timers.set_earlier(Timer::Plan(overlay), planned.planner.deadline());
+    }
+
+    /// Room for one more overlay; that of the longest silence may have to go.
+    fn make_room(&mut self, now: Time) -> bool {
+        if self.overlays.len() < PLANNERS_MAX {
+            return true;
+        }
+        let longest = self.overlays.iter().min_by_key(|(_, planned)| planned.reported);
+        let quiet = longest.filter(|(_, planned)| now.since(planned.reported) >= QUIET).map(|(overlay, _)| *overlay);
+        quiet.and_then(|overlay| self.overlays.remove(&overlay)).is_some()
     }
 
     /// A member is there, or is seen elsewhere.
@@ -158,7 +175,13 @@ impl Planning {
     }
 
     /// A member is gone.
-    pub(super) fn on_gone(&mut self, overlay: OverlayId, (node, relay): (NodeId, RelayId), is_last: bool) {
+    pub(super) fn on_gone(
+        &mut self,
+        fx: &mut Effects,
+        overlay: OverlayId,
+        (node, relay): (NodeId, RelayId),
+        is_last: bool,
+    ) {
         if is_last {
             self.overlays.remove(&overlay);
         } else if let Some(planned) = self.overlays.get_mut(&overlay) {
@@ -166,7 +189,8 @@ impl Planning {
             // It may have registered anew before.
             if planned.by_node.get(&node) == Some(&relay) {
                 planned.by_node.remove(&node);
-                planned.planner.remove_node(node);
+                planned.planner.remove_node(fx.now, node);
+                fx.timers.set_earlier(Timer::Plan(overlay), planned.planner.deadline());
                 planned.heard.remove(&node);
             }
         }
@@ -208,14 +232,6 @@ impl Planning {
             via: change.via.map_or_else(|| "direct".to_owned(), name),
         };
         self.overlays.get(&overlay).into_iter().flat_map(|planned| planned.planner.routes()).map(way).collect()
-    }
-}
-
-/// What one customer has: an IPv4 address, or an IPv6 /48.
-pub(super) fn network(ip: IpAddr) -> IpAddr {
-    match ip {
-        IpAddr::V4(_) => ip,
-        IpAddr::V6(ip) => IpAddr::from(std::net::Ipv6Addr::from_bits(ip.to_bits() >> 80 << 80)),
     }
 }
 
@@ -273,8 +289,15 @@ fn tell(fx: &mut Effects, overlay: OverlayId, plan: &planner::Plan, planned: &Pl
 impl Control {
     /// PLAN of the supernode at `place`: obeyed if it is the one that plans for us.
     pub(super) fn on_plan(&mut self, place: usize, overlay: OverlayIndex, plan: &Plan) {
-        let Some(home) = self.planner_of(overlay).filter(|home| home.place == place) else { return };
-        let Some(registration) = home.registrations.get(&overlay) else { return };
+        if self.planner_of(overlay).is_none_or(|home| home.place != place) {
+            return;
+        }
+        let Some(registration) = self.homes[place].registrations.get_mut(&overlay) else { return };
+        // An old one that comes late, or again, is void.
+        if plan.version <= registration.planned {
+            return;
+        }
+        registration.planned = plan.version;
         let members = registration.members.clone();
         for Change { to, way } in &plan.changes {
             let Some(port) = members.get(to).copied() else { continue };

@@ -4,13 +4,14 @@
 //! can be flooded with more than was sent; and each address may ask only so often. Keeps nothing else.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 
+use super::customer::customer;
 use crate::datapath::limit::Bucket;
 use crate::time::Time;
 use crate::wire::observe::{Observe, Observed};
 
-/// Questions of one address (of one /64 for IPv6) answered per second.
+/// Questions of one address (of one /48 for IPv6) answered per second.
 const ADDRESS_RATE: u32 = 20;
 /// And at once: a site of thirty nodes that start together.
 const ADDRESS_BURST: u32 = 200;
@@ -53,20 +54,12 @@ impl Reflector {
     }
 
     fn admits(&mut self, now: Time, from: IpAddr) -> bool {
-        let key = network(from);
+        let key = customer(from);
         if self.limits.len() >= CAPACITY && !self.limits.contains_key(&key) {
             self.limits.clear();
         }
         let limit = self.limits.entry(key).or_insert_with(|| Bucket::new(ADDRESS_RATE, ADDRESS_BURST));
         limit.take(now) && self.world.take(now)
-    }
-}
-
-/// What one customer has: an IPv4 address, or an IPv6 network.
-fn network(ip: IpAddr) -> IpAddr {
-    match ip {
-        IpAddr::V4(_) => ip,
-        IpAddr::V6(ip) => IpAddr::from(Ipv6Addr::from(u128::from(ip) & !u128::from(u64::MAX))),
     }
 }
 

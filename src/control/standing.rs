@@ -40,6 +40,8 @@ pub struct Registration {
     pub own: Option<(RelayId, LegKey)>,
     /// Members it told us of, by their legs.
     pub members: BTreeMap<RelayId, PortId>,
+    /// The version of the last plan that was obeyed. Who registers anew begins with the supernode's next one.
+    pub planned: u64,
     /// Whether UDP carries what comes by the leg.
     pub throttle: Throttle,
 }
@@ -47,6 +49,6 @@ pub struct Registration {
 impl Registration {
     /// Nothing was heard of the supernode yet.
     pub fn new(standing: Standing) -> Self {
-        Self { standing, own: None, members: BTreeMap::new(), throttle: Throttle::default() }
+        Self { standing, own: None, members: BTreeMap::new(), planned: 0, throttle: Throttle::default() }
     }
 }

@@ -363,7 +363,7 @@ impl Supernode {
         self.uncount(gone.counted);
         fx.commands.push_back(Command::DropChannel { relay });
         fx.events.push_back(Event::MemberLeft { overlay, member: gone.node });
-        self.planning.on_gone(overlay, (gone.node, relay), is_last);
+        self.planning.on_gone(fx, overlay, (gone.node, relay), is_last);
         if is_last {
             self.overlays.remove(&overlay);
         } else {

@@ -9,12 +9,14 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use super::Control;
+use super::carriers::Via;
 use super::machines::Machines;
 use super::path::Paths;
 use super::peer::Peer;
 use super::registration::Home;
 use super::standing::Registration;
 use super::timers::Timer;
+use super::topology::fallback::{Fallback, Own};
 use super::topology::matrix::{Rates, is_phase_change};
 use super::topology::planner::BULK;
 use crate::datapath::buf::OverlayIndex;
@@ -30,6 +32,8 @@ use crate::wire::plan::{PEERS_MAX, PeerReport, Report};
 const READ_EVERY: Duration = Duration::from_millis(500);
 /// Between two reports; what has not been said again for three of them is forgotten.
 const REPORT_EVERY: Duration = Duration::from_secs(2);
+/// Nobody has planned for so long: what can be done without is done.
+const ALONE: Duration = Duration::from_secs(30);
 /// A peer with less is not worth a word (bytes per second).
 const WORTH: f64 = 8_000.0;
 /// The round trip of an empty way is the least of so long.
@@ -103,6 +107,10 @@ pub(super) struct Traffic {
     /// What the last report said, for what has changed since.
     said: BTreeMap<PortId, f64>,
     pub(super) machines: Machines,
+    /// Since when nobody plans, and what was tried since.
+    alone: Option<Time>,
+    looked: Option<Time>,
+    fallback: Fallback<PortId>,
 }
 
 impl Control {
@@ -143,6 +151,7 @@ impl Control {
         if since.is_none_or(|since| since >= REPORT_EVERY || (is_news && since >= READ_EVERY)) {
             self.report_traffic(overlay, &mut traffic);
         }
+        self.do_alone(overlay, &mut traffic);
         // After an empty reading only: the corridor tells of what begins then, and not before.
         if traffic.flows.is_empty() && tallies.is_empty() {
             traffic = Traffic::default();
@@ -170,6 +179,37 @@ impl Control {
         self.fx.tell(LinkId::Dialled(home.place), &message);
         traffic.reported = Some(self.fx.now);
         traffic.said = traffic.rates();
+    }
+
+    /// Without a planner for a while, looks for a better way for the worst pair; until then what was planned stays.
+    fn do_alone(&mut self, overlay: OverlayIndex, traffic: &mut Traffic) {
+        let now = self.fx.now;
+        if self.planner_of(overlay).is_some() {
+            traffic.alone = None;
+            traffic.fallback = Fallback::default();
+            return;
+        }
+        let is_alone = now.since(*traffic.alone.get_or_insert(now)) >= ALONE;
+        if !is_alone || traffic.looked.is_some_and(|looked| now.since(looked) < REPORT_EVERY) {
+            return;
+        }
+        traffic.looked = Some(now);
+        let pairs: Vec<_> = traffic.flows.iter().filter_map(|(port, flow)| self.own_pair(*port, flow)).collect();
+        let is_here = |peer: &&Peer| peer.overlay == overlay && peer.is_direct();
+        let relays: Vec<_> = self.peers.values().filter(is_here).map(|peer| peer.port).collect();
+        if let Some((port, member)) = traffic.fallback.look(now, &pairs, &relays, &mut self.fx.rng) {
+            self.order(port, member.map_or(Via::Auto, Via::Member));
+        }
+    }
+
+    /// A pair that we may move: not one that the user ordered to go some way.
+    fn own_pair(&self, port: PortId, flow: &Flow) -> Option<Own<PortId>> {
+        let carriers = &self.peers.get(&port).filter(|peer| !peer.carriers.is_pinned)?.carriers;
+        let via = match carriers.via {
+            Via::Member(member) => Some(member),
+            Via::Auto | Via::Direct | Via::Home(_) => None,
+        };
+        Some(Own { peer: port, rate: flow.sent.fast, is_limited: flow.is_limited(self.fx.now), via })
     }
 
     /// A supernode that may plan is told at once that we relay, or that this host is busy, though nothing flows here.

@@ -14,7 +14,7 @@ pub(crate) const MBIT: f64 = 125_000.0;
 const SITES: u16 = 4;
 
 /// One stream of chance.
-pub(crate) struct Dice(ChaCha8Rng);
+pub(crate) struct Dice(pub(crate) ChaCha8Rng);
 
 impl Dice {
     pub(crate) fn new(seed: u64) -> Self {

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use longwire::control::topology::fallback::{Fallback, Own};
 use longwire::control::topology::matrix::Rates;
 use longwire::control::topology::plan::{compile, plan, shares};
 use longwire::control::topology::planner::{Plan, Planner};
@@ -45,6 +46,7 @@ pub(crate) struct World {
     weather: Weather,
     dice: Dice,
     rates: BTreeMap<Pair, Rates>,
+    arrivals: BTreeMap<Pair, Rates>,
     pub(crate) planner: Planner,
     config: Config,
     pub(crate) now: Time,
@@ -76,8 +78,8 @@ impl World {
         }
         let base = truth.capacities.clone();
         let (dice, now) = (Dice::new(seed ^ 0x5eed), Time::START);
-        let (drifted, rates, shares) = Default::default();
-        Self { truth, base, drifted, weather, dice, rates, planner, config, now, lie: None, shares }
+        let (drifted, rates, arrivals, shares) = Default::default();
+        Self { truth, base, drifted, weather, dice, rates, arrivals, planner, config, now, lie: None, shares }
     }
 
     /// From now on this is offered, so much that the best routing carries four fifths of it.
@@ -127,6 +129,7 @@ impl World {
             self.now += SAMPLE;
             self.sample();
         }
+        self.count_arrivals();
         for node in (0..self.truth.nodes.len() as u16).map(NodeIndex) {
             let mut report = self.report(node);
             if let Some((_, lie)) = self.lie.filter(|(liar, _)| *liar == node) {
@@ -141,6 +144,40 @@ impl World {
             self.truth.routes.insert(pair, via);
         }
         plan
+    }
+
+    /// Two seconds without a planner: each node does what it can. Gives the moves.
+    pub(crate) fn step_alone(&mut self, nodes: &mut BTreeMap<NodeIndex, Fallback<NodeIndex>>) -> usize {
+        self.drift();
+        self.shares = self.carried(&self.truth);
+        self.now += SAMPLE * SAMPLES;
+        let mut orders = Vec::new();
+        for (node, fallback) in nodes {
+            let pairs = self.truth.demands.iter().filter(|(pair, _)| pair.from == *node);
+            let own = |(pair, demand): (&Pair, &f64)| {
+                let share = self.shares[pair].min(1.0);
+                let via = match self.truth.way(*pair) {
+                    Via::Relay(relay) => Some(relay),
+                    Via::Direct => None,
+                };
+                let rate = demand * share * self.dice.noise(self.weather.noise);
+                Own { peer: pair.to, rate, is_limited: share < 0.98, via }
+            };
+            let pairs = pairs.map(own).collect::<Vec<_>>();
+            let relays = self.truth.indexed().map(|(relay, _)| relay).filter(|relay| relay != node);
+            let relays = relays.collect::<Vec<_>>();
+            let order = fallback.look(self.now, &pairs, &relays, &mut self.dice.0);
+            orders.extend(order.map(|(to, via)| (Pair::new(*node, to), via.map_or(Via::Direct, Via::Relay))));
+        }
+        let count = orders.len();
+        self.truth.routes.extend(orders);
+        count
+    }
+
+    /// Every host, without memory.
+    pub(crate) fn loners(&self) -> BTreeMap<NodeIndex, Fallback<NodeIndex>> {
+        let hosts = self.truth.indexed().filter(|(_, node)| !node.is_supernode);
+        hosts.map(|(node, _)| (node, Fallback::default())).collect()
     }
 
     fn drift(&mut self) {
@@ -163,6 +200,17 @@ impl World {
         }
     }
 
+    /// What arrives in an epoch is counted with one error.
+    fn count_arrivals(&mut self) {
+        for pair in self.rates.keys() {
+            let share = self.shares.get(pair).map_or(1.0, |share| share.min(1.0));
+            let arrives = self.truth.demands.get(pair).map_or(0.0, |demand| demand * share);
+            let counted = arrives * self.dice.noise(self.weather.noise);
+            let rates = self.arrivals.entry(*pair).or_default();
+            (0..SAMPLES).for_each(|_| rates.sample(counted * SAMPLE.as_secs_f64(), SAMPLE));
+        }
+    }
+
     fn report(&mut self, node: NodeIndex) -> Report {
         let others = (0..self.truth.nodes.len() as u16).map(NodeIndex).filter(|other| *other != node);
         let peers = others.map(|other| self.peer_report(node, other)).collect();
@@ -177,11 +225,10 @@ impl World {
         let (to, from) = (Pair::new(node, other), Pair::new(other, node));
         let noise = self.weather.noise;
         let share = |pair: Pair| self.shares.get(&pair).map_or(1.0, |share| share.min(1.0));
-        let arrives = self.truth.demands.get(&from).map_or(0.0, |demand| demand * share(from));
         let is_limited = share(to) < 0.98;
         let mut measured = |pair| Some(self.truth.capacities.of(Resource::Path(pair)) * self.dice.noise(noise));
         let (capacity_to, capacity_from) = (measured(to), measured(from));
-        let arrives = arrives * self.dice.noise(noise);
+        let arrives = self.arrivals.get(&from).map_or(0.0, |rates| rates.fast);
         let offered = self.rates.get(&to).copied().unwrap_or_default();
         let has_link = self.truth.has_link(to);
         PeerReport { peer: id(other), offered, arrives, is_limited, capacity_to, capacity_from, has_link }

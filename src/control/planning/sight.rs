@@ -5,7 +5,8 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use super::{HERE, Planned, Planning, network};
+use super::{HERE, Planned, Planning};
+use crate::control::customer::customer;
 use crate::control::report::PathKind;
 use crate::control::sight::{Link, Node, Route, Talk, Topology, Traffic, busiest, whole};
 use crate::control::topology::planner::Change;
@@ -33,7 +34,7 @@ impl Planning {
         let member = |(node, seen): (&NodeId, &IpAddr)| Node {
             id: node.to_string(),
             name: short(*node),
-            site: Some(network(*seen).to_string()),
+            site: Some(customer(*seen).to_string()),
             is_supernode: false,
             is_here: false,
             is_up: true,

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use super::{Link, Node, ROWS_MAX, Route, Talk, Topology, Traffic, whole};
 use crate::control::carriers::Via;
-use crate::control::planning::network;
+use crate::control::customer::customer;
 use crate::control::report::{LinkState, PathKind};
 use crate::control::reporting::micros;
 use crate::control::topology::matrix::Rates;
@@ -231,7 +231,7 @@ fn kind(path: Option<Path>) -> PathKind {
 
 /// What members behind one public address have in common.
 fn place(ip: IpAddr) -> String {
-    network(ip).to_string()
+    customer(ip).to_string()
 }
 
 /// On the path in use; measured on relayed ones only.

@@ -8,16 +8,20 @@ use std::time::Duration;
 
 use super::decision::Verdict;
 use super::plan::Proposal;
-use super::{Pair, Via};
+use super::{NodeIndex, Pair, Via};
 use crate::time::Time;
 
 /// Plans at once.
 const TOKENS: f64 = 3.0;
 /// And one more each minute.
 const REFILL: Duration = Duration::from_secs(60);
+/// Moves of each pair in that time, on average; a great plan is paid for afterwards.
+const MOVES: f64 = 0.08;
 /// A flagged change lets plans pass unconfirmed, and pairs move again, for this long: what is learnt of a
 /// new phase comes in steps.
 const SETTLING: Duration = Duration::from_secs(20);
+/// What is unknown after a change is guessed at for so long; then it is tried.
+const FRESH: Duration = Duration::from_secs(6);
 /// A flag fills the bucket at most this often, whatever anybody reports.
 const FLAG_GAP: Duration = Duration::from_secs(30);
 /// A pair that was moved stays.
@@ -40,6 +44,8 @@ struct Hold {
 #[derive(Clone, Debug)]
 pub struct Gate {
     tokens: f64,
+    /// Moves that may still be made; less than none after a great plan.
+    moves: f64,
     counted: Time,
     flagged: Option<Time>,
     confirming: Option<Vec<(Pair, Via)>>,
@@ -49,7 +55,7 @@ pub struct Gate {
 impl Gate {
     /// With a full bucket.
     pub fn new(now: Time) -> Self {
-        Self { tokens: TOKENS, counted: now, flagged: None, confirming: None, holds: BTreeMap::new() }
+        Self { tokens: TOKENS, moves: 1.0, counted: now, flagged: None, confirming: None, holds: BTreeMap::new() }
     }
 
     /// The application changed, or a path died: what was decided before counts less.
@@ -67,6 +73,11 @@ impl Gate {
         self.flagged.is_some_and(|flagged| now.since(flagged) < SETTLING)
     }
 
+    /// Whether the change is so new that little can be known yet.
+    pub fn is_fresh(&self, now: Time) -> bool {
+        self.flagged.is_some_and(|flagged| now.since(flagged) < FRESH)
+    }
+
     /// Moves that wait to be confirmed.
     pub fn take_confirming(&mut self) -> Option<Vec<(Pair, Via)>> {
         self.confirming.take()
@@ -77,9 +88,9 @@ impl Gate {
         1.0 + gain_min.max(NOISE * deviation)
     }
 
-    /// Judges a proposal; `again` if it is one that was to be confirmed.
+    /// Judges a proposal for so many pairs; `again` if it is one that was to be confirmed.
     pub fn judge(&mut self, now: Time, proposal: &Proposal, needed: f64, again: bool) -> Verdict {
-        self.refill(now);
+        self.refill(now, proposal.pairs as f64 * MOVES);
         if proposal.gain() < needed {
             return Verdict::TooLittle;
         }
@@ -87,7 +98,7 @@ impl Gate {
         if self.is_settling(now) {
             return Verdict::Adopted;
         }
-        if self.tokens < 1.0 {
+        if self.tokens < 1.0 || self.moves <= 0.0 {
             return Verdict::TooOften;
         }
         if !again {
@@ -98,14 +109,18 @@ impl Gate {
         Verdict::Adopted
     }
 
-    fn refill(&mut self, now: Time) {
+    fn refill(&mut self, now: Time, moves: f64) {
         let share = now.since(self.counted).as_secs_f64() / REFILL.as_secs_f64();
+        self.moves = (self.moves + share * moves).min(moves);
         self.tokens = (self.tokens + share).min(TOKENS);
         self.counted = now;
     }
 
     /// Notes that a pair was moved.
     pub fn moved(&mut self, now: Time, pair: Pair) {
+        if !self.is_settling(now) {
+            self.moves -= 1.0;
+        }
         let hold = self.holds.entry(pair).or_insert(Hold { until: now, next: HOLD_BACK });
         hold.until = hold.until.max(now + HOLD);
     }
@@ -115,6 +130,18 @@ impl Gate {
         let hold = self.holds.entry(pair).or_insert(Hold { until: now, next: HOLD_BACK });
         hold.until = now + hold.next;
         hold.next = (hold.next * 2).min(HOLD_MAX);
+    }
+
+    /// The way of a pair is dead: it may leave it, unless it was taken back.
+    pub fn release(&mut self, pair: Pair) {
+        self.holds.retain(|held, hold| *held != pair || hold.next > HOLD_BACK);
+    }
+
+    /// A node is gone: its place may be another's soon.
+    pub fn remove(&mut self, node: NodeIndex) {
+        self.holds.retain(|pair, _| !pair.involves(node));
+        let concerns = |(pair, via): &(Pair, Via)| pair.involves(node) || *via == Via::Relay(node);
+        self.confirming = self.confirming.take().filter(|moves| !moves.iter().any(concerns));
     }
 
     /// The pairs that may not move, and until when. While a change settles, only rollbacks hold.
@@ -129,12 +156,11 @@ impl Gate {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::control::topology::NodeIndex;
 
     const PAIR: Pair = Pair::new(NodeIndex(0), NodeIndex(1));
 
     fn proposal(gain: f64) -> Proposal {
-        Proposal { moves: vec![(PAIR, Via::Direct)], before: 1.0, after: gain, touched: vec![PAIR] }
+        Proposal { moves: vec![(PAIR, Via::Direct)], before: 1.0, after: gain, touched: vec![PAIR], pairs: 1000 }
     }
 
     fn at(seconds: u64) -> Time {

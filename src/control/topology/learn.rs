@@ -22,14 +22,20 @@ const SEEN: f64 = 1.02;
 const FULL: f64 = 0.95;
 /// And may be larger than it was thought to be, by this much each epoch.
 const PROBE: f64 = 1.08;
+/// Weight of what is seen in the average of a capacity,
+const WEIGHT: f64 = 0.25;
+/// unless that was so many times too low.
+const FAR: f64 = 1.2;
 /// A resource that carries less than this share of what it was seen to carry is not what limits.
 const CLEARED: f64 = 0.8;
 /// And what was seen counts a little less each epoch: half after four and a half minutes.
 const FADING: f64 = 0.995;
 /// A capacity that is not filled rises as well, so that it is tried again: fast while a change settles.
-const FORGETTING_SOON: f64 = 1.06;
+const FORGETTING_SOON: f64 = 1.02;
 /// And slowly later: an overload that comes of it must be rare.
 const FORGETTING: f64 = 1.005;
+/// What is unknown may be so many times the widest of its kind that is known.
+const GUESS: f64 = 1.5;
 /// Limits found in one epoch.
 const ROUNDS: usize = 16;
 
@@ -47,6 +53,21 @@ impl Learnt {
         self.capacities.iter().map(|(resource, capacity)| (*resource, *capacity))
     }
 
+    /// Whether nothing limits it as far as is known.
+    pub fn is_unknown(&self, resource: Resource) -> bool {
+        !self.capacities.contains_key(&resource)
+    }
+
+    /// What a shared link may be of which nothing is known: more than any that was found to be narrow. Who takes it for
+    /// unlimited sends everybody there.
+    pub fn guess(&self, resource: Resource) -> Option<f64> {
+        let is_alike = |other: &Resource| std::mem::discriminant(other) == std::mem::discriminant(&resource);
+        let alike = self.capacities.iter().filter(|(other, _)| is_alike(other)).map(|(_, capacity)| *capacity);
+        let highest = alike.reduce(f64::max)?;
+        let proven = self.proven.get(&resource).copied().unwrap_or(0.0);
+        Some((highest * GUESS).max(proven * PROBE))
+    }
+
     /// Forgets resources that are no more.
     pub fn retain(&mut self, keep: impl Fn(Resource) -> bool) {
         self.capacities.retain(|resource, _| keep(*resource));
@@ -58,6 +79,18 @@ impl Learnt {
         for (resource, seen) in problem.resources.iter().zip(seen) {
             let carried = self.proven.entry(*resource).or_default();
             *carried = carried.max(*seen);
+        }
+    }
+
+    /// What is full tells its capacity, if somebody wants more of it; else it may be larger than was thought.
+    fn refine(&mut self, problem: &Problem, seen: &[f64], short: &[bool]) {
+        for (number, resource) in problem.resources.iter().enumerate() {
+            let Some(capacity) = self.capacities.get_mut(resource) else { continue };
+            if seen[number] > FULL * *capacity {
+                let (told, weight) = (seen[number] * SEEN, if seen[number] > *capacity * FAR { 1.0 } else { WEIGHT });
+                let larger = capacity.max(seen[number]) * PROBE;
+                *capacity = if short[number] { *capacity + (told - *capacity) * weight } else { larger };
+            }
         }
     }
 
@@ -87,19 +120,28 @@ impl Learnt {
             capacities[missed] = seen[missed] * SEEN;
             self.capacities.insert(problem.resources[missed], capacities[missed]);
         }
-        for (number, resource) in problem.resources.iter().enumerate() {
-            if let Some(capacity) =
-                self.capacities.get_mut(resource).filter(|capacity| seen[number] > FULL * **capacity)
-            {
-                *capacity *= PROBE;
-            }
-        }
+        self.refine(problem, &seen, &short(problem, assignment, rates));
         // What is not filled may have been blamed wrongly, and nobody would ever find out.
         let forgetting = if is_settling { FORGETTING_SOON } else { FORGETTING };
         for capacity in self.capacities.values_mut() {
             *capacity *= forgetting;
         }
     }
+}
+
+/// Which resources hold a pair back: it gets clearly less than it wants, and nobody there gets clearly more than it.
+fn short(problem: &Problem, assignment: &Assignment, rates: &[f64]) -> Vec<bool> {
+    let (mut highest, mut short) = (vec![0.0_f64; problem.resources.len()], vec![0.0_f64; problem.resources.len()]);
+    for (number, rate) in rates.iter().enumerate() {
+        let level = rate / problem.demands[number];
+        for (resource, _) in &problem.choices[number][assignment[number]].uses {
+            highest[*resource] = highest[*resource].max(level);
+            if level < 1.0 - MISSED {
+                short[*resource] = short[*resource].max(level);
+            }
+        }
+    }
+    short.iter().zip(highest).map(|(short, highest)| *short > 0.0 && *short >= CLEARED * highest).collect()
 }
 
 /// The rates that these capacities should give.

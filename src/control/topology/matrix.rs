@@ -10,7 +10,7 @@ use super::{NodeIndex, Pair};
 use crate::time::Time;
 
 /// Time constant of the average that reacts.
-const FAST: Duration = Duration::from_secs(2);
+pub(super) const FAST: Duration = Duration::from_secs(2);
 /// Time constant of the average that remembers: a program that computes for a while keeps its ways.
 const SLOW: Duration = Duration::from_secs(30);
 /// What was not renewed for three reports is gone.

@@ -7,9 +7,8 @@
 //! | file | question it answers | takes | gives |
 //! |---|---|---|---|
 //! | [`matrix`] | who sends how much to whom? | counters, reports | [`matrix::Matrix`], phase changes |
+//! | [`meter`] | what flows since the last change? | averages that are told | rates |
 //! | [`pattern`] | what does the application look like? | `Matrix` | [`pattern::Pattern`] |
-//! | [`estimate`] | what can a link do? | receive reports | [`estimate::LinkEstimate`] |
-//! | [`sites`] | who shares an access link? | addresses, round trips | [`resources::Site`] per node |
 //! | [`resources`] | what does a way use, and how much is there? | [`view::View`] | [`resources::Resource`], capacities |
 //! | [`flow`] | what rates come of it? | capacities, flows | max-min fair rates |
 //! | [`learn`] | which shared bottleneck have we missed? | predicted and observed rates | capacities |
@@ -20,15 +19,13 @@
 //! | [`gate`] | is it worth doing, and did it deliver? | `Proposal`, measurements | [`decision::Decision`] |
 //! | [`report`], [`names`] | what do nodes say, and who are they? | reports | what is kept of them |
 //! | [`planner`] | what now? | reports, time | [`planner::Plan`] |
-//! | [`latency`] | which way is quicker? | round trips | a way, at the ingress node |
+//! | [`fallback`] | and if nobody plans? | what own pairs get | a way to try, or to leave |
 
 pub mod matrix;
 
+pub mod meter;
+
 pub mod pattern;
-
-pub mod estimate;
-
-pub mod sites;
 
 pub mod resources;
 
@@ -54,7 +51,7 @@ pub mod names;
 
 pub mod planner;
 
-pub mod latency;
+pub mod fallback;
 
 use serde::Serialize;
 

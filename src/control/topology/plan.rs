@@ -20,6 +20,8 @@ const SHAKES: usize = 12;
 const SHAKEN: u32 = 3;
 /// Another start must beat the one from where we are by this much: it moves more pairs.
 const OTHER_START: f64 = 1.02;
+/// What repeated sums differ by.
+const ROUNDING: f64 = 1e-9;
 /// Rates closer than this are the same.
 const SAME_RATE: f64 = 0.02;
 
@@ -34,6 +36,8 @@ pub struct Proposal {
     pub after: f64,
     /// Pairs whose rate the plan changes.
     pub touched: Vec<Pair>,
+    /// Pairs that were planned for.
+    pub pairs: usize,
 }
 
 impl Proposal {
@@ -60,12 +64,16 @@ pub fn review(view: &View, config: &Config, now: Time, moves: &[(Pair, Via)]) ->
     let current = current(&problem, view);
     let wanted = moves.iter().copied().collect::<BTreeMap<_, _>>();
     let mut assignment = current.clone();
+    // What is no longer a candidate stays where it is.
+    let mut still = Vec::new();
     for (number, pair) in problem.pairs.iter().enumerate() {
-        if let Some(choice) = wanted.get(pair).and_then(|via| problem.choice(number, *via)) {
+        let choice = wanted.get(pair).and_then(|via| problem.choice(number, *via));
+        if let Some(choice) = choice.filter(|choice| *choice != current[number]) {
             assignment[number] = choice;
+            still.push((*pair, problem.choices[number][choice].via));
         }
     }
-    (assignment != current).then(|| compare(&problem, &current, &assignment, moves.to_vec()))
+    (!still.is_empty()).then(|| compare(&problem, &current, &assignment, still))
 }
 
 /// The greatest pairs with their candidates, the way in use first.
@@ -139,10 +147,28 @@ fn search(problem: &Problem, current: &Assignment, view: &View, config: &Config)
     }
     order.sort_unstable();
     order.dedup();
+    trim(problem, current, &mut best, &order);
     let loads = problem.loads(current);
     let urgency = |number: &usize| problem.urgency(&loads, *number, current[*number]);
     order.sort_by(|one, other| urgency(other).total_cmp(&urgency(one)).then(one.cmp(other)));
     (best, order)
+}
+
+/// Takes back what a plan does not need: nobody it helps gets less for it.
+fn trim(problem: &Problem, current: &Assignment, best: &mut Assignment, order: &[usize]) {
+    let mut loads = problem.loads(best);
+    let moved = order.iter().copied().filter(|number| best[*number] != current[*number]).collect::<Vec<_>>();
+    let worst = moved.iter().map(|number| problem.urgency(&loads, *number, best[*number])).fold(0.0, f64::max);
+    for number in moved {
+        problem.charge(&mut loads, number, best[number], -1.0);
+        problem.charge(&mut loads, number, current[number], 1.0);
+        if problem.urgency(&loads, number, current[number]) <= worst * (1.0 + ROUNDING) {
+            best[number] = current[number];
+        } else {
+            problem.charge(&mut loads, number, current[number], -1.0);
+            problem.charge(&mut loads, number, best[number], 1.0);
+        }
+    }
 }
 
 fn usual(problem: &Problem, current: &Assignment, view: &View) -> Assignment {
@@ -175,10 +201,13 @@ pub fn shares(problem: &Problem, assignment: &Assignment) -> Vec<f64> {
 
 /// What the moves bring to the pairs that they touch.
 fn compare(problem: &Problem, old: &Assignment, new: &Assignment, moves: Vec<(Pair, Via)>) -> Proposal {
-    let (before, after) = (shares(problem, old), shares(problem, new));
+    // More than it wants helps nobody.
+    let wanted = |assignment| shares(problem, assignment).into_iter().map(|share| share.min(1.0)).collect::<Vec<_>>();
+    let (before, after) = (wanted(old), wanted(new));
     let is_touched = |number: &usize| (after[*number] / before[*number] - 1.0).abs() > SAME_RATE;
     let touched = (0..old.len()).filter(is_touched).collect::<Vec<_>>();
     let least = |shares: &[f64]| touched.iter().map(|number| shares[*number]).fold(f64::INFINITY, f64::min);
     let (before, after) = if touched.is_empty() { (1.0, 1.0) } else { (least(&before), least(&after)) };
-    Proposal { moves, before, after, touched: touched.into_iter().map(|number| problem.pairs[number]).collect() }
+    let touched = touched.into_iter().map(|number| problem.pairs[number]).collect();
+    Proposal { moves, before, after, touched, pairs: problem.pairs.len() }
 }

@@ -16,7 +16,8 @@ use serde::Serialize;
 use super::decision::{Decision, Verdict};
 use super::gate::Gate;
 use super::learn::Learnt;
-use super::matrix::{Matrix, STALE_AFTER, is_phase_change};
+use super::matrix::{Matrix, STALE_AFTER};
+use super::meter::Meter;
 use super::names::Names;
 use super::plan::{Proposal, compile, plan, review};
 use super::report::{Claims, PEERS_MAX, PeerReport, Report};
@@ -25,19 +26,16 @@ use super::view::{Config, NodeView, View};
 use super::{NodeIndex, Pair, Via};
 use crate::keys::NodeId;
 use crate::time::Time;
+use belief::Complaint;
 
 /// Pairs below this rate (bytes per second) are latency pairs: their ingress nodes choose.
 pub const BULK: f64 = 64_000.0;
 /// Epochs after its last change in which a plan must deliver.
 const TRIAL_EPOCHS: u32 = 2;
-/// A plan that gives less than this share of what was before is taken back.
-const DELIVERED: f64 = 0.95;
 /// A way whose pair sends less than this share of its memory, after a phase change, is no longer needed.
 const FADED: f64 = 0.1;
 /// While a change settles a plan may promise less: the moves cost nothing yet.
 const SETTLING_GAIN: f64 = 0.05;
-/// Reports averaged while nothing changes.
-const REPORTS: f64 = 8.0;
 /// Decisions kept for the user.
 const DECISIONS_MAX: usize = 64;
 /// News that cannot wait is looked at after this time, with what else comes.
@@ -65,22 +63,24 @@ pub struct Plan {
     pub reason: Decision,
 }
 
-/// What a receiver confirms, averaged since ways were last changed.
-#[derive(Clone, Copy, Debug)]
-struct Arrival {
-    rate: f64,
-    said: Time,
-    /// Reports in the average.
-    count: f64,
-}
-
 /// A plan that must still show what it is worth.
 #[derive(Clone, Debug)]
 struct Trial {
     due: Time,
-    undo: Vec<(Pair, Via)>,
+    undo: BTreeMap<Pair, Via>,
     /// Pairs that the plan touches, and what arrived of each before it.
     touched: BTreeMap<Pair, f64>,
+}
+
+impl Trial {
+    /// A plan that follows one whose worth is still open is measured with it, against what was before both.
+    fn after(mut self, earlier: Option<Self>) -> Self {
+        if let Some(earlier) = earlier {
+            self.undo.extend(earlier.undo);
+            self.touched.extend(earlier.touched);
+        }
+        self
+    }
 }
 
 /// What was refused, for the user.
@@ -100,7 +100,9 @@ pub struct Planner {
     config: Config,
     names: Names,
     matrix: Matrix,
-    arrivals: BTreeMap<Pair, Arrival>,
+    /// What is sent, as the sender says, and what of it arrives, as the receiver does.
+    sent: BTreeMap<Pair, Meter>,
+    arrivals: BTreeMap<Pair, Meter>,
     limited: BTreeSet<Pair>,
     unlinked: BTreeSet<Pair>,
     claims: Claims,
@@ -108,6 +110,8 @@ pub struct Planner {
     gate: Gate,
     routes: BTreeMap<Pair, Via>,
     queue: VecDeque<(Pair, Via)>,
+    /// Pairs whose relay is gone, still to be told.
+    orphans: BTreeSet<Pair>,
     doing: Option<Decision>,
     trial: Option<Trial>,
     phase: BTreeMap<Pair, f64>,
@@ -118,13 +122,15 @@ pub struct Planner {
 }
 
 impl Planner {
-    /// Of an overlay of which nothing is known yet.
+    /// Of an overlay of which nothing is known yet. Versions begin with the time, so that they also rise past those of
+    /// a planner that was here before: there are never more than two in a second.
     pub fn new(config: Config, now: Time) -> Self {
         let deadline = now + config.epoch;
         Self {
             config,
             names: Names::default(),
             matrix: Matrix::default(),
+            sent: BTreeMap::new(),
             arrivals: BTreeMap::new(),
             limited: BTreeSet::new(),
             unlinked: BTreeSet::new(),
@@ -133,11 +139,12 @@ impl Planner {
             gate: Gate::new(now),
             routes: BTreeMap::new(),
             queue: VecDeque::new(),
+            orphans: BTreeSet::new(),
             doing: None,
             trial: None,
             phase: BTreeMap::new(),
             decisions: VecDeque::new(),
-            version: 0,
+            version: now.since(Time::START).as_secs() * 1000 / SOON.as_millis() as u64,
             strangers: 0,
             deadline,
         }
@@ -154,17 +161,30 @@ impl Planner {
     }
 
     /// A node is gone, and all that was known of it.
-    pub fn remove_node(&mut self, id: NodeId) {
+    pub fn remove_node(&mut self, now: Time, id: NodeId) {
         let Some(gone) = self.names.remove(id) else { return };
         self.matrix.remove(gone);
         self.claims.remove(gone);
         self.learnt.retain(|resource| !resource.is_about(gone));
+        self.gate.remove(gone);
+        self.orphans.retain(|pair| !pair.involves(gone));
+        self.sent.retain(|pair, _| !pair.involves(gone));
         self.arrivals.retain(|pair, _| !pair.involves(gone));
+        self.phase.retain(|pair, _| !pair.involves(gone));
         self.limited.retain(|pair| !pair.involves(gone));
         self.unlinked.retain(|pair| !pair.involves(gone));
         let concerns = |pair: Pair, via: Via| pair.involves(gone) || via == Via::Relay(gone);
         self.queue.retain(|(pair, via)| !concerns(*pair, *via));
-        self.routes.retain(|pair, via| !concerns(*pair, *via));
+        self.routes.retain(|pair, _| !pair.involves(gone));
+        // Others that went by it are told of their usual way; nobody may take its place in the tables before.
+        let orphans = self.routes.iter().filter(|(_, via)| **via == Via::Relay(gone)).map(|(pair, _)| *pair);
+        for pair in orphans.collect::<Vec<_>>() {
+            self.routes.remove(&pair);
+            self.orphans.insert(pair);
+        }
+        if !self.orphans.is_empty() {
+            self.deadline = self.deadline.min(now + SOON);
+        }
         self.trial = None;
     }
 
@@ -188,11 +208,11 @@ impl Planner {
     fn note(&mut self, now: Time, by: NodeIndex, peer: NodeIndex, said: &PeerReport) {
         let (to, from) = (Pair::new(by, peer), Pair::new(peer, by));
         self.matrix.report(now, to, said.offered);
+        if said.offered.fast.is_finite() && said.offered.fast >= 0.0 {
+            self.sent.entry(to).or_insert(Meter::new(now, said.offered.fast)).note(now, said.offered.fast);
+        }
         if said.arrives.is_finite() && said.arrives >= 0.0 {
-            let arrival = self.arrivals.entry(from).or_insert(Arrival { rate: 0.0, said: now, count: 0.0 });
-            arrival.count = (arrival.count + 1.0).min(REPORTS);
-            arrival.rate += (said.arrives - arrival.rate) / arrival.count;
-            arrival.said = now;
+            self.arrivals.entry(from).or_insert(Meter::new(now, said.arrives)).note(now, said.arrives);
         }
         if said.is_limited {
             self.limited.insert(to)
@@ -205,8 +225,10 @@ impl Planner {
         } else {
             self.unlinked.insert(to.unordered()) && self.matrix.rates(to).is_some_and(|rates| rates.fast > BULK)
         };
+        // Only this pair may move again at once: a node cannot open the gate for all.
         if is_news {
-            self.gate.flag(now);
+            self.gate.release(to);
+            self.gate.release(from);
             self.deadline = self.deadline.min(now + SOON);
         }
     }
@@ -237,6 +259,7 @@ impl Planner {
         self.matrix.expire(now);
         let used = self.paths_in_use();
         self.claims.expire(now, |resource| !matches!(resource, Resource::Path(_)) || used.contains(resource));
+        self.sent.retain(|_, sent| now.since(sent.said) <= STALE_AFTER);
         self.arrivals.retain(|_, arrival| now.since(arrival.said) <= STALE_AFTER);
         self.limited.retain(|pair| self.matrix.rates(*pair).is_some());
     }
@@ -252,7 +275,7 @@ impl Planner {
     /// Another phase of the application voids what was decided in the last one.
     fn notice_phase(&mut self, now: Time) {
         let phase = self.demands(|_| false);
-        if is_phase_change(&self.phase, &phase) {
+        if self.is_other_phase(&phase) {
             self.gate.flag(now);
             self.queue.clear();
             self.trial = None;
@@ -280,15 +303,14 @@ impl Planner {
     /// Compares what arrived with what should have.
     fn learn(&mut self, view: &View, now: Time) {
         // Memory is no traffic: only what is sent now can show a limit.
-        let view = View { demands: self.demands(|_| false), ..view.clone() };
+        let view = View { demands: self.offered(), ..view.clone() };
         let problem = compile(&view, &self.config, now);
         let arrived = |pair: &Pair| {
-            let offered = self.matrix.rates(*pair)?.fast;
-            let arrival = self.arrivals.get(pair)?;
-            (!self.is_doubtful(*pair, offered)).then_some(arrival.rate)
+            let (sent, arrival) = (self.sent.get(pair)?, self.arrivals.get(pair)?);
+            (!self.is_doubtful(*pair, sent.rate)).then_some(arrival.rate)
         };
         let rates = problem.pairs.iter().map(arrived).collect::<Vec<_>>();
-        let count = self.arrivals.values().map(|arrival| arrival.count).fold(REPORTS, f64::min);
+        let count = self.arrivals.values().map(|arrival| arrival.count).reduce(f64::min).unwrap_or(0.0);
         let noise = self.claims.noise() / count.max(1.0).sqrt();
         // The way in use is the first candidate.
         self.learnt.observe(&problem, &vec![0; rates.len()], &rates, noise, self.gate.is_settling(now));
@@ -300,18 +322,23 @@ impl Planner {
             return self.emit(now, reason);
         }
         let trial = self.trial.take_if(|trial| trial.due <= now)?;
-        let (before, after) = (self.lowest(&trial.touched), self.lowest(&self.arrived(trial.touched.keys())));
-        let is_kept = after >= before * DELIVERED;
-        let verdict = if is_kept { Verdict::Kept } else { Verdict::RolledBack };
-        let reason = Decision { verdict, before, after, needed: DELIVERED, ..self.decision(now, verdict) };
-        if is_kept {
+        let (before, after, complaint) = self.compare(&trial.touched);
+        let suffers = |pair: &Pair| match complaint {
+            Complaint::None => false,
+            Complaint::Of(node) => pair.involves(node),
+            Complaint::Common => true,
+        };
+        let undo = trial.undo.into_iter().filter(|(pair, _)| suffers(pair)).collect::<Vec<_>>();
+        let verdict = if undo.is_empty() { Verdict::Kept } else { Verdict::RolledBack };
+        let reason = Decision { before, after, ..self.decision(now, verdict) };
+        if undo.is_empty() {
             self.decide(reason);
             return None;
         }
-        for (pair, _) in &trial.undo {
+        for (pair, _) in &undo {
             self.gate.rolled_back(now, *pair);
         }
-        self.queue.extend(trial.undo);
+        self.queue.extend(undo);
         self.decide(Decision { moves: self.queue.len(), ..reason.clone() });
         self.emit(now, reason)
     }
@@ -326,8 +353,8 @@ impl Planner {
             Via::Relay(relay) => !view.can_relay(*pair, *relay),
         };
         let retired = self.routes.iter().filter(|(pair, via)| is_unused(pair) || is_broken(pair, via));
-        self.queue = retired.map(|(pair, _)| (*pair, view.usual_way(*pair))).collect();
-        self.queue.truncate(self.config.changes_max);
+        let retired = self.orphans.iter().copied().chain(retired.map(|(pair, _)| *pair));
+        self.queue = retired.take(self.config.changes_max).map(|pair| (pair, view.usual_way(pair))).collect();
         if self.queue.is_empty() {
             return None;
         }
@@ -338,7 +365,10 @@ impl Planner {
 
     /// Looks for something better.
     fn improve(&mut self, now: Time) -> Option<Plan> {
-        let view = self.view(now);
+        let mut view = self.view(now);
+        if self.gate.is_fresh(now) {
+            self.guess(&mut view);
+        }
         let is_tried = self.trial.is_some() && !self.gate.is_settling(now);
         if is_tried || !view.demands.keys().any(|pair| self.limited.contains(pair)) {
             return None;
@@ -358,11 +388,23 @@ impl Planner {
         (verdict == Verdict::Adopted).then(|| self.adopt(now, &view, proposal, reason))?
     }
 
+    /// Gives links between sites of which nothing is known a capacity.
+    fn guess(&self, view: &mut View) {
+        let sites = view.nodes.iter().filter_map(|node| node.site).collect::<BTreeSet<_>>();
+        let trunks = sites.iter().flat_map(|from| sites.iter().map(|to| Resource::Trunk(*from, *to)));
+        let links = sites.iter().flat_map(|site| [Resource::SiteOut(*site), Resource::SiteIn(*site)]);
+        for resource in trunks.chain(links).filter(|resource| self.learnt.is_unknown(*resource)).collect::<Vec<_>>() {
+            if let Some(capacity) = self.learnt.guess(resource) {
+                view.capacities.limit(resource, capacity);
+            }
+        }
+    }
+
     fn adopt(&mut self, now: Time, view: &View, proposal: Proposal, reason: Decision) -> Option<Plan> {
         let touched = self.arrived(proposal.touched.iter());
-        let undo = proposal.moves.iter().map(|(pair, _)| (*pair, view.way(*pair))).collect();
+        let undo = proposal.moves.iter().map(|(pair, _)| (*pair, view.way(*pair))).collect::<BTreeMap<_, _>>();
         self.queue = proposal.moves.into();
-        self.trial = Some(Trial { due: Time::NEVER, undo, touched }).filter(|_| !self.gate.is_settling(now));
+        self.trial = Some(Trial { due: Time::NEVER, undo, touched }.after(self.trial.take()));
         self.emit(now, reason)
     }
 
@@ -378,9 +420,10 @@ impl Planner {
             } else {
                 self.routes.insert(*pair, *via)
             };
+            self.orphans.remove(pair);
             self.gate.moved(now, *pair);
         }
-        self.arrivals.values_mut().for_each(|arrival| arrival.count = 0.0);
+        self.sent.values_mut().chain(self.arrivals.values_mut()).for_each(Meter::restart);
         self.doing = (!self.queue.is_empty()).then(|| reason.clone());
         if let Some(trial) = self.trial.as_mut().filter(|_| self.queue.is_empty()) {
             trial.due = now + self.config.epoch * TRIAL_EPOCHS;

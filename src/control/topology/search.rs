@@ -86,7 +86,8 @@ impl Problem {
         loads
     }
 
-    fn charge(&self, loads: &mut [f64], number: usize, choice: usize, sign: f64) {
+    /// Adds (or, with -1, takes away) what a pair on this way loads.
+    pub fn charge(&self, loads: &mut [f64], number: usize, choice: usize, sign: f64) {
         for (resource, times) in &self.choices[number][choice].uses {
             loads[*resource] += sign * times * self.demands[number] / self.capacities[*resource];
         }
