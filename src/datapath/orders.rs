@@ -14,7 +14,7 @@ use super::offload::Virtio;
 use super::port::{Epoch, Path, Port};
 use super::relay::{Channels, Legs};
 use super::reserve::Reserve;
-use super::rules::{Hits, Rules};
+use super::rules::{Hits, Rule, Rules};
 use super::seal::SessionKeys;
 use super::source::Sources;
 use super::stats::Stats;
@@ -146,16 +146,9 @@ impl Datapath {
             Command::AskAgain { overlay, address } => self.ask(now, overlay, address),
             Command::TellAll { port } => self.tell_all(now, port, true),
             Command::Tend { overlay } => self.tend(now, overlay),
-            Command::Locate { from, owner, address, sequence } => {
-                let Some(overlay) = self.ports.get(&from).map(|port| port.overlay) else { return };
-                self.switches[overlay.0].on_location(now, from, owner, address, sequence);
-                self.publish(now, overlay);
-            }
+            Command::Locate { from, owner, address, sequence } => self.locate(now, from, owner, (address, sequence)),
             Command::SetGate { overlay, gate } => self.switches[overlay.0].gate = gate,
-            Command::SetRules { overlay, rules } => {
-                let switch = &mut self.switches[overlay.0];
-                switch.rules = Rules::new(&rules, switch.rules.as_ref());
-            }
+            Command::SetRules { overlay, rules } => self.set_rules(overlay, &rules),
             Command::SetReserve { shares } => self.reserve = Reserve::new(&shares),
             Command::Release => self.release(now),
             Command::SetMarking { overlay, marking } => self.switches[overlay.0].marking = marking,
@@ -195,6 +188,18 @@ impl Datapath {
             Command::KeepSources { keep } => self.keep_sources(keep),
             Command::SetShare { bytes_per_s } => self.channels.share(bytes_per_s),
         }
+    }
+
+    /// The peer at `from` says where a machine is: at `owner`, or with a node that we do not know.
+    fn locate(&mut self, now: Time, from: PortId, owner: Option<PortId>, (address, sequence): (Address, u32)) {
+        let Some(overlay) = self.ports.get(&from).map(|port| port.overlay) else { return };
+        self.switches[overlay.0].on_location(now, from, owner, address, sequence);
+        self.publish(now, overlay);
+    }
+
+    fn set_rules(&mut self, overlay: OverlayIndex, rules: &[Rule]) {
+        let switch = &mut self.switches[overlay.0];
+        switch.rules = Rules::new(rules, switch.rules.as_ref());
     }
 
     fn close_port(&mut self, id: PortId) {
