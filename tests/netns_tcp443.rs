@@ -240,7 +240,9 @@ fn a_web_server_at_443_is_refused_and_other_ports_are_named() {
     let _web = server.space.spawn("openssl", &words.map(str::to_owned));
     wait_for("the web server listens", PATIENCE, || server.space.open_ports("tcp").contains(&443).then_some(()));
     let supernode = Supernode::start(&lab, &server, &[]);
-    assert!(supernode.process().stderr().contains("in use by another program"), "{}", supernode.process().stderr());
+    wait_for("the refusal of the port is said", PATIENCE, || {
+        supernode.process().stderr().contains("in use by another program").then_some(())
+    });
 
     let site = lab.site("s1", Nat::PortRestricted);
     let host = lab.host(&site, "h1");

@@ -98,8 +98,11 @@ struct Which {
 }
 
 impl Which {
-    fn fits(&self, overlay: &str) -> bool {
-        self.overlay.as_ref().is_none_or(|wanted| overlay.starts_with(wanted.as_str()))
+    /// Keeps the wanted ones: that of the very name, or those that begin so.
+    fn keep<T>(&self, all: &mut Vec<T>, name: impl Fn(&T) -> &str) {
+        let Some(wanted) = &self.overlay else { return };
+        let exact = all.iter().any(|one| name(one) == wanted);
+        all.retain(|one| if exact { name(one) == wanted } else { name(one).starts_with(wanted.as_str()) });
     }
 
     /// The only one of all for a picture.
@@ -121,7 +124,7 @@ pub(super) fn topo(args: &TopoArgs) -> Result<(), Failure> {
     let Response::Topology(mut all) = ask(&args.ask, &Request::Topology)? else {
         return Err(strange());
     };
-    all.retain(|one| args.which.fits(&one.overlay));
+    args.which.keep(&mut all, |one| &one.overlay);
     if args.ask.json {
         return print_json(&all);
     }
@@ -166,7 +169,7 @@ fn traffics(args: &AskArgs, which: &Which) -> Result<Vec<Traffic>, Failure> {
     let Response::Traffic(mut all) = ask(args, &Request::Traffic)? else {
         return Err(strange());
     };
-    all.retain(|one| which.fits(&one.overlay));
+    which.keep(&mut all, |one| &one.overlay);
     Ok(all)
 }
 

@@ -46,8 +46,12 @@ impl Machines {
         let Some(over) = self.pairs.len().checked_sub(PAIRS_MAX).filter(|over| *over > 0) else { return };
         let mut rates = self.pairs.values().map(|talk| talk.bytes.slow).collect::<Vec<_>>();
         let (_, bar, _) = rates.select_nth_unstable_by(over - 1, f64::total_cmp);
-        let bar = *bar;
-        self.pairs.retain(|_, talk| talk.bytes.slow > bar);
+        let (bar, mut left) = (*bar, over);
+        self.pairs.retain(|_, talk| {
+            let goes = left > 0 && talk.bytes.slow <= bar;
+            left -= usize::from(goes);
+            !goes
+        });
         self.crowded_out += over as u64;
     }
 

@@ -114,7 +114,10 @@ impl Control {
             }
         } else {
             self.close_leg(before);
-            self.end_plans(overlay);
+            // A plan of another's goes on: it says only what changes.
+            if self.plans(place, overlay) {
+                self.end_plans(overlay);
+            }
             self.introduce(place, overlay);
         }
         let home = &self.homes[place];
@@ -272,7 +275,7 @@ impl Control {
     }
 
     pub(super) fn on_home_down(&mut self, place: usize, reason: String, end: LinkEnd) {
-        let planned = |index: &OverlayIndex| self.planner_of(*index).is_some_and(|home| home.place == place);
+        let planned = |index: &OverlayIndex| self.plans(place, *index);
         let orphans: Vec<_> = (0..self.overlays.len()).map(OverlayIndex).filter(planned).collect();
         let registrations = self.homes[place].on_down(&mut self.fx, reason, end);
         // A plan outlives who made it, but not another that knows nothing of it.

@@ -140,10 +140,12 @@ impl Control {
         }
     }
 
-    /// Who has this name or id in an overlay.
+    /// Who has this name or id in an overlay. A whole id is nobody's name: members choose names themselves.
     pub(super) fn whom(&self, overlay: OverlayIndex, name: &str) -> Result<Whom, String> {
-        let is_meant = |called: Option<&str>, id: NodeId| {
-            called == Some(name) || (name.len() >= ID_MIN && id.to_string().starts_with(name))
+        let whole: Option<NodeId> = name.parse().ok();
+        let is_meant = |called: Option<&str>, id: NodeId| match whole {
+            Some(whole) => id == whole,
+            None => called == Some(name) || (name.len() >= ID_MIN && id.to_string().starts_with(name)),
         };
         if is_meant(Some(&self.name), self.me.identity.id()) {
             return Ok(Whom::Own);

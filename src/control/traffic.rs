@@ -195,8 +195,8 @@ impl Control {
         }
         traffic.looked = Some(now);
         let pairs: Vec<_> = traffic.flows.iter().filter_map(|(port, flow)| self.own_pair(*port, flow)).collect();
-        let is_here = |peer: &&Peer| peer.overlay == overlay && peer.is_direct();
-        let relays: Vec<_> = self.peers.values().filter(is_here).map(|peer| peer.port).collect();
+        let may_relay = |peer: &&Peer| peer.overlay == overlay && peer.is_direct() && peer.relays == RelayFor::Everyone;
+        let relays: Vec<_> = self.peers.values().filter(may_relay).map(|peer| peer.port).collect();
         if let Some((port, member)) = traffic.fallback.look(now, &pairs, &relays, &mut self.fx.rng) {
             self.order(port, member.map_or(Via::Auto, Via::Member));
         }
@@ -251,6 +251,11 @@ impl Control {
     pub(super) fn planner_of(&self, overlay: OverlayIndex) -> Option<&Home> {
         let registered = self.homes.iter().filter(|home| home.leg(overlay).is_some());
         registered.min_by_key(|home| home.pin.map(|pin| pin.0))
+    }
+
+    /// Whether the supernode at `place` plans for an overlay.
+    pub(super) fn plans(&self, place: usize, overlay: OverlayIndex) -> bool {
+        self.planner_of(overlay).is_some_and(|home| home.place == place)
     }
 }
 

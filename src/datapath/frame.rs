@@ -153,6 +153,16 @@ pub fn speaker(frame: &[u8], header: &Header) -> Option<IpAddr> {
     .filter(|ip| !ip.is_unspecified() && !ip.is_multicast())
 }
 
+/// The IP address that a frame's packet comes from.
+pub fn ip_source(frame: &[u8], header: &Header) -> Option<IpAddr> {
+    let packet = frame.get(header.payload..)?;
+    match header.ethertype {
+        IPV4 => Some(IpAddr::from(*packet.get(12..)?.first_chunk::<4>()?)),
+        IPV6 => Some(IpAddr::from(*packet.get(8..)?.first_chunk::<16>()?)),
+        _ => None,
+    }
+}
+
 /// The code point (RFC 2474) of the packet in a frame; 0 if it carries none.
 pub fn dscp(frame: &[u8], header: &Header) -> u8 {
     let Some(start) = word(frame, header.payload) else { return 0 };

@@ -52,6 +52,7 @@ impl Datapath {
             notices: VecDeque::new(),
             reserve: None,
             waiting: BTreeSet::new(),
+            released: None,
             role: Role::Alone,
         }
     }

@@ -74,13 +74,18 @@ impl Datapath {
         true
     }
 
-    /// What may go by now goes; whether anything still waits is told anew.
+    /// What may go by now goes, a frame of each peer in turn; whether anything still waits is told anew.
     pub(super) fn release(&mut self, now: Time) {
-        for id in mem::take(&mut self.waiting) {
-            while let Some(Waiting { frame, work, how }) = self.next_admitted(now, id) {
+        let mut turns = mem::take(&mut self.waiting).into_iter().collect::<VecDeque<_>>();
+        // Who was served last begins last.
+        let behind = turns.iter().position(|id| Some(*id) > self.released);
+        turns.rotate_left(behind.unwrap_or(0));
+        while let Some(id) = turns.pop_front() {
+            if let Some(Waiting { frame, work, how }) = self.next_admitted(now, id) {
                 self.send_now(now, id, &frame, work, how);
-            }
-            if self.ports.get(&id).is_some_and(|port| !port.shaped.frames.is_empty()) {
+                self.released = Some(id);
+                turns.push_back(id);
+            } else if self.ports.get(&id).is_some_and(|port| !port.shaped.frames.is_empty()) {
                 self.waiting.insert(id);
             }
         }

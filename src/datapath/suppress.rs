@@ -130,6 +130,17 @@ impl Switch {
         }
     }
 
+    /// The first frame of a machine behind our TAP. Another card that sends from an address somebody holds may have it
+    /// now: a Linux bridge changes its MAC with its ports and announces nothing.
+    pub(super) fn doubt_holder(&mut self, address: Address, bytes: &[u8], header: &Header) {
+        let Some(ip) = frame::ip_source(bytes, header).filter(|_| self.settings().answers) else { return };
+        let (place, suppression) = (Place { vlan: address.vlan, ip }, &mut self.suppression);
+        if suppression.holdings.holder(place).is_some_and(|holder| holder != address.mac) {
+            suppression.holdings.release(place);
+            suppression.curious.push((address, ip));
+        }
+    }
+
     /// A frame of a peer's for everybody: if it announces an address, nobody else has it.
     pub(super) fn heed(&mut self, bytes: &[u8], header: &Header) {
         if !self.settings().answers || !header.dst.is_group() || !frame::announces(bytes, header) {

@@ -197,6 +197,9 @@ impl Switch {
         if let Some(ip) = frame::speaker(bytes, header) {
             self.stations.note(address, ip);
         }
+        if learned == Learned::New {
+            self.doubt_holder(address, bytes, header);
+        }
         self.snoop(now, address, bytes, header);
     }
 

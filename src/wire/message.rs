@@ -437,7 +437,14 @@ fn parse_name(r: &mut Reader<'_>) -> Result<String, DecodeError> {
         return Err(DecodeError::Range);
     }
     let name = std::str::from_utf8(r.bytes(len)?).map_err(|_| DecodeError::Range)?;
-    Ok(name.chars().filter(|c| !c.is_control()).collect())
+    Ok(name.chars().filter(|c| is_shown(*c)).collect())
+}
+
+/// Whether a character stands for itself where it is written: neither moves the cursor, nor turns the direction of
+/// what follows, nor is forbidden in XML.
+fn is_shown(c: char) -> bool {
+    !(c.is_control()
+        || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{fffe}' | '\u{ffff}'))
 }
 
 fn write_name(w: Writer, name: &str) -> Writer {

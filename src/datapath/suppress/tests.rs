@@ -58,6 +58,22 @@ impl Scene {
 }
 
 #[test]
+fn a_machine_that_sends_from_anothers_address_ends_what_is_told_of_it_and_is_asked() {
+    let mut scene = Scene::new();
+    scene.asks(0);
+    let ours = Place { vlan: 0, ip: US.into() };
+    assert_eq!(scene.0.suppression.holdings.holder(ours), Some(mac(1)));
+    // UDP to everybody, as a DHCP server's on a bridge that has got another MAC.
+    let packet = [&[0x45, 0, 0, 20, 0, 0, 0, 0, 64, 17, 0, 0][..], &US, &[255; 4]].concat();
+    let frame = |last| [&[0xff; 6][..], &mac(last).0, &[8, 0], &packet].concat();
+    scene.out(1, &frame(1));
+    assert_eq!(scene.0.suppression.holdings.holder(ours), Some(mac(1)), "its own");
+    scene.out(2, &frame(3));
+    assert_eq!(scene.0.suppression.holdings.holder(ours), None);
+    assert_eq!(scene.0.suppression.curious, [(Address { vlan: 0, mac: mac(3) }, US.into())]);
+}
+
+#[test]
 fn a_known_machine_is_answered_for_and_then_known_to_the_switch() {
     let mut scene = Scene::new();
     assert_eq!(scene.asks(0), Verdict::Answered);
