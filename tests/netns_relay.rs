@@ -48,7 +48,7 @@ fn hole(world: &World, end: impl FnOnce()) -> Duration {
     let stream = stream(world);
     std::thread::sleep(Duration::from_secs(2));
     end();
-    std::thread::sleep(Duration::from_secs(6));
+    std::thread::sleep(Duration::from_secs(4));
     let report = stream.finish();
     assert_eq!(report.duplicates(), 0);
     report.longest_hole()
@@ -71,7 +71,7 @@ fn a_near_member_carries_faster_than_a_far_supernode_and_each_takes_the_others_p
         assert!(world.nodes[one].daemon.wait_path(other, "relayed", MEETING).is_some());
     }
     Ping::until_answered(&world.nodes[0].guest.space, world.nodes[1].guest.address, MEETING);
-    let tcp = |world: &World| Iperf::tcp(&world.nodes[0].guest, &world.nodes[1].guest, 5).bits_per_second / 1e6;
+    let tcp = |world: &World| Iperf::tcp(&world.nodes[0].guest, &world.nodes[1].guest, 3).bits_per_second / 1e6;
 
     order(&world, "direct");
     wait_via(&world, &supernode);

@@ -27,8 +27,8 @@ const WORD_COST: f64 = 63.0;
 /// Each may be this share of what flows, both less than a thousandth...
 const PROBE_SHARE: f64 = 0.0003;
 const WORD_SHARE: f64 = 0.000_45;
-/// ...or so many bytes per second for all peers together with whom less flows.
-const PURSE: f64 = 110.0;
+/// ...or so many bytes per second for all peers together with whom less flows: one alone is probed each second.
+const PURSE: f64 = 180.0;
 /// The planner needs a round trip this often of those with whom much flows.
 const PROBE_BULK: Duration = Duration::from_millis(3_500);
 /// A keepalive comes in this time anyway.

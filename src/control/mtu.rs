@@ -184,6 +184,8 @@ impl Mtu {
     pub fn on_received(&mut self, now: Time, longest: usize) {
         if longest >= self.longest && self.state == State::Complete && self.proven.is_some() {
             (self.proven, self.longest) = (Some(now), 0);
+            // Whatever a probe of it met with.
+            self.flight = self.flight.filter(|flight| flight.size > self.in_use);
         }
     }
 

@@ -25,6 +25,8 @@ const ODDS: Duration = Duration::from_secs(10);
 const SILENCE: Duration = Duration::from_secs(60);
 /// Every change is told so often, since datagrams are lost.
 const TELLINGS: u8 = 2;
+/// Changes that wait to be told: what is beyond them the others miss and ask for.
+const CHANGES: usize = 512;
 
 /// An IP address in a VLAN.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -128,14 +130,19 @@ impl Holdings {
 
     fn publish(&mut self, binding: Binding) {
         if self.told.insert(binding) {
-            self.digest ^= binding.digest();
-            self.changes.insert(binding, TELLINGS);
+            self.on_change(binding);
         }
     }
 
     fn withdraw(&mut self, binding: Binding) {
         if self.told.remove(&binding) {
-            self.digest ^= binding.digest();
+            self.on_change(binding);
+        }
+    }
+
+    fn on_change(&mut self, binding: Binding) {
+        self.digest ^= binding.digest();
+        if self.changes.len() < CHANGES || self.changes.contains_key(&binding) {
             self.changes.insert(binding, TELLINGS);
         }
     }
@@ -237,6 +244,16 @@ mod tests {
         assert_eq!((holdings.review(at(61)), holdings.review(at(63))), (vec![asked], vec![asked]));
         assert_eq!((holdings.review(at(65)), holdings.holder(PLACE)), (vec![], None));
         assert_eq!((told(&holdings), holdings.digest()), (vec![], 0));
+    }
+
+    #[test]
+    fn a_machine_that_announces_itself_without_end_fills_no_memory() {
+        let mut holdings = Holdings::default();
+        for number in 0..10_000_u16 {
+            let [high, low] = number.to_be_bytes();
+            holdings.hold(at(0), PLACE, (Mac([2, 0, 0, 0, high, low]), false), true);
+        }
+        assert_eq!((holdings.len(), holdings.changes.len()), (1, CHANGES));
     }
 
     #[test]

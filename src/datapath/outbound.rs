@@ -92,6 +92,9 @@ impl Datapath {
         let kind = if hops.len() > 1 && !header.dst.is_group() { FrameKind::Copy } else { FrameKind::Direct };
         for Hop { port, way } in &hops {
             if self.ports.contains_key(port) {
+                if !header.dst.is_group() {
+                    self.switches[overlay.0].pairs.count(Side::Out(*port), frame, Volume::of(frame, &work));
+                }
                 self.send_by(now, *port, frame, work, (kind, *way));
             } else {
                 self.stats[overlay.0].dropped(DropReason::NoPeer);

@@ -251,9 +251,10 @@ impl Switch {
         }
     }
 
-    /// Each peer once, by the first rule that names it.
+    /// Each peer once, by the first rule that names it. None that is on our segment: it has the frame, and would
+    /// bring it back.
     fn add_hop(&mut self, port: PortId, way: RuleWay) {
-        if self.hops.iter().all(|hop| hop.port != port) {
+        if !self.gate.shares(port) && self.hops.iter().all(|hop| hop.port != port) {
             self.hops.push(Hop { port, way });
         }
     }

@@ -42,6 +42,8 @@ const WHOLE_EVERY: Duration = Duration::from_secs(4);
 const AGAIN: Duration = Duration::from_secs(5);
 /// Askers remembered: more than ask within that time on any honest segment.
 const ASKERS: usize = 4_096;
+/// If there are more, those who asked long ago are looked for so often.
+const SWEEP_EVERY: Duration = Duration::from_secs(1);
 /// Messages with inventories that are read per second from one peer, and at once: a full one, and changes.
 pub(super) const INVENTORY_RATE: u32 = 20;
 pub(super) const INVENTORY_BURST: u32 = 2 * (super::holdings::HOLDINGS / ITEMS_MAX) as u32;
@@ -54,6 +56,8 @@ pub(super) struct Suppression {
     /// Machines that use an address and have to be asked more of it.
     curious: Vec<(Address, IpAddr)>,
     askers: BTreeMap<(Place, Mac), (Time, u8)>,
+    /// When those who asked long ago were forgotten.
+    swept: Time,
     /// The answer that goes back to the TAP.
     answer: Vec<u8>,
     /// Who was shown last what it should know, and when.
@@ -73,6 +77,7 @@ impl Default for Suppression {
             told: Told::default(),
             curious: Vec::new(),
             askers: BTreeMap::new(),
+            swept: Time::START,
             answer: Vec::new(),
             shown: (TAP, Time::START),
             unshown: 0,
@@ -93,11 +98,13 @@ impl Suppression {
     /// How often `mac` has asked for `place` of late, this time not counted.
     fn asked(&mut self, now: Time, place: Place, mac: Mac) -> u8 {
         let is_recent = |at: Time| now.since(at) < AGAIN;
-        if self.askers.len() >= ASKERS {
+        if self.askers.len() >= ASKERS && now.since(self.swept) >= SWEEP_EVERY {
+            self.swept = now;
             self.askers.retain(|_, (at, _)| is_recent(*at));
         }
-        if self.askers.len() >= ASKERS {
-            return 0;
+        if self.askers.len() >= ASKERS && !self.askers.contains_key(&(place, mac)) {
+            // It may have asked before: everybody hears it.
+            return u8::MAX;
         }
         let (at, count) = self.askers.entry((place, mac)).or_insert((now, 0));
         let before = if is_recent(*at) { *count } else { 0 };
@@ -278,7 +285,7 @@ impl Datapath {
         let ask = holdings.review(now);
         *called = match () {
             () if holdings.has_changes() => now + TELL_AGAIN,
-            () if holdings.is_empty() => Time::NEVER,
+            () if holdings.is_empty() && *unshown == 0 => Time::NEVER,
             () => now + TEND_EVERY,
         };
         let (at, station) = (*called, switch.station());

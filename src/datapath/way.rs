@@ -9,7 +9,7 @@ use super::relay::Legs;
 use super::reserve::Marking;
 use super::segment::{self, Segments, Work};
 use super::stats::{DropReason, Stats};
-use super::{Datapath, MTU_ASSUMED, clamp, fragment, frame_limit, lead};
+use super::{Datapath, MTU_ASSUMED, MTU_FLOOR, clamp, fragment, frame_limit, lead};
 use crate::time::Time;
 use crate::wire::data::{Checksum, FRAGMENT_LEN, Fragment, FrameKind, HEADER_LEN, Meta, TAG_LEN};
 
@@ -52,7 +52,10 @@ impl Datapath {
             Path::Direct(_) => port.source(path).or_else(|| self.sources.noted(path)),
         };
         let switch = &self.switches[port.overlay.0];
-        let mtu = port.mtu.filter(|_| port.path == Some(path));
+        // Nobody asked how much another way carries, as a rule may choose: no more than any does.
+        let is_usual = port.path == Some(path);
+        let assumed = if is_usual { MTU_ASSUMED } else { MTU_FLOOR };
+        let mtu = port.mtu.filter(|_| is_usual);
         Some(Way {
             epoch: Epoch::usable(&mut port.current, now)?,
             legs: &mut self.legs,
@@ -64,7 +67,7 @@ impl Datapath {
             kind: FrameKind::Direct,
             target: Target { to, hops, from, tos: fixed(switch.marking) },
             inherits: switch.marking == Marking::Inherit,
-            limit: frame_limit(path, to, mtu.unwrap_or(MTU_ASSUMED)).min(switch.frame_max()),
+            limit: frame_limit(path, to, mtu.unwrap_or(assumed)).min(switch.frame_max()),
             clamp: switch.clamps_mss().then(|| frame_limit(path, to, mtu.unwrap_or(MTU_HOPED))),
         })
     }
