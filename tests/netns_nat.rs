@@ -177,8 +177,15 @@ fn netcheck_says_before_joining_what_stands_in_front() {
     let place = &world.supernode.address;
     for (node, nat) in world.nodes.iter().zip(kinds) {
         let program = lab::program().to_string_lossy().into_owned();
-        let output = node.host.space.run(&[&program, "netcheck", "--supernode", place, "--json"]);
-        let report: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+        let check = || {
+            let output = node.host.space.run(&[&program, "netcheck", "--supernode", place, "--json"]);
+            serde_json::from_slice::<serde_json::Value>(&output.stdout).expect("JSON")
+        };
+        let mut report = check();
+        if matches!(nat, Nat::Symmetric) && report["ipv4"]["nat"]["ports"] == "counting" {
+            // Of two random ports one in a thousand follows the other.
+            report = check();
+        }
         let found = &report["ipv4"]["nat"];
         let expected = match nat {
             Nat::Open => ["none", "address-dependent", "kept"],
