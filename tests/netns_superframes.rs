@@ -185,12 +185,13 @@ fn a_finished_checksum_is_never_touched() {
 fn datagrams_of_one_send_arrive_each_and_in_order() {
     let world = world(Impairment::NONE);
     let (one, other) = (&world.nodes[0].guest, &world.nodes[1].guest);
-    for size in [64_u16, 1_000, 1_400] {
-        let taker = other.space.inside(|| std::net::UdpSocket::bind((other.address, PORT))).unwrap();
+    // Each at a port of its own: a child that another test has just forked may still hold the one before.
+    for (size, port) in [64_u16, 1_000, 1_400].into_iter().zip(PORT..) {
+        let taker = other.space.inside(|| std::net::UdpSocket::bind((other.address, port))).unwrap();
         taker.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
         let sender = one.space.inside(|| std::net::UdpSocket::bind((one.address, 0))).unwrap();
         let bytes = (0..40 * usize::from(size) + 7).map(pattern).collect::<Vec<_>>();
-        lab::send_segmented(&sender, &bytes, size, (other.address, PORT)).expect("UDP_SEGMENT");
+        lab::send_segmented(&sender, &bytes, size, (other.address, port)).expect("UDP_SEGMENT");
         for (number, expected) in bytes.chunks(usize::from(size)).enumerate() {
             let mut room = [0; 2_000];
             let len = taker.recv(&mut room).unwrap_or_else(|error| panic!("datagram {number} of {size}: {error}"));

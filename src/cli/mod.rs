@@ -99,7 +99,9 @@ fn log_to_stderr(settings: &Settings) {
     };
     let others = if settings.log == LogLevel::Error { "error" } else { "warn" };
     let filter = EnvFilter::new(format!("{others},longwire={level}"));
+    // Nobody may read the log any more: that is no reason to end, as a complaint about it would be.
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_target(false);
+    let log = log.log_internal_errors(false);
     if settings.log_json {
         log.json().flatten_event(true).init();
     } else {

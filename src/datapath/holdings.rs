@@ -44,6 +44,8 @@ struct Holder {
     asked: u8,
     /// Others are told from then on.
     told_from: Time,
+    /// When it had the address from another one.
+    succeeded: Option<Time>,
 }
 
 impl Holder {
@@ -67,18 +69,24 @@ pub(super) struct Holdings {
 impl Holdings {
     /// The machine at `mac` says that it holds an address; `announced` if it says so to everybody unasked.
     pub(super) fn hold(&mut self, now: Time, place: Place, (mac, is_router): (Mac, bool), announced: bool) {
-        let mut new = Holder { mac, is_router, heard: now, asked: 0, told_from: now };
+        let mut new = Holder { mac, is_router, heard: now, asked: 0, told_from: now, succeeded: None };
         let old = self.holders.get(&place).copied();
         match old {
             None if self.holders.len() >= HOLDINGS => {
                 self.refused += 1;
                 return;
             }
-            Some(old) if old.mac == mac && !announced => new.told_from = old.told_from,
-            Some(old) if old.mac != mac && !announced && now.since(old.heard) < ODDS => {
-                new.told_from = now + SILENCE;
+            Some(old) if old.mac == mac => {
+                new.succeeded = old.succeeded;
+                new.told_from = if announced { now } else { old.told_from };
             }
-            Some(_) | None => {}
+            Some(old) => {
+                new.succeeded = Some(now);
+                if !announced && now.since(old.heard) < ODDS {
+                    new.told_from = now + SILENCE;
+                }
+            }
+            None => {}
         }
         let stale = old.map(|old| old.binding(place)).filter(|binding| *binding != new.binding(place));
         stale.into_iter().for_each(|binding| self.withdraw(binding));
@@ -93,6 +101,14 @@ impl Holdings {
     /// Who holds an address.
     pub(super) fn holder(&self, place: Place) -> Option<Mac> {
         self.holders.get(&place).map(|holder| holder.mac)
+    }
+
+    /// Whether a machine has held an address for so long that the others have heard of it. Before, those who have
+    /// another in mind learn of it by its own questions, as on a wire.
+    pub(super) fn is_settled(&self, now: Time, place: Place, mac: Mac) -> bool {
+        let is_old = |at: Time| now.since(at) >= SILENCE;
+        let settled = |holder: &Holder| holder.told_from <= now && holder.succeeded.is_none_or(is_old);
+        self.holders.get(&place).is_some_and(|holder| holder.mac == mac && settled(holder))
     }
 
     /// An address is another machine's now, wherever that is.

@@ -167,9 +167,16 @@ impl Switch {
         if !self.settings().answers || !header.dst.is_group() {
             return None;
         }
-        let question = neighbour::read(bytes, header).question?;
+        let read = neighbour::read(bytes, header);
+        let question = read.question?;
         if self.fdb.lookup(now, header.vlan, header.src) != Some(TAP) {
             return None;
+        }
+        if let Some(Speaker::Holds(ip, _) | Speaker::Uses(ip)) = read.speaker {
+            let (own, holdings) = (Place { vlan: header.vlan, ip }, &self.suppression.holdings);
+            if holdings.holder(own).is_some() && !holdings.is_settled(now, own, header.src) {
+                return None;
+            }
         }
         let place = Place { vlan: header.vlan, ip: question.target() };
         let teller = self.teller(now, place)?;

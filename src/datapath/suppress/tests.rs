@@ -74,6 +74,17 @@ fn a_machine_that_sends_from_anothers_address_ends_what_is_told_of_it_and_is_ask
 }
 
 #[test]
+fn the_questions_of_a_machine_that_has_its_address_from_another_are_heard_by_all() {
+    let mut scene = Scene::new();
+    assert_eq!(scene.asks(0), Verdict::Answered);
+    // The same machine with another card, which it does not announce.
+    let asks = |scene: &mut Scene, ms| scene.out(ms, &arp(mac(3), (US, THEM)));
+    assert_eq!(asks(&mut scene, 20_000), Verdict::Flood);
+    assert_eq!(asks(&mut scene, 40_000), Verdict::Flood);
+    assert_eq!(asks(&mut scene, 81_000), Verdict::Answered);
+}
+
+#[test]
 fn a_known_machine_is_answered_for_and_then_known_to_the_switch() {
     let mut scene = Scene::new();
     assert_eq!(scene.asks(0), Verdict::Answered);
