@@ -2,6 +2,7 @@
 //!
 //! Below the node and the control room, so that both speak of the same things.
 
+pub mod budget;
 pub mod reserve;
 pub mod rule;
 pub mod stream;
@@ -20,6 +21,7 @@ use crate::keys::{Fingerprint, Identity, NodeId, OverlayId, OverlaySecrets};
 use crate::time::Time;
 use crate::wire::carry::RelayFor;
 
+use budget::LinkBudget;
 use reserve::ReserveSettings;
 use rule::{LinkSettings, RouteSettings};
 
@@ -40,6 +42,8 @@ pub struct Settings {
     pub relaying: RelaySettings,
     /// What the host may send in all, in bytes per second; unknown if `None`.
     pub uplink: Option<u64>,
+    /// How many links to members are kept awake.
+    pub links: LinkBudget,
     /// What an earlier run of this node wanted to know again.
     pub memory: Memory,
     /// Whether many ports may be tried at a peer whose NAT takes random ones.

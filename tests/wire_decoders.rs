@@ -17,7 +17,7 @@ use longwire::wire::certificate::Certificate;
 use longwire::wire::data::{self, Checksum, Fragment, FrameKind, Meta};
 use longwire::wire::discovery::{self, Announcement};
 use longwire::wire::handshake::{self, Envelope, Payload, Suite};
-use longwire::wire::inventory::{Binding, Inventory, Item};
+use longwire::wire::inventory::{Binding, Excerpt, Inventory, Item};
 use longwire::wire::message::{self, Directory, Member, OtherSupernode, Refusal};
 use longwire::wire::probe::{self, Probe};
 use longwire::wire::relay::{self, LegKey, RelayId};
@@ -205,6 +205,7 @@ fn arbitrary_session_messages_end_in_a_value_or_an_error() {
         session::Message::Claim { moved, reason: session::ClaimReason::Announced },
         session::Message::Location { moved, owner: NodeId([7; 32]) },
         session::Message::Inventory(inventory()),
+        session::Message::Sleep,
     ];
     let mut genuine: Vec<_> = messages.iter().map(session::Message::bytes).collect();
     genuine.push([messages[6].bytes(), vec![0; 200]].concat());
@@ -226,7 +227,9 @@ fn arbitrary_control_messages_end_in_a_value_or_an_error() {
     let too_long = vec![0x01; message::MESSAGE_MAX + 1];
     assert_eq!(message::Message::parse(&too_long), Err(DecodeError::Long));
     let (name, site) = ("attic".into(), "home".into());
-    let directory = Directory { name, candidates: candidates(3), relays: RelayFor::Everyone, site };
+    let bindings = inventory().items.iter().map(|item| item.binding).collect();
+    let machines = Some(Excerpt { bindings, has_more: true });
+    let directory = Directory { name, candidates: candidates(3), relays: RelayFor::Everyone, site, machines };
     feed(share(60), &mut Bytes::new("directory", vec![directory.bytes()]), |input| {
         if let Ok(directory) = Directory::parse(input) {
             assert!(!directory.name.contains(char::is_control) && !directory.site.contains(char::is_control));

@@ -388,6 +388,7 @@ fn settings(number: u8) -> Settings {
         serve: is_supernode.then(ServeSettings::default),
         relaying: RelaySettings::default(),
         uplink: None,
+        links: longwire::node::LinkBudget::default(),
         memory: Memory::default(),
         birthday: true,
         handshake: HandshakeKind::Noise,

@@ -156,8 +156,12 @@ fn overlay_text(overlay: &OverlayStatus) -> String {
         "" => "no TAP".into(),
         tap => format!("{tap} (offload: {})", overlay.tap_offload),
     };
+    let asleep = match overlay.peers.iter().filter(|peer| peer.state == PeerState::Asleep).count() {
+        0 => String::new(),
+        asleep => format!(" ({asleep} asleep: the first frame wakes the link)"),
+    };
     let mut text = format!(
-        "\noverlay {} on {tap}: {} peers, {} addresses known\n",
+        "\noverlay {} on {tap}: {} peers{asleep}, {} addresses known\n",
         overlay.name,
         overlay.peers.len(),
         overlay.fdb_entries
@@ -242,6 +246,7 @@ const fn state(state: PeerState) -> &'static str {
         PeerState::Up => "up",
         PeerState::Connecting => "connecting",
         PeerState::Gone => "gone",
+        PeerState::Asleep => "asleep",
     }
 }
 

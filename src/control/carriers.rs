@@ -97,6 +97,18 @@ impl Carriers {
         }
     }
 
+    /// Members that carry to the peer, are asked to, or should.
+    pub(super) fn members(&self) -> impl Iterator<Item = PortId> + '_ {
+        let busy = self.by_member.iter().filter(|(_, carrier)| !matches!(carrier.standing, Standing::Rests(_)));
+        let ordered = if let Via::Member(member) = self.via { Some(member) } else { None };
+        busy.map(|(member, _)| *member).chain(self.ruled.iter().copied()).chain(ordered)
+    }
+
+    /// Whether somebody has ordered how frames travel to the peer.
+    pub(super) fn is_ordered(&self) -> bool {
+        self.via != Via::Auto || !self.ruled.is_empty()
+    }
+
     /// Members with a leg for this peer, or asked for one.
     fn busy(&self) -> usize {
         let is_busy = |carrier: &&Carrier| !matches!(carrier.standing, Standing::Rests(_));

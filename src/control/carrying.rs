@@ -62,6 +62,11 @@ impl Carrying {
         Self { settings, ..Self::default() }
     }
 
+    /// Members with a leg here.
+    pub(super) fn ends(&self) -> impl Iterator<Item = PortId> + '_ {
+        self.clients.keys().copied()
+    }
+
     fn has_room(&self, ends: [PortId; 2]) -> bool {
         let new = ends.iter().filter(|end| !self.clients.contains_key(end)).count();
         self.clients.len() + new <= CLIENTS_MAX

@@ -107,7 +107,7 @@ impl Control {
         for addr in &told.addresses {
             peer.paths.candidates.add(CandidateKind::Host, *addr);
         }
-        let is_new = peer.session.is_none();
+        let is_new = peer.session.is_none() && !peer.is_asleep();
         peer.want_session(&mut self.fx, &self.me);
         let is_there = matches!(peer.paths.current(), Some(Path::Direct(addr)) if told.addresses.contains(&addr));
         if has_news && !is_there {

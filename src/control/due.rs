@@ -28,6 +28,9 @@ impl Control {
                 }
                 self.on_handshake_timer(port, Peer::on_handshake_timer);
             }
+            Timer::Rekey(port) if !self.peers.get(&port).is_some_and(|peer| peer.renews_keys(self.fx.now)) => {
+                self.with(port, Peer::on_unused_keys);
+            }
             Timer::Rekey(port) => self.on_handshake_timer(port, Peer::begin_handshake),
             Timer::Liveness(port) => self.with(port, Peer::on_liveness_timer),
             Timer::Keepalive(port) => self.with(port, Peer::on_keepalive_timer),
@@ -46,17 +49,18 @@ impl Control {
             Timer::Carrying => self.on_carrying_timer(),
             Timer::Observe => self.on_observe_timer(),
             Timer::Alone(overlay) => {
-                let is_up = |peer: &Peer| peer.overlay == overlay && peer.session.is_some();
+                let is_up = |peer: &Peer| peer.overlay == overlay && (peer.session.is_some() || peer.is_asleep());
                 if !self.peers.values().any(is_up) {
                     self.fx.events.push_back(Event::Alone { overlay });
                 }
             }
+            Timer::Links(overlay) => self.on_links_timer(overlay),
             Timer::Announce => self.on_announce_timer(),
             Timer::Remember => self.remember(),
             Timer::Loop(overlay) => self.on_loop_timer(overlay),
             Timer::Shape => self.fx.commands.push_back(Command::Release),
             Timer::Rules => self.review_rules(),
-            Timer::Inventory(overlay) => self.fx.commands.push_back(Command::Tend { overlay }),
+            Timer::Inventory(overlay) => self.on_inventory_timer(overlay),
             Timer::Addresses => self.on_addresses_timer(),
             Timer::Traffic(overlay) => self.on_traffic_timer(overlay),
             Timer::Push | Timer::Newcomers | Timer::Plan(_) => self.on_serving_timer(timer),
@@ -74,7 +78,7 @@ impl Control {
         }
     }
 
-    fn on_handshake_timer(
+    pub(super) fn on_handshake_timer(
         &mut self,
         port: PortId,
         act: impl FnOnce(

@@ -25,7 +25,7 @@ impl Control {
             peer_nat: peer.nat.map(|class| class.status(None)),
             since_ms: current.map(|_| millis(now.since(peer.paths.since()))),
             better: if peer.is_direct() { String::new() } else { better(now, peer) },
-            advice: if peer.is_direct() { Vec::new() } else { self.advice(peer) },
+            advice: if peer.is_direct() || peer.is_asleep() { Vec::new() } else { self.advice(peer) },
             relays: self.relays(peer),
             candidates: peer.paths.candidates.iter().map(|one| self.candidate(now, peer, one)).collect(),
         }
@@ -33,6 +33,10 @@ impl Control {
 
     fn why(&self, now: Time, peer: &Peer) -> String {
         let current = peer.paths.current();
+        if peer.is_asleep() {
+            let way = if current.is_some() { self.fx.describe(current) } else { "to where it was heard before".into() };
+            return format!("asleep: the overlay is large and nothing was sent for long; the first frame goes {way}");
+        }
         let mut why = match current {
             Some(path) if path.is_direct() => format!("direct, because {}", peer.paths.why()),
             Some(_) => format!("relayed, because {}", peer.paths.why()),

@@ -56,12 +56,18 @@ impl Peer {
 
     /// Frames begin to flow.
     pub fn on_active(&mut self, fx: &mut Effects) {
+        if self.is_asleep() {
+            return;
+        }
         fx.timers.set_earlier(Timer::Liveness(self.port), fx.now + Duration::from_millis(500));
     }
 
     /// [`Timer::Keepalive`].
     pub fn on_keepalive_timer(&mut self, fx: &mut Effects) {
-        if let Some(path) = self.paths.current() {
+        // While frames flow, they keep mappings open, and the path was asked for their sake.
+        let is_asked = self.carriers.sent.is_some_and(|sent| fx.now.since(sent) < ACTIVE_FOR)
+            && fx.now.since(self.probed) < KEEPALIVE;
+        if let Some(path) = self.paths.current().filter(|_| !is_asked) {
             self.probe(fx, path);
             let patience = Duration::from_millis(500).max(self.paths.current_rtt().unwrap_or_default() * 3);
             fx.timers.set_earlier(Timer::Liveness(self.port), fx.now + patience);
@@ -83,6 +89,9 @@ impl Peer {
 
     /// The path in use is asked whether it still carries, and left soon if it does not.
     pub(super) fn doubt(&mut self, fx: &mut Effects) {
+        if self.is_asleep() {
+            return;
+        }
         if let (Some(current), Some(patience)) = (self.paths.current(), self.paths.doubt(fx.now)) {
             self.probe(fx, current);
             fx.timers.set_earlier(Timer::Liveness(self.port), fx.now + patience);
@@ -98,7 +107,7 @@ impl Peer {
 
     /// Probes one of the supernodes that do not carry now.
     pub(super) fn probe_relay(&mut self, fx: &mut Effects) {
-        if let Some(path) = self.paths.relay_to_measure().filter(|_| self.session.is_some()) {
+        if let Some(path) = self.paths.relay_to_measure().filter(|_| self.session.is_some() && !self.is_asleep()) {
             self.measured = fx.now;
             self.probe(fx, path);
         }
@@ -113,6 +122,10 @@ impl Peer {
     /// What happened on the port.
     pub fn on_measured(&mut self, fx: &mut Effects, activity: &Activity) {
         self.heard = self.heard.max(activity.heard.unwrap_or_default());
+        self.used = self.used.max(activity.used);
+        if self.is_asleep() {
+            return;
+        }
         if self.session.is_some() && fx.now.since(self.heard) >= GONE_AFTER {
             return self.on_gone(fx, "not heard for 65 seconds");
         }

@@ -79,6 +79,11 @@ impl Segment {
         }
     }
 
+    /// Members that share it.
+    pub(super) fn sharers(&self) -> impl Iterator<Item = PortId> + '_ {
+        self.with.keys().copied()
+    }
+
     fn is_held(&self, now: Time) -> bool {
         let is_new = self.rounds <= FIRST_ROUNDS && now.since(self.born) < FIRST_ROUND * FIRST_ROUNDS;
         is_new || (self.is_doubtful && now.since(self.born) < HOLD_MAX)
@@ -116,6 +121,8 @@ impl Control {
         let (now, segment) = (self.fx.now, &mut self.segments[overlay.0]);
         segment.is_doubtful |= segment.is_held(now);
         let peer_port = self.by_id.get(&(overlay, probe.node)).copied();
+        peer_port.into_iter().for_each(|port| self.need(port));
+        let segment = &mut self.segments[overlay.0];
         let peer = peer_port.and_then(|port| self.peers.get(&port));
         if let Some((peer, path)) = peer.and_then(|peer| Some((peer, peer.paths.current()?))) {
             let is_asked = segment.asked.get(&peer.port).is_some_and(|(_, at)| now.since(*at) < ASK_EVERY);

@@ -12,7 +12,7 @@ use crate::datapath::stats::DropReason;
 use crate::datapath::{LegId, LegTally, Path};
 use crate::keys::{Fingerprint, OverlayId};
 use crate::seam::{Event, RelaySettings};
-use crate::wire::message::{DIRECTORY_CANDIDATES_MAX, Directory, Member, Message, registration};
+use crate::wire::message::{DIRECTORY_CANDIDATES_MAX, Directory, Member, Message, ROSTER_MAX, registration};
 use crate::wire::relay::{LegKey, RelayId};
 use crate::wire::session::{CANDIDATES_MAX, Candidate, CandidateKind};
 use crate::wire::version::Version;
@@ -48,7 +48,8 @@ impl Control {
         let own = self.me.candidates.iter().filter(|candidate| candidate.kind.is_own());
         let candidates = own.take(DIRECTORY_CANDIDATES_MAX).copied().collect();
         let RelaySettings { carries: relays, site, .. } = self.carrying.settings.clone();
-        let entry = Directory { name: self.name.clone(), candidates, relays, site };
+        let machines = self.overlays[index.0].told.excerpt.clone();
+        let entry = Directory { name: self.name.clone(), candidates, relays, site, machines };
         self.overlays[index.0].seal_directory(&entry, &mut self.fx.rng)
     }
 
@@ -74,8 +75,10 @@ impl Control {
                 if reset {
                     self.forget_members(place, overlay);
                 }
+                let has_more = members.len() == ROSTER_MAX;
                 for member in members {
-                    self.on_member(place, overlay, &member);
+                    let port = self.on_member(place, overlay, &member);
+                    port.into_iter().for_each(|port| self.meet(port, has_more));
                 }
             }
             Some(Message::Gone { overlay, relays }) => {
@@ -118,6 +121,7 @@ impl Control {
             if self.plans(place, overlay) {
                 self.end_plans(overlay);
             }
+            self.let_sleepers_lapse(overlay);
             self.introduce(place, overlay);
         }
         let home = &self.homes[place];
@@ -181,13 +185,14 @@ impl Control {
             peer.punch_anew(&mut self.fx);
         }
         if own_changed {
-            self.update_directories();
+            (0..self.overlays.len()).for_each(|overlay| self.update_directory(OverlayIndex(overlay)));
         }
     }
 
-    fn update_directories(&mut self) {
+    /// Our entry in the directory of `overlay` is told anew.
+    pub(super) fn update_directory(&mut self, overlay: OverlayIndex) {
         for place in 0..self.homes.len() {
-            for (overlay, _) in self.homes[place].legs() {
+            if self.homes[place].leg(overlay).is_some() {
                 let message =
                     Message::Update { overlay: self.overlays[overlay.0].id(), directory: self.directory(overlay) };
                 self.fx.tell(crate::seam::LinkId::Dialled(place), &message);
@@ -195,21 +200,24 @@ impl Control {
         }
     }
 
-    /// One member, new or changed.
-    fn on_member(&mut self, place: usize, overlay: OverlayIndex, member: &Member) {
-        let Some(leg) = self.homes[place].leg(overlay) else { return };
+    /// One member, new or changed. Gives its port.
+    fn on_member(&mut self, place: usize, overlay: OverlayIndex, member: &Member) -> Option<PortId> {
+        let leg = self.homes[place].leg(overlay)?;
         let certificate = self.certificates.check(&member.certificate);
         let Some(certificate) = certificate.ok().filter(|c| c.overlay == self.overlays[overlay.0].id()) else {
-            return self.fx.dropped(DropReason::NotAMember);
+            self.fx.dropped(DropReason::NotAMember);
+            return None;
         };
-        let Some(port) = self.peer_for(overlay, certificate.node) else { return };
+        let port = self.peer_for(overlay, certificate.node)?;
         let entry = self.overlays[overlay.0].open_directory(certificate.node, &member.directory);
-        let Some(remote) = self.homes[place].remote else { return };
+        let remote = self.homes[place].remote?;
         if let Some(registration) = self.homes[place].registrations.get_mut(&overlay) {
             registration.members.insert(member.relay, port);
         }
-        let Some(peer) = self.peers.get_mut(&port) else { return };
+        let peer = self.peers.get_mut(&port)?;
+        let mut machines = None;
         if let Ok(entry) = entry {
+            machines = entry.machines;
             peer.name = Some(entry.name).filter(|name| !name.is_empty());
             (peer.relays, peer.site) = (entry.relays, entry.site);
             for candidate in entry.candidates {
@@ -220,12 +228,14 @@ impl Control {
         let seen = if member.seen.ip().is_loopback() { remote } else { member.seen };
         let has_moved = peer.session.is_some() && peer.paths.candidates.get(seen).is_none();
         // One per supernode: a lying one cannot point us at many.
-        let before = peer.seen.insert(place, seen).filter(|before| !peer.seen.values().any(|other| other == before));
-        if let Some(before) = before {
+        let moved = peer.seen.insert(place, seen).filter(|before| !peer.seen.values().any(|other| other == before));
+        if let Some(before) = moved {
             peer.paths.candidates.withdraw(CandidateKind::Reflexive, before);
         }
         peer.paths.candidates.add(CandidateKind::Reflexive, seen);
-        let is_new = !peer.paths.relays().any(|path| path == Path::Relayed(leg, member.relay));
+        let before = peer.paths.relay_by(leg);
+        let is_new = before != Some(Path::Relayed(leg, member.relay));
+        let was_another = is_new && before.is_some();
         peer.paths.add_relay(leg, member.relay);
         if is_new {
             peer.probe_relay(&mut self.fx);
@@ -234,7 +244,11 @@ impl Control {
             peer.doubt(&mut self.fx);
         }
         peer.choose(&mut self.fx, "the supernode can carry it");
-        peer.want_session(&mut self.fx, &self.me);
+        if was_another && peer.is_asleep() {
+            peer.let_keys_lapse(&mut self.fx);
+        }
+        machines.into_iter().for_each(|excerpt| self.on_told(port, excerpt));
+        Some(port)
     }
 
     /// A roster begins anew: what the supernode told before holds no more.
@@ -254,6 +268,7 @@ impl Control {
         let is_current = |path: Path| path == Path::Relayed(leg, relay);
         if self.peers.get(&port).is_some_and(|peer| peer.paths.relays().any(is_current)) {
             self.drop_relay(port, leg);
+            self.on_sleeper_gone(port);
         }
     }
 
@@ -267,6 +282,9 @@ impl Control {
         if before.is_some() && peer.paths.current().is_none() {
             peer.use_path(&mut self.fx);
             peer.choose(&mut self.fx, "the relay before is gone");
+        }
+        if peer.is_asleep() {
+            return peer.sleep_on(self.fx.now);
         }
         let is_lost = peer.session.is_none() && peer.paths.relays().next().is_none() && peer.addresses().is_empty();
         if is_lost {

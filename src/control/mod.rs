@@ -3,8 +3,8 @@
 //! Notices of the corridor, events of control links, deadlines and requests come in; everything that
 //! follows is written into [`Effects`], which the node drains. One thing at a time, in this order:
 //! `supernode` and `registration` bring members together, `peer` makes keys, `punch` finds a direct
-//! way, `path` chooses, `carriers` finds members that relay, `carrying` relays for others, `liveness` watches,
-//! `mtu` measures, `discovery` finds neighbours, `mobility` tells of machines that move, `loops` finds shared
+//! way, `path` chooses, `carriers` finds members that relay, `carrying` relays for others, `liveness` watches, `sleep` saves,
+//! `mtu` measures, `discovery` finds neighbours, `mobility` tells of machines that move, `excerpt` of all there are, `loops` finds shared
 //! segments, `advising` knows which machine should move, `rules` and `reserve` know who is meant by what users order,
 //! `report` tells people, and `sight` shows them the whole.
 
@@ -68,6 +68,8 @@ pub mod carriers;
 
 pub mod liveness;
 
+mod sleep;
+
 pub mod mtu;
 
 pub mod discovery;
@@ -92,6 +94,8 @@ mod traffic;
 
 mod machines;
 
+mod excerpt;
+
 mod advising;
 
 mod planning;
@@ -112,6 +116,7 @@ use crate::datapath::buf::OverlayIndex;
 use crate::datapath::fdb::PortId;
 use crate::datapath::limit::Bucket;
 use crate::keys::NodeId;
+use crate::seam::budget::LinkBudget;
 use crate::seam::{HandshakeKind, LinkEvent, LinkId, Memory, RememberedPeer, Settings};
 use crate::time::{Time, WallTime};
 use crate::wire::session::{CandidateKind, Message};
@@ -153,6 +158,7 @@ pub struct Control {
     host: (u16, Vec<IpAddr>),
     mapped: Option<SocketAddr>,
     inward: Arc<Inward>,
+    budget: LinkBudget,
     memory: Memory,
     remembered: Option<Memory>,
     discovery: Discovery,
@@ -201,6 +207,7 @@ impl Control {
             host: (0, Vec::new()),
             mapped: None,
             inward: Arc::default(),
+            budget: settings.links,
             memory: settings.memory,
             remembered: None,
             discovery: Discovery::new(settings.discovery),
@@ -237,6 +244,7 @@ impl Control {
                 }
                 self.fx.timers.set(Timer::Handshake(port), self.fx.now);
             }
+            self.review_size(overlay);
         }
     }
 
@@ -310,6 +318,7 @@ impl Control {
         self.fx.reseed(seed, now, wall);
         self.me.boot = self.fx.rng.next_u64();
         self.carrying.forget_all(&mut self.fx);
+        self.forget_sleepers();
         for peer in self.peers.values_mut() {
             peer.on_resumed(&mut self.fx);
         }

@@ -40,6 +40,7 @@ impl Control {
                 self.with(port, |peer, fx| peer.on_measured(fx, &activity));
                 self.calm_down();
             }
+            Notice::Used { port } => self.on_used(port),
             Notice::Busy { overlay } => self.on_busy(overlay),
             Notice::Tallied { overlay, ports, machines } => self.on_tallied(overlay, &ports, &machines),
             Notice::LegMeasured { leg, tally } => self.on_leg_measured(leg, tally),
@@ -50,6 +51,7 @@ impl Control {
             Notice::LoopProbe { overlay, body } => self.on_loop_probe(overlay, &body),
             Notice::Address { overlay, address, news } => self.on_address((overlay, address), news),
             Notice::Inventory { overlay, at } => self.fx.timers.set_earlier(Timer::Inventory(overlay), at),
+            Notice::Excerpt { overlay, excerpt } => self.on_excerpt(overlay, excerpt),
             Notice::UnderlayLoop { overlay } => {
                 if self.last_loop_event.is_none_or(|at| now.since(at) >= LOOP_EVENT_GAP) {
                     self.last_loop_event = Some(now);
@@ -112,6 +114,9 @@ impl Control {
 
     fn on_session_message(&mut self, port: PortId, path: Path, bytes: &[u8]) {
         let Ok(message) = Message::parse(bytes) else { return self.fx.dropped(DropReason::Malformed) };
+        if matches!(message, Message::Candidates { wants_answer: true, .. }) {
+            self.rouse(port);
+        }
         let Some(peer) = self.peers.get_mut(&port) else { return };
         let fx = &mut self.fx;
         match message {
@@ -128,6 +133,7 @@ impl Control {
                 self.fx.timers.set_earlier(Timer::Remember, now_soon(self.fx.now));
             }
             Message::Confirm => {}
+            Message::Sleep => self.on_sleep(port),
             Message::MtuProbe { token } => peer.on_mtu_probe(fx, token, (path, bytes.len())),
             Message::MtuAnswer { token, size } => peer.on_mtu_answer(fx, token, size),
             Message::Received { longest } => peer.mtu.on_received(self.fx.now, usize::from(longest)),

@@ -4,6 +4,7 @@ use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::RngCore;
 use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
 
+use super::excerpt::Told;
 use super::handshake::Local;
 use super::traffic::Traffic;
 use crate::keys::{Identity, NodeId, OverlayId, OverlaySecrets};
@@ -24,6 +25,10 @@ pub struct Overlay {
     pub certificate: Certificate,
     /// The longest payload of its frames here.
     pub mtu: usize,
+    /// Whether it has so many members that links to them sleep.
+    pub(super) is_large: bool,
+    /// What our entry says of our machines.
+    pub(super) told: Told,
     /// What flows in it.
     pub(super) traffic: Traffic,
 }
@@ -33,7 +38,7 @@ impl Overlay {
     pub fn new(settings: &OverlaySettings, identity: &Identity) -> Self {
         let certificate = Certificate::issue(&settings.secrets, identity);
         let (name, secrets, mtu) = (settings.name.clone(), settings.secrets.clone(), settings.switch.mtu);
-        Self { name, secrets, certificate, mtu, traffic: Traffic::default() }
+        Self { name, secrets, certificate, mtu, is_large: false, told: Told::default(), traffic: Traffic::default() }
     }
 
     /// Its public name.

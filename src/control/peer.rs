@@ -20,6 +20,7 @@ use super::path::{Change, Paths};
 use super::punch::Punch;
 use super::report::PeerState;
 use super::search::Search;
+use super::sleep::Slumber;
 use super::timers::Timer;
 use crate::datapath::buf::OverlayIndex;
 use crate::datapath::fdb::PortId;
@@ -152,6 +153,12 @@ pub struct Peer {
     pub(super) asks: Bucket,
     /// The session that stands.
     pub session: Option<Session>,
+    /// Whether it is kept awake.
+    pub(super) slumber: Slumber,
+    /// What its directory entry said last of its machines, as a digest.
+    pub(super) excerpt: Option<u64>,
+    /// When a frame for one machine alone went to it or came from it last, as far as was measured.
+    pub(super) used: Option<Time>,
     /// When anything genuine came from it, as far as was measured.
     pub heard: Time,
     /// The time in its last announcement.
@@ -200,6 +207,9 @@ impl Peer {
             own_leg: None,
             asks: Bucket::new(carrying::ASK_RATE, carrying::ASK_BURST),
             session: None,
+            slumber: Slumber::Awake(now),
+            excerpt: None,
+            used: None,
             heard: now,
             announced: [0; 12],
             silences: 0,
@@ -222,7 +232,7 @@ impl Peer {
 
     /// Makes keys soon: at once if our id is the smaller one, else after the peer had its chance.
     pub fn want_session(&mut self, fx: &mut Effects, me: &Me) {
-        if self.session.is_some() {
+        if self.session.is_some() || self.is_asleep() {
             return;
         }
         if let Some(attempt) = &self.attempt {
@@ -236,8 +246,18 @@ impl Peer {
         fx.timers.set_earlier(Timer::Handshake(self.port), fx.now + wait);
     }
 
+    /// Whether nothing was done about it yet.
+    pub(super) fn is_untried(&self) -> bool {
+        let is_met = self.session.is_some() || self.attempt.is_some() || self.answered.is_some();
+        !is_met && self.state == PeerState::Connecting
+    }
+
     /// A frame waits for keys or a path.
     pub fn on_need_keys(&mut self, fx: &mut Effects, me: &Me, local: Local<'_>, certificate: &Certificate) {
+        if self.is_asleep() {
+            // Nobody has renewed them.
+            self.session = None;
+        }
         if self.state != PeerState::Gone && fx.timers.when(Timer::Handshake(self.port)).is_none() {
             self.begin_handshake(fx, me, local, certificate);
         }
@@ -293,8 +313,11 @@ impl Peer {
             Some(attempt) if attempt.tries < limit => self.send_attempt(fx),
             Some(_) => {
                 self.drop_attempt(fx);
-                self.rest(fx);
+                if !self.is_asleep() {
+                    self.rest(fx);
+                }
             }
+            None if self.is_asleep() => {}
             None => self.begin_handshake(fx, me, local, certificate),
         }
     }
@@ -452,18 +475,39 @@ impl Peer {
         }
         if is_new {
             fx.commands.push_back(Command::TellAll { port: self.port });
-            self.punch = Punch::default();
-            for relay in self.paths.relays().collect::<Vec<_>>() {
-                self.probe(fx, relay);
-            }
-            let wait = fx.jittered(KEEPALIVE);
-            fx.timers.set(Timer::Keepalive(self.port), fx.now + wait);
-            fx.timers.set(Timer::Punch(self.port), fx.now);
+        }
+        match self.is_asleep() {
+            true => self.doubt_later(fx),
+            false if is_new => self.begin_upkeep(fx),
+            false => {}
+        }
+    }
+
+    /// Relays are probed, the path in use is kept open, a direct one is sought.
+    pub(super) fn begin_upkeep(&mut self, fx: &mut Effects) {
+        self.punch = Punch::default();
+        for relay in self.paths.relays().collect::<Vec<_>>() {
+            self.probe(fx, relay);
+        }
+        let wait = fx.jittered(KEEPALIVE);
+        fx.timers.set(Timer::Keepalive(self.port), fx.now + wait);
+        fx.timers.set(Timer::Punch(self.port), fx.now);
+    }
+
+    /// Nothing is done for it any more but what others begin. Its keys live as long as they do.
+    pub(super) fn end_upkeep(&mut self, fx: &mut Effects) {
+        self.drop_attempt(fx);
+        self.search_ended(fx);
+        self.punch = Punch::default();
+        self.liveness_due = false;
+        for timer in [Timer::Liveness, Timer::Keepalive, Timer::Punch, Timer::Mtu] {
+            fx.timers.cancel(timer(self.port));
         }
     }
 
     /// Takes the best path there is.
     pub fn choose(&mut self, fx: &mut Effects, reason: &'static str) {
+        self.forget_unwatched();
         if let Some(change) = self.paths.choose(fx.now, reason) {
             self.on_change(fx, change);
         }
@@ -471,6 +515,9 @@ impl Peer {
 
     pub(super) fn on_change(&mut self, fx: &mut Effects, change: Change) {
         self.use_path(fx);
+        if self.is_asleep() {
+            return;
+        }
         let (overlay, peer, name, path) = (self.overlay, self.id, self.name.clone(), fx.describe(change.path));
         fx.events.push_back(Event::PathChanged { overlay, peer, name, path, reason: change.reason });
         fx.timers.set_earlier(Timer::Remember, fx.now + Duration::from_secs(2));
@@ -498,6 +545,7 @@ impl Peer {
         let was_up = self.state == PeerState::Up;
         self.state = PeerState::Gone;
         self.session = None;
+        self.excerpt = None;
         self.paths.reset();
         self.mtu.begin(None);
         self.cancel_timers(fx);

@@ -79,7 +79,7 @@ impl Peer {
     /// Begins a round now, with a fresh count of failures: something changed.
     pub fn punch_anew(&mut self, fx: &mut Effects) {
         self.forget_doors(fx);
-        if self.session.is_some() {
+        if self.session.is_some() && !self.is_asleep() {
             self.punch.failures = 0;
             self.punch.phase = Phase::Rest;
             fx.timers.set(Timer::Punch(self.port), fx.now);
@@ -113,7 +113,9 @@ impl Peer {
 
     /// Our NAT is known now, or another: a peer that is not reached directly hears of it and tells of its own.
     pub fn tell_class(&mut self, fx: &mut Effects, me: &Me) {
-        if let Some(path) = self.paths.current().filter(|path| self.session.is_some() && !path.is_direct()) {
+        if let Some(path) =
+            self.paths.current().filter(|path| self.session.is_some() && !self.is_asleep() && !path.is_direct())
+        {
             self.tell_candidates(fx, me, path, true);
         }
     }
@@ -126,7 +128,7 @@ impl Peer {
 
     /// The peer told its addresses.
     pub fn on_candidates(&mut self, fx: &mut Effects, me: &Me, path: Path, (list, asks): (&[Candidate], bool)) {
-        if !self.consent.may_tell(fx.now) {
+        if self.is_asleep() || !self.consent.may_tell(fx.now) {
             return fx.dropped(DropReason::CandidateLimit);
         }
         for candidate in list {
@@ -208,6 +210,7 @@ impl Peer {
             Path::Relayed(..) => None,
         };
         fx.send(self.port, path, &Message::Answer { token, seen });
+        self.remind_of_sleep(fx);
         self.check(fx, path);
     }
 
@@ -215,6 +218,9 @@ impl Peer {
     pub fn check(&mut self, fx: &mut Effects, path: Path) {
         let Path::Direct(addr) = path else { return };
         self.paths.candidates.add(self.kind_heard(addr), addr);
+        if self.is_asleep() {
+            return;
+        }
         let Some(state) = self.paths.candidates.get(addr) else { return };
         let rested = state.sent.is_none_or(|sent| fx.now.since(sent) >= CHECK_GAP);
         let is_stale = state.answered.is_none_or(|at| fx.now.since(at) >= Duration::from_secs(1));

@@ -247,6 +247,8 @@ pub enum PeerState {
     Connecting,
     /// Left or silent.
     Gone,
+    /// There, as a supernode says; the first frame for it wakes the link.
+    Asleep,
 }
 
 /// Of a path's MTU.

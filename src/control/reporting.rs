@@ -167,7 +167,11 @@ impl Control {
         PeerStatus {
             name: peer.name.clone(),
             id: peer.id.to_string(),
-            state: if peer.session.is_some() { PeerState::Up } else { peer.state },
+            state: match peer.session {
+                _ if peer.is_asleep() => PeerState::Asleep,
+                Some(_) => PeerState::Up,
+                None => peer.state,
+            },
             path: self.path_status(peer.paths.current()),
             rtt_us: micros(peer.paths.current_rtt()),
             mtu: peer.paths.current().map(|_| peer.mtu.in_use()),

@@ -218,6 +218,18 @@ impl Control {
         }
     }
 
+    /// The peers that rules and links of an overlay name.
+    pub(super) fn named_by_rules(&self, overlay: OverlayIndex) -> Vec<PortId> {
+        let rules: &[Rule] = self.rules.in_force.get(&overlay).map(AsRef::as_ref).unwrap_or_default();
+        let of_rule = |rule: &Rule| if let Action::To(port, _) = rule.action { Some(port) } else { None };
+        let of_link = |link: &Link| {
+            let LinkTo::Peer(name) = &link.settings.to else { return None };
+            let found = self.whom(overlay, name).ok().filter(|_| link.overlay == overlay)?;
+            if let Whom::Peer(port, _) = found { Some(port) } else { None }
+        };
+        rules.iter().filter_map(of_rule).chain(self.rules.links.iter().filter_map(of_link)).collect()
+    }
+
     fn pin(&mut self, port: PortId, via: Via) {
         self.order(port, via);
         if let Some(peer) = self.peers.get_mut(&port) {

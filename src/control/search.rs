@@ -127,7 +127,7 @@ impl Peer {
     }
 
     fn is_relayed(&self) -> bool {
-        self.session.is_some() && self.paths.current().is_some_and(|path| !path.is_direct())
+        self.session.is_some() && !self.is_asleep() && self.paths.current().is_some_and(|path| !path.is_direct())
     }
 
     /// Somebody else searches: soon.

@@ -65,6 +65,9 @@ pub struct Link {
     pub to: String,
     /// Directly, relayed or not at all.
     pub kind: PathKind,
+    /// Whether nothing is spent on it until a frame wakes it.
+    #[serde(default)]
+    pub is_asleep: bool,
     /// The relay, by its id.
     pub via: Option<String>,
     /// Round trip.

@@ -50,6 +50,8 @@ pub enum Timer {
     Inventory(OverlayIndex),
     /// Probe our segment for other members.
     Loop(OverlayIndex),
+    /// See which links sleep.
+    Links(OverlayIndex),
     /// Say that nobody is there.
     Alone(OverlayIndex),
     /// Tell members of each other (as a supernode).
@@ -84,6 +86,7 @@ impl Timer {
             Self::Rules => "rules",
             Self::Inventory(_) => "inventory",
             Self::Loop(_) => "loop probe",
+            Self::Links(_) => "links",
             Self::Alone(_) => "alone",
             Self::Push => "roster push",
             Self::Newcomers => "newcomers",

@@ -139,13 +139,19 @@ impl Control {
         for port in fresh.keys() {
             traffic.flows.entry(*port).or_default();
         }
+        let mut bulk = Vec::new();
         traffic.flows.retain(|port, flow| {
             let Some(peer) = self.peers.get_mut(port) else { return false };
             flow.read(now, span, fresh.get(port).copied().unwrap_or_default(), &peer.paths);
             peer.on_rate((flow.sent.fast, flow.heard.fast), fresh.len());
+            if flow.sent.fast.max(flow.heard.fast) >= BULK {
+                bulk.push(*port);
+            }
             // A pair is remembered through a pause.
             flow.sent.slow.max(flow.heard.slow) >= WORTH / 8.0
         });
+        // Though it be for everybody: a supernode has not to carry it for long.
+        bulk.into_iter().for_each(|port| self.rouse(port));
         let is_news = is_phase_change(&traffic.said, &traffic.rates());
         let since = traffic.reported.map(|reported| now.since(reported));
         if since.is_none_or(|since| since >= REPORT_EVERY || (is_news && since >= READ_EVERY)) {

@@ -16,6 +16,7 @@ use super::seal::SessionKeys;
 use super::stats::DropReason;
 use crate::keys::OverlayId;
 use crate::time::Time;
+use crate::wire::inventory::Excerpt;
 use crate::wire::relay::{LegKey, RelayId};
 
 /// From the control room.
@@ -63,6 +64,16 @@ pub enum Command {
         /// Its port.
         port: PortId,
     },
+    /// A peer may have lost its keys: nothing more is sealed with ours. What comes is opened while they live.
+    LapseKeys {
+        /// Its port.
+        port: PortId,
+    },
+    /// Tell us with [`Notice::Used`] when the next frame for one machine alone is sent or comes.
+    TellUse {
+        /// On this port.
+        port: PortId,
+    },
     /// What a peer's handshake said of machines that move.
     SetFollows {
         /// Its port.
@@ -90,6 +101,18 @@ pub enum Command {
     TellAll {
         /// Its port.
         port: PortId,
+    },
+    /// Tell with [`Notice::Excerpt`] which IP addresses the machines behind our TAP have.
+    Excerpt {
+        /// In this overlay.
+        overlay: OverlayIndex,
+    },
+    /// A peer says by a supernode which IP addresses the machines behind its TAP have.
+    Believe {
+        /// Its port.
+        port: PortId,
+        /// What it says.
+        excerpt: Excerpt,
     },
     /// Do what is due for the IP addresses of machines ([`Notice::Inventory`]).
     Tend {
@@ -312,6 +335,11 @@ pub enum Notice {
         /// To this port.
         port: PortId,
     },
+    /// The port is used, for more than what everybody gets ([`Command::TellUse`]).
+    Used {
+        /// Which.
+        port: PortId,
+    },
     /// Frames flow on a port that was idle when the overlay was tallied last.
     Busy {
         /// Of this overlay.
@@ -369,6 +397,13 @@ pub enum Notice {
         overlay: OverlayIndex,
         /// Not before then.
         at: Time,
+    },
+    /// What [`Command::Excerpt`] asked for.
+    Excerpt {
+        /// In this overlay.
+        overlay: OverlayIndex,
+        /// As much of it as anybody is told.
+        excerpt: Excerpt,
     },
     /// Our own sealed packets came out of a TAP.
     UnderlayLoop {

@@ -11,7 +11,7 @@ use std::time::Duration;
 use super::fdb::Address;
 use super::frame::Mac;
 use crate::time::Time;
-use crate::wire::inventory::{Binding, Item};
+use crate::wire::inventory::{Binding, EXCERPT_MAX, Excerpt, Item};
 
 /// Addresses told: those of a site of a thousand machines, each with one of IPv4 and three of IPv6.
 pub(super) const HOLDINGS: usize = 4_096;
@@ -187,6 +187,12 @@ impl Holdings {
     /// Everything that others may know.
     pub(super) fn all(&self) -> Vec<Item> {
         self.told.iter().map(|binding| Item { binding: *binding, is_gone: false }).collect()
+    }
+
+    /// The first ones of it.
+    pub(super) fn excerpt(&self) -> Excerpt {
+        let bindings = self.told.iter().take(EXCERPT_MAX).copied().collect();
+        Excerpt { bindings, has_more: self.told.len() > EXCERPT_MAX }
     }
 
     /// Of everything that others may know.

@@ -7,6 +7,7 @@ use super::buf::{Datagrams, OverlayIndex};
 use super::fdb::{PortId, TAP};
 use super::frame::Header;
 use super::lane::Role;
+use super::outbound::is_for_one;
 use super::pairs::{Side, Volume};
 use super::port::{Generation, Path};
 use super::segment::Work;
@@ -116,6 +117,9 @@ impl Datapath {
             if port.note_busy() {
                 self.notices.push_back(Notice::Busy { overlay });
             }
+            if is_use(plain) && port.note_used(now) {
+                self.notices.push_back(Notice::Used { port: id });
+            }
         }
         if let (Path::Direct(from), Some(to)) = (path, to)
             && port.note_source(from, to)
@@ -208,5 +212,40 @@ impl Datapath {
     fn delivered(&mut self, (overlay, port): (OverlayIndex, PortId), frame: &[u8]) {
         self.stats[overlay.0].frame_out(frame.len());
         self.switches[overlay.0].pairs.count(Side::In(port), frame, Volume { frames: 1, bytes: frame.len() as u64 });
+    }
+}
+
+/// Whether the plain part of DATA is a frame for one machine alone. Of a second piece nobody can tell.
+fn is_use(plain: &[u8]) -> bool {
+    let Some((Ok(meta), rest)) = plain.split_first().map(|(meta, rest)| (Meta::parse(*meta), rest)) else {
+        return false;
+    };
+    if !meta.fragment {
+        return is_for_one(meta.kind, rest);
+    }
+    Fragment::parse(rest).is_ok_and(|(fragment, bytes)| fragment.part == 0 && is_for_one(meta.kind, bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::data::FRAGMENT_LEN;
+
+    #[test]
+    fn a_frame_for_one_machine_is_use_and_a_flooded_one_is_not() {
+        let plain = |kind, first| [Meta { kind, fragment: false, checksum: Checksum::Finished }.byte(), first, 0, 0, 0];
+        assert!(is_use(&plain(FrameKind::Direct, 0x02)) && is_use(&plain(FrameKind::Moved, 0x02)));
+        assert!(!is_use(&plain(FrameKind::Copy, 0x02)), "an unknown address is flooded");
+        assert!(!is_use(&plain(FrameKind::Direct, 0x33)) && !is_use(&plain(FrameKind::Direct, 0xff)), "groups");
+        assert!(!is_use(&[]));
+    }
+
+    #[test]
+    fn of_two_pieces_the_first_tells() {
+        let meta = Meta { kind: FrameKind::Direct, fragment: true, checksum: Checksum::Finished }.byte();
+        let piece = |part, first: u8| [[meta].as_slice(), &Fragment { id: 7, part }.bytes()[..], &[first; 8]].concat();
+        assert_eq!(piece(0, 0).len(), 1 + FRAGMENT_LEN + 8);
+        assert!(is_use(&piece(0, 0x02)));
+        assert!(!is_use(&piece(0, 0xff)) && !is_use(&piece(1, 0x02)));
     }
 }

@@ -138,6 +138,8 @@ impl Datapath {
             Command::UsePath { port, path } => self.use_path(now, port, path),
             Command::SetLimit { port, path, mtu } => self.set_limit(port, path, mtu),
             Command::Silence { port } => self.silence(now, port),
+            Command::LapseKeys { port } => self.lapse_keys(port),
+            Command::TellUse { port } => self.tell_use(port),
             Command::SetFollows { port, follows } => {
                 if let Some(port) = self.ports.get_mut(&port) {
                     port.follows = follows;
@@ -146,6 +148,8 @@ impl Datapath {
             Command::ClaimAgain { overlay, address, news } => self.tell_claim(now, overlay, address, news),
             Command::AskAgain { overlay, address } => self.ask(now, overlay, address),
             Command::TellAll { port } => self.tell_all(now, port, true),
+            Command::Excerpt { overlay } => self.tell_excerpt(overlay),
+            Command::Believe { port, excerpt } => self.believe(port, &excerpt),
             Command::Tend { overlay } => self.tend(now, overlay),
             Command::Locate { from, owner, address, sequence } => self.locate(now, from, owner, (address, sequence)),
             Command::SetGate { overlay, gate } => self.switches[overlay.0].gate = gate,
@@ -227,6 +231,25 @@ impl Datapath {
         switch.moves.forget_port(id);
         switch.suppression.forget_port(id);
         for epoch in epochs.into_iter().flatten() {
+            self.retire(&epoch);
+        }
+    }
+
+    fn tell_use(&mut self, id: PortId) {
+        if let Some(port) = self.ports.get_mut(&id) {
+            port.tells_use = true;
+        }
+    }
+
+    fn tell_excerpt(&mut self, overlay: OverlayIndex) {
+        let excerpt = self.switches[overlay.0].suppression.holdings.excerpt();
+        self.notices.push_back(Notice::Excerpt { overlay, excerpt });
+    }
+
+    fn lapse_keys(&mut self, id: PortId) {
+        let Some(port) = self.ports.get_mut(&id) else { return };
+        let Some(current) = port.current.take() else { return };
+        if let Some(epoch) = port.previous.replace(current) {
             self.retire(&epoch);
         }
     }

@@ -158,6 +158,9 @@ impl Datapath {
         (kind, way): (FrameKind, RuleWay),
     ) {
         let Some(port) = self.ports.get_mut(&id) else { return };
+        if is_for_one(kind, frame) && port.note_used(now) {
+            self.notices.push_back(Notice::Used { port: id });
+        }
         let stats = &mut self.stats[port.overlay.0];
         let kind = match kind {
             FrameKind::Moved if !port.follows => return stats.dropped(DropReason::Elsewhere),
@@ -187,6 +190,11 @@ impl Datapath {
         }
         self.scratch = scratch;
     }
+}
+
+/// Whether a frame is for one machine alone, and it is known where that is. Its first byte tells, as on any wire.
+pub(super) fn is_for_one(kind: FrameKind, frame: &[u8]) -> bool {
+    kind != FrameKind::Copy && frame.first().is_some_and(|first| first & 1 == 0)
 }
 
 /// The longest frame that `work` makes of `frame` at any limit: what an overlay's MTU is held against.

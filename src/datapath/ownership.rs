@@ -254,7 +254,7 @@ impl Datapath {
 
     /// Tells the members what is claimed, if it is still so.
     pub(super) fn tell_claim(&mut self, now: Time, overlay: OverlayIndex, address: Address, news: News) {
-        let News::Claimed { sequence, reason, .. } = news else { return };
+        let News::Claimed { sequence, reason, is_move } = news else { return };
         let switch = &self.switches[overlay.0];
         let is_ours = |owner: &Owner| owner.sequence == sequence && (owner.port == TAP || owner.frozen);
         if self.switches[overlay.0].fdb.owner(now, address).filter(is_ours).is_none() {
@@ -263,6 +263,10 @@ impl Datapath {
         let moved = Moved { vlan: address.vlan, mac: address.mac.0, sequence };
         let message = Message::Claim { moved, reason }.bytes();
         for id in switch.ports.clone() {
+            // A claim that matters is told again when there are keys.
+            if is_move && self.ports.get(&id).is_some_and(|port| !port.can_send(now)) {
+                self.notices.push_back(Notice::NeedKeys { port: id });
+            }
             let follows = self.ports.get(&id).filter(|port| port.follows);
             if let Some(mut way) = follows.and_then(|port| port.path).and_then(|path| self.way(now, id, path, None)) {
                 way.seal_parts(false, &[&message]);

@@ -20,6 +20,8 @@ use crate::wire::relay::RelayId;
 
 /// Keys are not used to open longer than this (WireGuard's reject-after-time).
 pub(super) const KEY_LIFE: Duration = Duration::from_secs(180);
+/// And not to seal: who made them a round trip earlier has to open what is on its way.
+const SEAL_LIFE: Duration = Duration::from_secs(170);
 /// Frames that wait for one peer's keys: a burst of a TCP handshake and ARP, not a stream.
 const PENDING_FRAMES: usize = 64;
 /// Their bytes.
@@ -91,7 +93,7 @@ impl Epoch {
     }
 
     fn can_send(&self, now: Time) -> bool {
-        !self.is_expired(now) && !self.sealer.is_spent()
+        now.since(self.since) < SEAL_LIFE && !self.sealer.is_spent()
     }
 
     pub(super) fn is_expired(&self, now: Time) -> bool {
@@ -118,6 +120,8 @@ pub struct Activity {
     pub unanswered_since: Option<Time>,
     /// When the last frame was sent.
     pub sent: Option<Time>,
+    /// When the last frame for one machine alone was sent or came: what is for everybody keeps no link awake.
+    pub used: Option<Time>,
     /// When the last frame was sent whose packet may exceed [`MTU_FLOOR`].
     pub large: Option<Time>,
     /// Frame bytes sent.
@@ -189,6 +193,8 @@ pub(super) struct Port {
     pub(super) watched: bool,
     /// The control room knows that frames flow.
     busy: bool,
+    /// It is told once when a frame for one machine alone crosses this port.
+    pub(super) tells_use: bool,
     /// What it was told last.
     tallied: Tally,
     /// A path other than the one in use that was reported, and when.
@@ -227,6 +233,7 @@ impl Port {
             activity: Activity::default(),
             watched: false,
             busy: false,
+            tells_use: false,
             tallied: Tally::default(),
             noted: None,
             spoken: None,
@@ -366,6 +373,12 @@ impl Port {
         !std::mem::replace(&mut self.watched, true)
     }
 
+    /// A frame for one machine alone crosses this port; says whether the control room is to be told.
+    pub(super) fn note_used(&mut self, now: Time) -> bool {
+        self.activity.used = Some(now);
+        std::mem::take(&mut self.tells_use)
+    }
+
     /// Frames flow; says whether the control room is to be told.
     pub(super) fn note_busy(&mut self) -> bool {
         !std::mem::replace(&mut self.busy, true)
@@ -391,6 +404,7 @@ impl Port {
         // What one lane sent may have been answered to another.
         sum.unanswered_since = unanswered.into_iter().flatten().filter(|since| Some(*since) > sum.answered).min();
         sum.sent = sum.sent.max(more.sent);
+        sum.used = sum.used.max(more.used);
         sum.large = sum.large.max(more.large);
         sum.tx_bytes += more.tx_bytes;
         sum.rx_bytes += more.rx_bytes;

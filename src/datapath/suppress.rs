@@ -23,7 +23,7 @@ use super::switch::{Switch, Verdict};
 use super::told::{Teller, Told};
 use super::{Datapath, Notice, ask};
 use crate::time::Time;
-use crate::wire::inventory::{ITEMS_MAX, Inventory, Item};
+use crate::wire::inventory::{Excerpt, ITEMS_MAX, Inventory, Item};
 use crate::wire::session::Message;
 
 /// From a change to its being told: machines that start together are told of together.
@@ -260,6 +260,17 @@ impl Datapath {
         } else if is_missing {
             let digest = switch.suppression.holdings.digest();
             self.tell(now, id, Inventory { wants_answer: true, digest, ..Inventory::default() });
+        }
+    }
+
+    /// What the peer at `id` says by a supernode.
+    pub(super) fn believe(&mut self, id: PortId, excerpt: &Excerpt) {
+        let Some(overlay) = self.ports.get(&id).map(|port| port.overlay) else { return };
+        let switch = &mut self.switches[overlay.0];
+        if switch.settings().answers {
+            switch.suppression.told.accept_excerpt(id, excerpt);
+            let refused = switch.suppression.told.take_refused();
+            self.stats[overlay.0].dropped_many(DropReason::BindingsFull, refused);
         }
     }
 

@@ -10,7 +10,7 @@ use super::fdb::PortId;
 use super::frame::Mac;
 use super::holdings::{HOLDINGS, Place};
 use crate::time::Time;
-use crate::wire::inventory::{Binding, Inventory};
+use crate::wire::inventory::{Binding, Excerpt, Inventory};
 
 /// Bindings in all: sixteen full members, or a thousand with sixty each; about 10 MB.
 const TOLD: usize = 65_536;
@@ -66,6 +66,14 @@ impl Told {
             shelf.asked = Some(now);
         }
         is_due
+    }
+
+    /// A supernode's roster says what the member at `port` tells of it; if that is all, it is all.
+    pub(super) fn accept_excerpt(&mut self, port: PortId, excerpt: &Excerpt) {
+        if !excerpt.has_more {
+            self.forget(port);
+        }
+        excerpt.bindings.iter().for_each(|binding| self.insert(port, *binding));
     }
 
     fn insert(&mut self, port: PortId, binding: Binding) {
@@ -168,6 +176,16 @@ mod tests {
         assert!(!told.accept(Time::START + Duration::from_secs(20), A, &first));
         assert!(!told.accept(Time::START + Duration::from_secs(20), A, &tells(&[one], whole)));
         assert_eq!((told.len(), told.tellers(place(one)).count()), (2, 1));
+    }
+
+    #[test]
+    fn an_excerpt_is_all_that_a_member_has_unless_it_says_that_there_is_more() {
+        let mut told = Told::default();
+        told.accept(Time::START, A, &tells(&[binding(1), binding(2)], 0));
+        told.accept_excerpt(A, &Excerpt { bindings: vec![binding(3)], has_more: true });
+        assert_eq!(told.len(), 3);
+        told.accept_excerpt(A, &Excerpt { bindings: vec![binding(2)], has_more: false });
+        assert_eq!((told.len(), told.tellers(place(binding(2))).count()), (1, 1));
     }
 
     #[test]

@@ -309,6 +309,7 @@ fn node_settings(settings: Settings, identity: Identity, local: SocketAddr, memo
         serve: settings.serve,
         relaying: settings.relaying,
         uplink: settings.uplink,
+        links: node::LinkBudget::default(),
         memory,
         birthday: settings.birthday,
         handshake: HandshakeKind::Noise,

@@ -40,6 +40,7 @@ fn settings(number: u8, key: u8) -> Settings {
         serve: is_supernode.then(ServeSettings::default),
         relaying: crate::seam::RelaySettings::default(),
         uplink: None,
+        links: crate::seam::budget::LinkBudget::default(),
         memory: Memory::default(),
         birthday: true,
         handshake: HandshakeKind::Noise,

@@ -11,7 +11,7 @@ use crate::datapath::SwitchSettings;
 use crate::datapath::offload::{TapOffload, Virtio};
 use crate::keys::{Identity, OverlayKey, OverlaySecrets};
 use crate::node::{
-    HandshakeKind, Memory, Node, OverlaySettings, RelaySettings, RouteSettings, ServeSettings, Settings,
+    HandshakeKind, LinkBudget, Memory, Node, OverlaySettings, RelaySettings, RouteSettings, ServeSettings, Settings,
     SupernodeSettings,
 };
 use crate::time::Time;
@@ -43,6 +43,8 @@ pub struct HostSpec {
     pub birthday: bool,
     /// Static rules of its first overlay.
     pub routes: Vec<RouteSettings>,
+    /// How many links it keeps awake.
+    pub links: LinkBudget,
 }
 
 impl HostSpec {
@@ -60,6 +62,7 @@ impl HostSpec {
             ipv6: false,
             birthday: true,
             routes: Vec::new(),
+            links: LinkBudget::default(),
         }
     }
 
@@ -130,6 +133,13 @@ impl HostSpec {
     #[must_use]
     pub fn ruled(mut self, route: RouteSettings) -> Self {
         self.routes.push(route);
+        self
+    }
+
+    /// Keeping so many links awake.
+    #[must_use]
+    pub const fn keeping(mut self, links: LinkBudget) -> Self {
+        self.links = links;
         self
     }
 
@@ -246,6 +256,7 @@ impl Host {
             serve: self.spec.serve.clone(),
             relaying: self.spec.relaying.clone(),
             uplink: None,
+            links: self.spec.links,
             memory: self.memory.clone(),
             birthday: self.spec.birthday,
             handshake,

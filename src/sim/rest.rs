@@ -8,7 +8,7 @@ use super::oracle::Way;
 use super::traffic::{FrameId, OverlayNo};
 use super::underlay::HostId;
 use super::world::World;
-use crate::control::report::{PathKind, PeerStatus, Request, Response, Status};
+use crate::control::report::{PathKind, PeerState, PeerStatus, Request, Response, Status};
 
 /// How often a world on its way to rest is looked at.
 const LOOK: Duration = Duration::from_millis(500);
@@ -93,27 +93,36 @@ impl World {
     pub fn unsettled(&mut self) -> Vec<String> {
         let paths = self.paths();
         let path = |from: HostId, to: HostId, overlay| {
-            paths.get(&(from, overlay, self.node_id(to).to_string())).copied().unwrap_or(PathKind::None)
+            paths.get(&(from, overlay, self.node_id(to).to_string())).copied().unwrap_or((PathKind::None, false))
         };
         let judge = |(a, b, overlay)| self.unsettled_pair((a, b), overlay, [path(a, b, overlay), path(b, a, overlay)]);
         self.pairs().into_iter().filter_map(judge).collect()
     }
 
-    /// How frames travel from every host to every peer.
-    fn paths(&mut self) -> BTreeMap<(HostId, OverlayNo, String), PathKind> {
+    /// How frames travel from every host to every peer, and whether the link sleeps.
+    fn paths(&mut self) -> BTreeMap<(HostId, OverlayNo, String), (PathKind, bool)> {
         let mut paths = BTreeMap::new();
         for host in (0..self.hosts.len()).map(HostId) {
             let Some(status) = self.status(host).filter(|_| self.is_awake(host)) else { continue };
             for (overlay, status) in self.overlays_of(host).iter().zip(status.overlays) {
-                paths.extend(status.peers.into_iter().map(|peer| ((host, *overlay, peer.id), peer.path.kind)));
+                let path = |peer: &PeerStatus| (peer.path.kind, peer.state == PeerState::Asleep);
+                paths.extend(status.peers.into_iter().map(|peer| ((host, *overlay, peer.id.clone()), path(&peer))));
             }
         }
         paths
     }
 
-    fn unsettled_pair(&self, (a, b): (HostId, HostId), overlay: OverlayNo, paths: [PathKind; 2]) -> Option<String> {
+    fn unsettled_pair(
+        &self,
+        (a, b): (HostId, HostId),
+        overlay: OverlayNo,
+        paths: [(PathKind, bool); 2],
+    ) -> Option<String> {
         let way = self.expected(a, b);
-        let fits = |path: PathKind| match way {
+        // Where one end sleeps, the other one need not have opened the link further than to wake it.
+        let sleeps = paths.iter().any(|(_, asleep)| *asleep);
+        let fits = |(path, _): (PathKind, bool)| match way {
+            _ if sleeps => path != PathKind::None || !self.have_relay(a, b),
             Way::Direct => path == PathKind::Direct,
             Way::Relayed => path == PathKind::Relayed,
             Way::Searched | Way::Either => path != PathKind::None,

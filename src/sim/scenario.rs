@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::nat::{Behaviour, Depends};
 use super::underlay::SiteId;
+use crate::node::LinkBudget;
 
 mod play;
 
@@ -37,6 +38,15 @@ const TROUBLES_MAX: u8 = 16;
 const TALKS_MAX: u8 = 24;
 /// Where the bytes of the sites' MTUs begin: behind everything that was decoded before there were any.
 const MTUS_AT: usize = 220;
+/// Where the byte of the budget of links is: behind those.
+const BUDGET_AT: usize = 225;
+/// Links that members keep awake though nothing uses them, at most.
+const BUDGETS: [LinkBudget; 4] = [
+    LinkBudget { soft: 64, hard: 256 },
+    LinkBudget { soft: 1, hard: 256 },
+    LinkBudget { soft: 2, hard: 3 },
+    LinkBudget { soft: 3, hard: 4 },
+];
 /// What access links carry.
 const MTUS: [usize; 8] = [1500, 1280, 1300, 1400, 1440, 1492, 1500, 9000];
 /// The storm's length: `at` of faults and talks is below it.
@@ -135,6 +145,8 @@ pub struct Scenario {
     pub talks: Vec<(Duration, Talk)>,
     /// Whether members that are dead after the storm stay so.
     pub dead_stay_dead: bool,
+    /// How many links members keep awake.
+    pub links: LinkBudget,
 }
 
 struct Bytes<'a>(&'a [u8]);
@@ -163,6 +175,7 @@ impl Scenario {
     /// What `bytes` say.
     pub fn decode(bytes: &[u8]) -> Self {
         let mtus = bytes.get(MTUS_AT..).unwrap_or_default();
+        let links = BUDGETS[bytes.get(BUDGET_AT).map_or(0, |byte| usize::from(*byte) % BUDGETS.len())];
         let mut bytes = Bytes(bytes);
         let seed = (0..4).fold(0, |seed, _| seed << 8 | u64::from(bytes.next()));
         let flags = bytes.next();
@@ -173,7 +186,7 @@ impl Scenario {
         let troubles = (0..bytes.count(TROUBLES_MAX)).map(|_| (bytes.at(), trouble(&mut bytes, scale))).collect();
         let talks = (0..bytes.count(TALKS_MAX)).map(|_| (bytes.at(), talk(&mut bytes, members.len()))).collect();
         let supernodes = 1 + usize::from(flags & 1);
-        Self { seed, supernodes, sites, members, troubles, talks, dead_stay_dead: flags & 2 != 0 }
+        Self { seed, supernodes, sites, members, troubles, talks, dead_stay_dead: flags & 2 != 0, links }
     }
 }
 

@@ -24,6 +24,11 @@ const IPV6_ROUTER: u8 = 3;
 /// Of the first byte of an item.
 const NO_MORE: u8 = 0x80;
 
+/// Items of an excerpt, at most; there is room for fewer.
+pub const EXCERPT_MAX: usize = 0x7f;
+/// Of an excerpt's count.
+const THERE_IS_MORE: u8 = 0x80;
+
 const ANEW: u8 = 1;
 const MORE: u8 = 2;
 const WANTS_ANSWER: u8 = 4;
@@ -82,6 +87,48 @@ pub struct Item {
     pub binding: Binding,
     /// Whether it holds no more.
     pub is_gone: bool,
+}
+
+/// As much of it as finds room in the sender's directory entry (protocol.md section 7):
+/// `count 1 (bit 7 = there is more) | count x {what 1, vlan 2, mac 6, ip 4 or 16}`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Excerpt {
+    /// The first ones.
+    pub bindings: Vec<Binding>,
+    /// Whether they are not all.
+    pub has_more: bool,
+}
+
+impl Excerpt {
+    /// Tells two of them apart.
+    pub fn digest(&self) -> u64 {
+        self.bindings.iter().fold(u64::from(self.has_more), |digest, binding| digest ^ binding.digest())
+    }
+
+    pub(super) fn read(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        let count = reader.u8()?;
+        let binding = |_| {
+            let what = reader.u8()?;
+            Binding::read(reader, what)
+        };
+        let bindings = (0..count & !THERE_IS_MORE).map(binding).collect::<Result<_, DecodeError>>()?;
+        Ok(Self { bindings, has_more: count & THERE_IS_MORE != 0 })
+    }
+
+    /// Writes what fits `room`.
+    pub(super) fn write(&self, writer: Writer, room: usize) -> Writer {
+        let (mut items, mut count) = (Vec::new(), 0_u8);
+        for binding in self.bindings.iter().take(EXCERPT_MAX) {
+            let item = binding.write(Writer::new(), 0).finish();
+            if 1 + items.len() + item.len() > room {
+                break;
+            }
+            items.extend(item);
+            count += 1;
+        }
+        let has_more = self.has_more || usize::from(count) < self.bindings.len();
+        writer.u8(count | if has_more { THERE_IS_MORE } else { 0 }).bytes(&items)
+    }
 }
 
 /// The message.

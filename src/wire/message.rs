@@ -6,6 +6,7 @@ use super::advice::Advice;
 use super::carry::RelayFor;
 use super::certificate::CERTIFICATE_MAX;
 use super::codec::{DecodeError, Reader, Writer};
+use super::inventory::Excerpt;
 use super::plan::{Plan, Report};
 use super::relay::{LegKey, RelayId};
 use super::session::Candidate;
@@ -16,6 +17,8 @@ use crate::keys::{Fingerprint, OverlayId};
 pub const MESSAGE_MAX: usize = 16 * 1024;
 /// The longest sealed directory entry.
 pub const DIRECTORY_MAX: usize = 512;
+/// The same before it was sealed: without nonce and tag.
+const DIRECTORY_PLAIN_MAX: usize = DIRECTORY_MAX - 12 - 16;
 /// Most members in one ROSTER; with the limits above it stays below [`MESSAGE_MAX`].
 pub const ROSTER_MAX: usize = 14;
 /// Most members in one GONE.
@@ -399,11 +402,16 @@ pub struct Directory {
     pub relays: RelayFor,
     /// Where it is, if it says; at most [`NAME_MAX`] bytes.
     pub site: String,
+    /// What is behind its TAP, if it says.
+    pub machines: Option<Excerpt>,
 }
 
 impl Directory {
     /// Reads the plain form.
     pub fn parse(bytes: &[u8]) -> Result<Self, DecodeError> {
+        if bytes.len() > DIRECTORY_PLAIN_MAX {
+            return Err(DecodeError::Long);
+        }
         let mut r = Reader::new(bytes);
         let name = parse_name(&mut r)?;
         let count = usize::from(r.u8()?);
@@ -415,9 +423,11 @@ impl Directory {
             candidates.extend(Candidate::read(&mut r)?);
         }
         if r.rest().is_empty() {
-            return Ok(Self { name, candidates, relays: RelayFor::Nobody, site: String::new() });
+            return Ok(Self { name, candidates, relays: RelayFor::Nobody, ..Self::default() });
         }
-        Ok(Self { name, candidates, relays: RelayFor::of(r.u8()?), site: parse_name(&mut r)? })
+        let (relays, site) = (RelayFor::of(r.u8()?), parse_name(&mut r)?);
+        let machines = if r.rest().is_empty() { None } else { Some(Excerpt::read(&mut r)?) };
+        Ok(Self { name, candidates, relays, site, machines })
     }
 
     /// The plain form.
@@ -426,7 +436,13 @@ impl Directory {
         let count = u8::try_from(list.len()).expect("cut to the limit above");
         let head = write_name(Writer::new(), &self.name).u8(count);
         let entries = list.iter().fold(head, |w, candidate| candidate.write(w));
-        write_name(entries.u8(self.relays.byte()), &self.site).finish()
+        let entry = write_name(entries.u8(self.relays.byte()), &self.site);
+        let room = DIRECTORY_PLAIN_MAX - entry.as_slice().len();
+        match &self.machines {
+            Some(machines) => machines.write(entry, room),
+            None => entry,
+        }
+        .finish()
     }
 }
 

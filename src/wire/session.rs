@@ -264,6 +264,8 @@ pub enum Message {
     },
     /// "This is behind my TAP."
     Inventory(Inventory),
+    /// "I keep this link awake no more, since nothing uses it."
+    Sleep,
 }
 
 impl Message {
@@ -317,6 +319,7 @@ impl Message {
             INVENTORY => Self::Inventory(Inventory::parse(&mut reader)?),
             0x0a => Self::ProbeHeard { token: reader.u64()? },
             0x0b => Self::ProbeSent { token: reader.u64()? },
+            0x19 => Self::Sleep,
             _ => return Err(DecodeError::Range),
         };
         reader.end()?;
@@ -388,6 +391,7 @@ impl Message {
             Self::Carry(carry) => carry.write(Writer::new().u8(0x11)).finish(),
             Self::Leg(leg) => leg.write(Writer::new().u8(0x12)).finish(),
             Self::Inventory(inventory) => inventory.write(Writer::new().u8(INVENTORY)).finish(),
+            Self::Sleep => Writer::new().u8(0x19).finish(),
             Self::ProbeHeard { token } => Writer::new().u8(0x0a).u64(*token).finish(),
             Self::ProbeSent { token } => Writer::new().u8(0x0b).u64(*token).finish(),
             Self::Claim { moved, reason } => moved.write(Writer::new().u8(CLAIM).u8(reason.byte())).finish(),
@@ -456,6 +460,7 @@ mod tests {
             }),
             Message::Close,
             Message::Confirm,
+            Message::Sleep,
             Message::Search { step: SearchStep::Begin, door: Some(Door { at: v4, step: -1 }) },
             Message::Search { step: SearchStep::Later, door: None },
             Message::ProbeHeard { token: 8 },

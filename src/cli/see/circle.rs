@@ -68,10 +68,10 @@ pub(super) fn picture(topology: &Topology) -> String {
     sheet.text()
 }
 
-/// One line for both directions: the busier one's, with what both carry.
+/// One line for both directions: the busier one's, with what both carry. Links that sleep are left out.
 fn merged(topology: &Topology) -> Vec<Link> {
     let mut links: BTreeMap<(&str, &str), Link> = BTreeMap::new();
-    for link in topology.links.iter().filter(|link| link.kind != PathKind::None) {
+    for link in topology.links.iter().filter(|link| link.kind != PathKind::None && !link.is_asleep) {
         let ends = if link.from <= link.to { (link.from.as_str(), link.to.as_str()) } else { (&*link.to, &*link.from) };
         let known = links.entry(ends).or_insert_with(|| link.clone());
         if weight(link) > weight(known) || (link.kind, known.kind) == (PathKind::Relayed, PathKind::Direct) {

@@ -23,6 +23,7 @@ fn world(members: usize, sites: usize) -> Topology {
             from: id(from),
             to: id((from + step) % members),
             kind: if is_relayed { PathKind::Relayed } else { PathKind::Direct },
+            is_asleep: false,
             via: is_relayed
                 .then(|| if from.is_multiple_of(2) { "here".into() } else { id((from + members / 2) % members) }),
             rtt_us: Some(3_000 + 977 * from as u64),

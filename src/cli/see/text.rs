@@ -44,7 +44,11 @@ pub(super) fn topology(topology: &Topology) -> String {
     text += &nodes.text();
     let mut links = Table::new(&["FROM", "TO", "PATH", "RTT", "LOST", "SENT", "HEARD", ""]);
     for link in &topology.links {
-        let held = if link.is_limited == Some(true) { "held back" } else { "" };
+        let note = match link.is_limited {
+            _ if link.is_asleep => "asleep",
+            Some(true) => "held back",
+            Some(false) | None => "",
+        };
         links.row([
             name(&link.from),
             name(&link.to),
@@ -53,7 +57,7 @@ pub(super) fn topology(topology: &Topology) -> String {
             loss(link.loss_percent),
             rate(link.sent),
             rate(link.heard),
-            held.into(),
+            note.into(),
         ]);
     }
     text += &links.text();
@@ -85,7 +89,7 @@ pub(super) fn path(link: &Link, name: impl Fn(&str) -> String) -> String {
     }
 }
 
-/// For Graphviz: sites are clusters, relayed ways dashed.
+/// For Graphviz: sites are clusters, relayed ways dashed, and links that sleep are left out.
 pub(super) fn dot(topology: &Topology) -> String {
     let quoted = |text: &str| format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""));
     let mut sites: BTreeMap<&str, Vec<&Node>> = BTreeMap::new();
@@ -107,7 +111,7 @@ pub(super) fn dot(topology: &Topology) -> String {
         }
     }
     let names = names(topology);
-    for link in topology.links.iter().filter(|link| link.kind != PathKind::None) {
+    for link in topology.links.iter().filter(|link| link.kind != PathKind::None && !link.is_asleep) {
         let style = if link.kind == PathKind::Direct { "solid" } else { "dashed" };
         let via = path(link, |id| names.get(id).copied().unwrap_or(id).to_owned());
         let label = quoted(&format!("{via}, {}, {}", rtt(link.rtt_us), rate(link.sent)));

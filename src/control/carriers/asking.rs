@@ -276,6 +276,7 @@ impl Control {
     pub(in crate::control) fn order(&mut self, port: PortId, via: Via) {
         let Some(peer) = self.peers.get_mut(&port).filter(|peer| peer.carriers.via != via) else { return };
         peer.carriers.via = via;
+        self.fx.timers.set_earlier(Timer::Links(peer.overlay), self.fx.now);
         let leg = match via {
             Via::Member(member) => peer.carriers.leg(member),
             Via::Home(place) => self.homes.get(place).and_then(|home| home.leg(peer.overlay)),

@@ -18,6 +18,7 @@ fn member(number: u8, key: u8, discovery: bool) -> Control {
         serve: None,
         relaying: crate::seam::RelaySettings::default(),
         uplink: None,
+        links: crate::seam::budget::LinkBudget::default(),
         memory: Memory::default(),
         birthday: false,
         handshake: HandshakeKind::Noise,

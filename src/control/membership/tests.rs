@@ -21,6 +21,7 @@ fn registered() -> Control {
         serve: None,
         relaying: crate::seam::RelaySettings::default(),
         uplink: None,
+        links: crate::seam::budget::LinkBudget::default(),
         memory: Memory::default(),
         birthday: true,
         discovery: false,

@@ -91,6 +91,7 @@ impl Planned {
                     from: from.to_string(),
                     to: to.to_string(),
                     kind,
+                    is_asleep: false,
                     via: via.map(name),
                     rtt_us: link.rtt_us,
                     loss_percent: None,

@@ -67,6 +67,7 @@ impl Control {
             from: own.to_owned(),
             to: peer.id.to_string(),
             kind: kind(path),
+            is_asleep: peer.is_asleep(),
             via: path.and_then(|path| self.relay_id(path)),
             rtt_us: micros(peer.paths.current_rtt()),
             loss_percent: loss(peer),
@@ -189,7 +190,7 @@ fn peer_node(peer: &Peer) -> Node {
         site: named.or_else(|| peer.seen_at().map(|seen| place(seen.ip()))),
         is_supernode: false,
         is_here: false,
-        is_up: peer.session.is_some(),
+        is_up: peer.session.is_some() || peer.is_asleep(),
         load_percent: None,
     }
 }
@@ -212,6 +213,7 @@ fn home_link(own: &str, home: &Home) -> Link {
         from: own.to_owned(),
         to: home.address.clone(),
         kind: if is_up { PathKind::Direct } else { PathKind::None },
+        is_asleep: false,
         via: None,
         rtt_us: micros(home.rtt).filter(|_| is_up),
         loss_percent: None,

@@ -54,16 +54,20 @@ impl First {
             | Command::SetRules { .. }
             | Command::SetReserve { .. }
             | Command::SetMarking { .. }
+            | Command::LapseKeys { .. }
             | Command::Silence { .. } => self.tell_all(|| Order::Command(command.clone())),
             Command::CountDrop { .. }
             | Command::SendSession { .. }
             | Command::SendSized { .. }
             | Command::SendPlain { .. }
             | Command::SetFollows { .. }
+            | Command::TellUse { .. }
             | Command::ClaimAgain { .. }
             | Command::AskAgain { .. }
             | Command::TellAll { .. }
             | Command::Tend { .. }
+            | Command::Excerpt { .. }
+            | Command::Believe { .. }
             | Command::Locate { .. }
             | Command::Deliver { .. }
             | Command::SetWays { .. }
@@ -159,6 +163,9 @@ impl Datapath {
             }
             if port.note_busy() {
                 self.notices.push_back(Notice::Busy { overlay: port.overlay });
+            }
+            if activity.used.is_some() && mem::take(&mut port.tells_use) {
+                self.notices.push_back(Notice::Used { port: id });
             }
         }
         for Known { overlay, vlan, mac, port, heard } in seen {

@@ -81,7 +81,9 @@ impl<'a> Play<'a> {
 
     fn join(&mut self, number: usize, overlays: [OverlayNo; 2]) {
         let plan = self.scenario.members[number];
-        let mut spec = HostSpec::new(site_id(self.scenario, plan.site), &format!("n{number}")).member(overlays[0]);
+        let mut spec = HostSpec::new(site_id(self.scenario, plan.site), &format!("n{number}"))
+            .member(overlays[0])
+            .keeping(self.scenario.links);
         if plan.both {
             spec = spec.member(overlays[1]);
         }

@@ -1,4 +1,5 @@
 use super::*;
+use crate::wire::inventory::Binding;
 use crate::wire::plan::{CHANGES_MAX, Change, PEERS_MAX, PeerReport, Way};
 use crate::wire::session::CandidateKind;
 use proptest::prelude::*;
@@ -105,12 +106,16 @@ fn a_directory_entry_survives_its_bytes_and_is_cut_to_its_limits() {
     let addr = "10.0.0.1:7777".parse().expect("address");
     let candidate = Candidate { kind: CandidateKind::Host, addr };
     let (name, site) = ("nöde".repeat(30), "sité".repeat(30));
-    let entry = Directory { name, candidates: vec![candidate; 20], relays: RelayFor::Everyone, site };
+    let binding = |host| Binding { vlan: 0, ip: [10, 0, 0, host].into(), mac: [2, 0, 0, 0, 0, host], is_router: false };
+    let machines = Some(Excerpt { bindings: (0..100).map(binding).collect(), has_more: false });
+    let entry = Directory { name, candidates: vec![candidate; 20], relays: RelayFor::Everyone, site, machines };
     let read = Directory::parse(&entry.bytes()).expect("own bytes");
     assert!(entry.name.starts_with(&read.name) && read.name.len() >= NAME_MAX - 3);
     assert!(entry.site.starts_with(&read.site) && read.site.len() >= NAME_MAX - 3);
     assert_eq!((read.candidates.len(), read.relays), (DIRECTORY_CANDIDATES_MAX, RelayFor::Everyone));
-    assert!(entry.bytes().len() + 28 <= DIRECTORY_MAX);
+    assert!((DIRECTORY_MAX - 13..=DIRECTORY_MAX).contains(&(entry.bytes().len() + 28)), "as many machines as fit");
+    let machines = read.machines.expect("some");
+    assert!(machines.has_more && machines.bindings.len() >= 15 && machines.bindings[14] == binding(14));
 }
 
 #[test]

@@ -1,0 +1,190 @@
+//! Links on demand: in an overlay with more members than the budget of links, those sleep that nothing uses.
+
+mod common;
+
+use std::time::Duration;
+
+use common::Lab;
+use longwire::control::report::{PathKind, PeerState};
+use longwire::node::{Event, HandshakeKind, LinkBudget};
+use longwire::sim::{Behaviour, FrameId, HostId};
+
+/// Two links may idle, three may be awake.
+const SMALL: LinkBudget = LinkBudget { soft: 2, hard: 3 };
+/// A link that was not used for so long is asleep: three minutes, a keepalive, and a look.
+const TIRED: f64 = 240.0;
+
+/// `count` members on all kinds of access, with a small budget; whoever was met first sleeps by now.
+fn crowd(count: usize) -> Lab {
+    let mut lab = Lab::empty(11, 1, HandshakeKind::Noise);
+    let boxes = [None, Some(Behaviour::port_restricted()), Some(Behaviour::firewall())];
+    for number in 0..count {
+        let site = lab.site(boxes[number % boxes.len()]);
+        let spec = lab.spec(site).member(lab.overlay).keeping(SMALL);
+        lab.add(spec);
+    }
+    lab.settle();
+    lab.run(TIRED);
+    lab
+}
+
+fn state(lab: &mut Lab, from: usize, to: usize) -> PeerState {
+    let (from, to, overlay) = (lab.hosts[from], lab.hosts[to], lab.overlay);
+    lab.world.peer(from, to, overlay).expect("it is known").state
+}
+
+fn awake(lab: &mut Lab, from: usize) -> usize {
+    let all = 0..lab.hosts.len();
+    all.filter(|to| *to != from && state(lab, from, *to) != PeerState::Asleep).count()
+}
+
+fn counter(lab: &mut Lab, host: HostId, name: &str) -> u64 {
+    lab.world.status(host).expect("it runs").overlays[0].counters[name]
+}
+
+/// Seconds from a ping to its answer.
+fn round_trip(lab: &Lab, ping: FrameId) -> f64 {
+    let sent = lab.world.sent(ping);
+    sent.answered.expect("it is answered").since(sent.at).as_secs_f64()
+}
+
+fn gone(lab: &Lab) -> usize {
+    lab.world.events().iter().filter(|(_, _, event)| matches!(event, Event::PeerGone { .. })).count()
+}
+
+#[test]
+fn what_nothing_uses_sleeps_and_costs_nothing() {
+    let mut lab = crowd(6);
+    assert!((0..6).all(|from| awake(&mut lab, from) == 0));
+    let datagrams = |lab: &Lab| lab.hosts.iter().map(|host| lab.world.sending(*host).datagrams).sum::<u64>();
+    let before = datagrams(&lab);
+    lab.run(300.0);
+    assert_eq!(datagrams(&lab) - before, 0, "the control link says that they are there");
+    assert_eq!(gone(&lab), 0);
+    lab.check();
+}
+
+#[test]
+fn the_first_ping_wakes_a_link_which_is_direct_soon_and_sleeps_again_at_both_ends() {
+    let mut lab = crowd(6);
+    let partners = [1, 2, 3];
+    for to in partners {
+        let first = lab.world.ping(lab.vms[0], lab.vms[to], 100);
+        lab.run(3.0);
+        let second = lab.world.ping(lab.vms[0], lab.vms[to], 100);
+        lab.run(1.0);
+        let (first, second) = (round_trip(&lab, first), round_trip(&lab, second));
+        eprintln!("to {to}: first ping {:.1} ms, later {:.1} ms", first * 1e3, second * 1e3);
+        // A handshake by the supernode and the ping by it, each of two legs: no legs are longer than the direct way.
+        assert!(first <= 4.5 * second, "{first} after {second}");
+        let (from, to, overlay) = (lab.hosts[0], lab.hosts[to], lab.overlay);
+        assert_eq!([lab.world.path(from, to, overlay), lab.world.path(to, from, overlay)], [PathKind::Direct; 2]);
+    }
+    lab.run(TIRED);
+    assert_eq!((awake(&mut lab, 0), awake(&mut lab, 4)), (SMALL.soft, 0), "the last ones stay within the soft budget");
+    assert_eq!((state(&mut lab, 0, 1), state(&mut lab, 1, 0)), (PeerState::Asleep, PeerState::Asleep));
+    assert_eq!(gone(&lab), 0);
+    lab.check();
+}
+
+#[test]
+fn beyond_the_hard_budget_frames_go_by_the_supernode_and_none_is_lost_for_minutes() {
+    let mut lab = crowd(7);
+    let mut pings = Vec::new();
+    for _ in 0..200 {
+        for to in 1..7 {
+            pings.push(lab.world.ping(lab.vms[0], lab.vms[to], 100));
+        }
+        lab.run(1.5);
+        assert!(awake(&mut lab, 0) <= SMALL.hard);
+    }
+    lab.run(2.0);
+    assert_eq!(lab.lost(&pings), &[] as &[f64]);
+    let changes = lab.world.events().iter().filter(|(_, host, event)| {
+        *host == lab.hosts[0] && matches!(event, Event::PathChanged { .. } | Event::PeerGone { .. })
+    });
+    assert!(changes.count() <= 3 * lab.hosts.len(), "nothing flaps\n{}", lab.tale());
+    lab.check();
+}
+
+#[test]
+fn what_is_flooded_reaches_sleepers_once_and_wakes_nobody() {
+    let mut lab = crowd(6);
+    for turn in 0..3 {
+        let frame = lab.world.broadcast(lab.vms[turn]);
+        lab.run(2.0);
+        assert_eq!(lab.world.missed(frame), &[] as &[String]);
+        assert!((0..6).all(|from| awake(&mut lab, from) == 0));
+        lab.run(100.0);
+    }
+    lab.check();
+}
+
+#[test]
+fn sleepers_wake_without_a_supernode_where_they_were_heard() {
+    let mut lab = crowd(6);
+    let supernode = lab.supernodes[0];
+    lab.world.kill(supernode);
+    lab.run(30.0);
+    let pings = lab.stream(0, 3, Duration::from_millis(500), Duration::from_secs(5));
+    lab.run(1.0);
+    assert!(lab.gap(&pings) <= 1.0, "{:?}\n{}", lab.lost(&pings), lab.tale());
+    lab.world.start(supernode);
+    lab.run(TIRED);
+    assert!(lab.answers(4, 5));
+    lab.check();
+}
+
+#[test]
+fn a_sleeper_that_dies_is_forgotten_and_one_that_comes_back_is_met_anew() {
+    let mut lab = crowd(6);
+    let host = lab.hosts[3];
+    lab.world.kill(host);
+    lab.run(60.0);
+    let (other, overlay) = (lab.hosts[0], lab.overlay);
+    assert_eq!(lab.world.peer(other, host, overlay), None);
+    lab.world.start(host);
+    lab.run(5.0);
+    assert_eq!(state(&mut lab, 0, 3), PeerState::Asleep);
+    let frame = lab.world.broadcast(lab.vms[0]);
+    lab.run(2.0);
+    assert_eq!(lab.world.missed(frame), &[] as &[String]);
+    lab.world.announce(lab.vms[3]);
+    lab.run(2.0);
+    assert!(lab.answers(0, 3));
+    lab.check();
+}
+
+#[test]
+fn a_restart_that_takes_a_moment_costs_sleepers_no_flood() {
+    let mut lab = crowd(6);
+    // All have keys now, of which the one that restarts knows nothing.
+    lab.world.broadcast(lab.vms[0]);
+    lab.run(5.0);
+    lab.world.restart(lab.hosts[3]);
+    lab.run(10.0);
+    let frame = lab.world.broadcast(lab.vms[0]);
+    lab.run(2.0);
+    assert_eq!(lab.world.missed(frame), &[] as &[String]);
+    lab.check();
+}
+
+#[test]
+fn questions_for_machines_behind_sleepers_are_answered_at_home() {
+    let mut lab = crowd(6);
+    let site = lab.site(None);
+    let spec = lab.spec(site).member(lab.overlay).keeping(SMALL);
+    lab.add(spec);
+    lab.run(5.0);
+    for to in 0..6 {
+        let asked = lab.world.ask_for(lab.vms[6], lab.vms[to]);
+        lab.run(0.5);
+        assert!(lab.answered(asked), "for machine {to}");
+        assert_eq!(lab.world.sent(asked).delivered.len(), 0, "for machine {to}");
+        assert_eq!(state(&mut lab, 6, to), PeerState::Asleep, "a question wakes nobody");
+    }
+    let asker = lab.hosts[6];
+    assert_eq!(counter(&mut lab, asker, "answered"), 6);
+    assert!(lab.answers(6, 2));
+    lab.check();
+}
