@@ -88,9 +88,8 @@ pub(crate) enum MacCommand {
         /// Its IP address: then it is asked to speak, so that the bridges here learn where it is.
         #[arg(long, value_name = "ADDR")]
         ip: Option<IpAddr>,
-        /// Its overlay, where the daemon is in several.
-        #[arg(long, value_name = "NAME")]
-        overlay: Option<String>,
+        #[command(flatten)]
+        which: OverlayArgs,
         #[command(flatten)]
         ask: AskArgs,
     },
@@ -218,6 +217,14 @@ pub(crate) struct AskArgs {
     /// As JSON, for scripts.
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+/// Which overlay is meant.
+#[derive(Debug, Args)]
+pub(crate) struct OverlayArgs {
+    /// The overlay, where there are several: by its name, at a supernode by its id or the start of that.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) overlay: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
