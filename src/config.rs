@@ -11,6 +11,7 @@ mod rules;
 mod text;
 mod underlay;
 
+pub use crate::wire::DEFAULT_PORT;
 pub use error::ConfigError;
 pub use key::KeySource;
 pub use relaying::RelayText;
@@ -31,9 +32,8 @@ use crate::keys::OverlaySecrets;
 use crate::node::{
     LinkSettings, RelaySettings, ReserveSettings, RouteSettings, ServeSettings, SupernodeSettings, contradiction,
 };
+use crate::wire::message;
 
-/// The port of a supernode, and of a node if it is free.
-pub const DEFAULT_PORT: u16 = 7777;
 /// The state directory where nobody says otherwise.
 pub const DEFAULT_STATE: &str = "/var/lib/longwire";
 /// The longest name of an interface, in bytes.
@@ -56,8 +56,6 @@ const LANES_RANGE: std::ops::RangeInclusive<u8> = 1..=16;
 const OVERLAYS_MAX: usize = 64;
 /// Supernodes of one daemon.
 const SUPERNODES_MAX: usize = 16;
-/// Supernodes that one supernode tells of: what one message holds.
-const PEERS_MAX: usize = 8;
 
 /// The file, key by key.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -343,7 +341,7 @@ impl Config {
         if let Some(peer) = peers.iter().find(|peer| peer.pin.is_none()) {
             return Err(ConfigError::PeerWithoutKey(peer.address.clone()));
         }
-        limit("peers", peers.len(), PEERS_MAX)?;
+        limit("peers", peers.len(), message::SUPERNODES_MAX)?;
         if overlay.is_empty() && serve.is_none() {
             return Err(ConfigError::NoOverlay);
         }

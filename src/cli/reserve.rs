@@ -5,14 +5,13 @@ use std::fmt::Write;
 use clap::Args;
 use longwire::control::report::reserve::{Reservations, ReserveRequest, ReserveRow};
 use longwire::control::report::{Request, Response};
+use longwire::node::MEGABIT;
 
 use super::args::{AskArgs, OverlayArgs};
 use super::ask::{ask, print_json, strange};
 use super::table::Table;
 use super::{Failure, print};
 
-/// Bytes per second of a megabit per second.
-const MEGABIT: u64 = 125_000;
 /// Where nothing says what the uplink carries, tc is told a rate that no class comes near.
 const UPLINK_UNKNOWN: u64 = 10_000 * MEGABIT;
 

@@ -11,7 +11,7 @@ use super::rules::Whom;
 use crate::datapath::buf::OverlayIndex;
 use crate::datapath::{Command, Marking, RATE_MAX, Share, Shares};
 use crate::seam::OverlaySettings;
-use crate::seam::reserve::{RESERVED_MAX, ReserveSettings, contradiction};
+use crate::seam::reserve::{MEGABIT, RESERVED_MAX, ReserveSettings, contradiction};
 
 /// Frames that wait are let go in steps of this length: 5 kB at 20 Mb/s.
 pub(super) const SHAPE_EVERY: Duration = Duration::from_millis(2);
@@ -67,7 +67,7 @@ impl Control {
         let ReserveRequest { overlay, peer, rate, cap, uplink, dscp } = order;
         let wanted = [rate, cap, uplink].into_iter().flatten();
         if let Some(rate) = wanted.copied().find(|rate| *rate > RATE_MAX) {
-            return Err(format!("{} megabits per second are beyond what is counted", rate / 125_000));
+            return Err(format!("{} megabits per second are beyond what is counted", rate / MEGABIT));
         }
         let mut overlays = self.reserved.overlays.clone();
         if peer.is_some() || rate.is_some() || cap.is_some() || dscp.is_some() {

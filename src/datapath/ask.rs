@@ -8,13 +8,11 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::checksum;
 use super::fdb::Address;
-use super::frame::{ARP, IPV6, Mac, TAG_8021Q};
+use super::frame::{ARP, IPV6, IPV6_HEADER, Mac, TAG_8021Q};
 
-/// An IPv6 header.
-const IPV6_HEADER: usize = 40;
 /// A neighbour solicitation with the option that names its sender.
 const SOLICITATION: usize = 24 + 8;
-const ICMPV6: u8 = 58;
+pub(super) const ICMPV6: u8 = 58;
 
 /// The question for the machine with `ip`, in the VLAN of `about`, from `station`.
 pub(super) fn question(station: Mac, about: Address, ip: IpAddr) -> Vec<u8> {

@@ -30,11 +30,11 @@ pub(super) const IPV6: u16 = EtherType::IPV6.0;
 pub(super) const ARP: u16 = EtherType::ARP.0;
 /// Reverse ARP: what hypervisors send for a machine that has just arrived.
 const RARP: u16 = 0x8035;
-const IPV4_HEADER: usize = 20;
-const IPV6_HEADER: usize = 40;
-const UDP_HEADER: usize = 8;
+pub(super) const IPV4_HEADER: usize = 20;
+pub(super) const IPV6_HEADER: usize = 40;
+pub(super) const UDP_HEADER: usize = 8;
 /// "More fragments" and the offset; both zero in an unfragmented IPv4 packet.
-const IPV4_FRAGMENT: u16 = 0x3fff;
+pub(super) const IPV4_FRAGMENT: u16 = 0x3fff;
 /// Neighbour discovery from another link has passed a router and is refused (RFC 4861 7.1.2).
 const ND_HOP_LIMIT: u8 = 255;
 
@@ -125,7 +125,7 @@ impl Header {
 }
 
 /// The two bytes at `at`, big-endian.
-fn word(bytes: &[u8], at: usize) -> Option<u16> {
+pub(super) fn word(bytes: &[u8], at: usize) -> Option<u16> {
     bytes.get(at..)?.first_chunk().map(|word| u16::from_be_bytes(*word))
 }
 

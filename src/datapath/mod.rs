@@ -107,12 +107,7 @@ use stats::Stats;
 use switch::{Hop, Switch};
 
 use crate::wire::data::OVERHEAD;
-use crate::wire::relay as relay_wire;
-
-/// IPv4 and UDP headers.
-const HEADERS_V4: usize = 20 + 8;
-/// IPv6 and UDP headers.
-const HEADERS_V6: usize = 40 + 8;
+use crate::wire::{HEADERS_V4, HEADERS_V6, relay as relay_wire};
 
 /// The corridor of a node: all its overlays, ports, keys and legs.
 pub struct Datapath {

@@ -9,11 +9,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use etherparse::{ArpHardwareId, ArpPacketSlice, EtherType};
 
-use super::ask;
-use super::frame::{ARP, HEADER, Header, IPV6, Mac, TAG_8021Q};
+use super::ask::{self, ICMPV6};
+use super::frame::{ARP, HEADER, Header, IPV6, IPV6_HEADER, Mac, TAG_8021Q};
 
-const IPV6_HEADER: usize = 40;
-const ICMPV6: u8 = 58;
 /// What comes from another link has another one (RFC 4861 7.1).
 const HOP_LIMIT: u8 = 255;
 const SOLICITATION: u8 = 135;

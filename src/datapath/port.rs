@@ -15,8 +15,9 @@ use super::seal::{Opener, Sealer, SessionKeys, Share};
 use super::segment::Work;
 use super::shape::Queue;
 use crate::time::Time;
-use crate::wire::data::FrameKind;
-use crate::wire::relay::RelayId;
+use crate::wire::HEADERS_V6;
+use crate::wire::data::{FrameKind, OVERHEAD};
+use crate::wire::relay::{self, RelayId};
 
 /// Keys are not used to open longer than this (WireGuard's reject-after-time).
 pub(super) const KEY_LIFE: Duration = Duration::from_secs(180);
@@ -35,7 +36,7 @@ pub(super) const MTU_HOPED: u16 = 1500;
 /// No path is taken to be narrower: IPv6 demands as much of every link (RFC 8200 section 5).
 pub const MTU_FLOOR: u16 = 1280;
 /// A longer frame may make a packet above [`MTU_FLOOR`]: less IPv6, UDP, relay header and ours.
-const LARGE_FRAME: usize = MTU_FLOOR as usize - 48 - 24 - 33;
+const LARGE_FRAME: usize = MTU_FLOOR as usize - HEADERS_V6 - relay::HEADER_LEN - OVERHEAD;
 /// A peer that goes on by another path than the one in use is reported this often.
 const NOTE_AGAIN: Duration = Duration::from_secs(1);
 

@@ -34,6 +34,7 @@ use crate::config::{Attach, Cipher, INTERFACE_NAME_MAX, Overlay, Settings, Socke
 use crate::keys::{Fingerprint, Identity};
 use crate::node::{self, HandshakeKind, Memory, Node, OverlaySettings, SupernodeSettings};
 use crate::time::{Time, WallTime};
+use crate::wire::message::NAME_MAX;
 
 /// Between notes of the calendar in the state directory.
 const KEEP_WALL: Duration = Duration::from_secs(600);
@@ -43,8 +44,6 @@ const BLOCKING_THREADS: usize = 4;
 const BACKGROUND_END: Duration = Duration::from_millis(500);
 /// Daemons of one name on one host that get a socket by themselves.
 const SAME_NAME_MAX: usize = 64;
-/// The longest name of a node, in bytes.
-const NAME_MAX: usize = 63;
 
 /// Why a daemon did not start or has ended.
 #[derive(Debug, Error)]

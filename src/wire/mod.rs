@@ -39,11 +39,23 @@ pub use codec::{DecodeError, Reader, Writer};
 /// The version of the wire, in every handshake and in the control link's ALPN.
 pub const VERSION: u8 = 1;
 
+/// The UDP port of a supernode, and of a node if it is free.
+pub const DEFAULT_PORT: u16 = 7777;
+
 /// The protocol name TLS negotiates on the control link.
 pub const ALPN: &[u8] = b"longwire/1";
 
 /// First byte of an announcement; it has a port of its own and is no [`Kind`].
 pub const DISCOVER: u8 = 0x0c;
+
+/// The highest VLAN identifier that a tag has room for.
+pub const VLAN_MAX: u16 = 0x0fff;
+
+/// IPv4 and UDP headers, in front of a datagram.
+pub const HEADERS_V4: usize = 20 + 8;
+
+/// IPv6 and UDP headers.
+pub const HEADERS_V6: usize = 40 + 8;
 
 /// What the first byte of a datagram says (protocol.md section 1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use super::carry::{Carry, Leg, Neighbours};
 use super::codec::{DecodeError, Reader, Writer};
 use super::inventory::{INVENTORY, Inventory};
+use super::VLAN_MAX;
 use super::observe::NatClass;
 use crate::keys::NodeId;
 
@@ -16,9 +17,6 @@ const NAT_CLASS: u8 = 7;
 const PROBE_PADDING: usize = 18;
 /// The least that follows the token of an MTU_PROBE: its answer is not longer.
 const MTU_PADDING: usize = 2;
-
-/// The highest VLAN identifier.
-const VLAN_MAX: u16 = 0x0fff;
 /// First byte of a CLAIM, which the corridor reads itself: it is about its table, and frames follow it.
 pub const CLAIM: u8 = 0x08;
 

@@ -17,9 +17,8 @@ use crate::io::links::tls::{self, EXPORTER_LABEL, PinCheck};
 use crate::io::udp::canonical;
 use crate::keys::Fingerprint;
 use crate::node::LinkEvent;
+use crate::wire::message::MESSAGE_MAX;
 
-/// The longest message (protocol.md section 7).
-const MESSAGE_MAX: usize = 16 * 1024;
 /// For the last messages to arrive before the connection is closed.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
