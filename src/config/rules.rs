@@ -1,8 +1,8 @@
 //! Static rules in the config: `[[overlay.route]]` and `[[overlay.link]]`.
 
-use serde::{Deserialize, Deserializer, de};
+use serde::Deserialize;
 
-use super::ConfigError;
+use super::{ConfigError, text};
 use crate::datapath::{Pattern, RULES_MAX};
 use crate::node::{LINKS_MAX, LinkSettings, LinkTo, RouteSettings, Target, check_source};
 
@@ -11,13 +11,13 @@ use crate::node::{LINKS_MAX, LinkSettings, LinkTo, RouteSettings, Target, check_
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct RouteConfig {
     /// Whose frames; any if missing.
-    #[serde(default, deserialize_with = "text")]
+    #[serde(default, deserialize_with = "text::read")]
     pub src: Pattern,
     /// To whom; any if missing.
-    #[serde(default, deserialize_with = "text")]
+    #[serde(default, deserialize_with = "text::read")]
     pub dst: Pattern,
     /// What becomes of them.
-    #[serde(deserialize_with = "text")]
+    #[serde(deserialize_with = "text::read")]
     pub via: Target,
     /// The greater goes first; 0 if missing.
     #[serde(default)]
@@ -31,15 +31,11 @@ pub struct RouteConfig {
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct LinkConfig {
     /// A member or an address.
-    #[serde(deserialize_with = "text")]
+    #[serde(deserialize_with = "text::read")]
     pub to: LinkTo,
     /// Whether no plan and no relay takes its place; no if missing.
     #[serde(default)]
     pub pin: bool,
-}
-
-fn text<'de, D: Deserializer<'de>, T: std::str::FromStr<Err = String>>(deserializer: D) -> Result<T, D::Error> {
-    String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
 }
 
 /// The routes of one overlay, none of which contradicts another.
