@@ -24,7 +24,7 @@ use longwire::wire::relay::{self, LegKey, RelayId};
 use longwire::wire::session::{self, Candidate, CandidateKind};
 use longwire::wire::stream::{self, Frame};
 use longwire::wire::version::Version;
-use longwire::wire::{DecodeError, Kind, observe};
+use longwire::wire::{DecodeError, Kind, Parts, observe};
 
 #[test]
 fn arbitrary_handshakes_end_in_a_value_or_an_error() {
@@ -60,7 +60,7 @@ fn arbitrary_announcements_end_in_a_value_or_an_error() {
     });
     let packet = [discovery::head(&[5; 12]).as_slice(), &[1; discovery::PLAIN_LEN + 16]].concat();
     feed(share(10), &mut Bytes::new("announced", vec![packet]), |input| {
-        if let Ok(discovery::Parts { head, nonce, sealed }) = discovery::split(input) {
+        if let Ok(Parts { head, nonce, sealed }) = discovery::split(input) {
             assert_eq!([head, sealed].concat(), input);
             assert_eq!(discovery::head(&nonce), head);
         }
@@ -77,7 +77,7 @@ fn arbitrary_loop_probes_end_in_a_value_or_an_error() {
     });
     let body = [probe::head(&[5; 12]).as_slice(), &told.bytes(), &[1; 16]].concat();
     feed(share(10), &mut Bytes::new("probed", vec![body]), |input| {
-        if let Ok(probe::Parts { head, nonce, sealed }) = probe::split(input) {
+        if let Ok(Parts { head, nonce, sealed }) = probe::split(input) {
             assert_eq!([head, sealed].concat(), input);
             assert_eq!(probe::head(&nonce), head);
         }

@@ -18,6 +18,8 @@ pub mod timers;
 
 pub mod overlay;
 
+mod sealing;
+
 mod certificates;
 
 pub mod supernode;

@@ -57,6 +57,20 @@ pub const HEADERS_V4: usize = 20 + 8;
 /// IPv6 and UDP headers.
 pub const HEADERS_V6: usize = 40 + 8;
 
+/// Of what is sealed under a key that all members have; drawn anew each time.
+pub const NONCE_LEN: usize = 12;
+
+/// The parts of an announcement or a loop probe.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Parts<'a> {
+    /// The clear part.
+    pub head: &'a [u8],
+    /// Its nonce.
+    pub nonce: [u8; NONCE_LEN],
+    /// Plain form and tag, sealed.
+    pub sealed: &'a [u8],
+}
+
 /// What the first byte of a datagram says (protocol.md section 1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
