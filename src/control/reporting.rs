@@ -15,6 +15,7 @@ use crate::datapath::fdb::{Address, Entry, PortId, TAP};
 use crate::datapath::{Datapath, Path};
 use crate::seam::stream::is_stream;
 use crate::time::Time;
+use crate::wire::VLAN_MAX;
 
 pub(super) fn micros(span: Option<Duration>) -> Option<u64> {
     span.map(|span| u64::try_from(span.as_micros()).unwrap_or(u64::MAX))
@@ -51,6 +52,7 @@ impl Control {
             Request::Advise => Response::Advice(self.move_advice(now)),
             Request::Trace { from, to, vlan, overlay } => {
                 let traced = self.overlay_named(overlay.as_deref()).and_then(|overlay| {
+                    check_vlan(*vlan)?;
                     let end = |text: &str| machine_called(datapath, overlay, (text, *vlan));
                     Ok(self.trace(overlay, [end(from)?, end(to)?], &datapath.fdb_entries(now, overlay)))
                 });
@@ -227,7 +229,8 @@ impl Control {
         overlay: Option<&str>,
     ) -> Result<(), String> {
         let overlay = self.overlay_named(overlay)?;
-        if address.mac.is_group() || address.mac.is_zero() || address.vlan > 4095 {
+        check_vlan(address.vlan)?;
+        if address.mac.is_group() || address.mac.is_zero() {
             return Err(format!("{address} is no address of a machine"));
         }
         if datapath.claim(now, overlay, address, ip) {
@@ -259,6 +262,11 @@ impl Control {
             _ => Err(format!("{text:?} fits {} peers; say more of it", found.len())),
         }
     }
+}
+
+/// IEEE 802.1Q keeps the highest identifier for itself: no machine is in that one.
+fn check_vlan(vlan: u16) -> Result<(), String> {
+    if vlan < VLAN_MAX { Ok(()) } else { Err(format!("{vlan} is no VLAN: 1 to {} are, 0 is none", VLAN_MAX - 1)) }
 }
 
 /// A machine by its MAC address, or one of ours by the IP address that it says is its own.
