@@ -57,8 +57,11 @@ pub(super) fn settings(
     let mut settings = ReserveSettings { overlay: share(own)?, ..ReserveSettings::default() };
     settings.marking = dscp.unwrap_or_default().0;
     super::limit("reserve", peers.len(), RESERVED_MAX)?;
-    for ReserveConfig { to, rate, cap } in peers {
-        settings.peers.insert(to, share((rate, cap))?);
+    for (place, ReserveConfig { to, rate, cap }) in peers.into_iter().enumerate() {
+        let twice = format!("there is one for {to} already");
+        if settings.peers.insert(to, share((rate, cap))?).is_some() {
+            return Err(ConfigError::Entry("reserve", place + 1, twice));
+        }
     }
     Ok(settings)
 }

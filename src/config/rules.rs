@@ -43,7 +43,7 @@ pub(super) fn routes(configs: Vec<RouteConfig>) -> Result<Vec<RouteSettings>, Co
     super::limit("route", configs.len(), RULES_MAX)?;
     let mut routes: Vec<RouteSettings> = Vec::new();
     for (place, RouteConfig { src, dst, via, prio, src_if }) in configs.into_iter().enumerate() {
-        let refused = |why: String| ConfigError::Route(place + 1, why);
+        let refused = |why: String| ConfigError::Entry("route", place + 1, why);
         src_if.as_deref().map_or(Ok(()), check_source).map_err(refused)?;
         let route = RouteSettings { src, dst, via, prio };
         route.check().map_err(refused)?;
@@ -56,8 +56,18 @@ pub(super) fn routes(configs: Vec<RouteConfig>) -> Result<Vec<RouteSettings>, Co
     Ok(routes)
 }
 
-/// The links of one overlay.
+/// The links of one overlay, no two of which lead to the same.
 pub(super) fn links(configs: Vec<LinkConfig>) -> Result<Vec<LinkSettings>, ConfigError> {
     super::limit("link", configs.len(), LINKS_MAX)?;
-    Ok(configs.into_iter().map(|LinkConfig { to, pin }| LinkSettings { to, pin }).collect())
+    let mut links: Vec<LinkSettings> = Vec::new();
+    for (place, LinkConfig { to, pin }) in configs.into_iter().enumerate() {
+        let refused = |why: String| ConfigError::Entry("link", place + 1, why);
+        let link = LinkSettings { to, pin };
+        link.check().map_err(refused)?;
+        if let Some(before) = links.iter().position(|other| other.to == link.to) {
+            return Err(refused(format!("link {} leads to {} already", before + 1, link.to)));
+        }
+        links.push(link);
+    }
+    Ok(links)
 }

@@ -90,6 +90,16 @@ impl RouteSettings {
     }
 }
 
+impl LinkSettings {
+    /// What is wrong with it whoever the members are.
+    pub fn check(&self) -> Result<(), String> {
+        match self.to {
+            LinkTo::Address(_) if self.pin => Err("an address cannot be pinned, a member can".into()),
+            LinkTo::Address(_) | LinkTo::Peer(_) => Ok(()),
+        }
+    }
+}
+
 impl FromStr for Target {
     type Err = String;
 

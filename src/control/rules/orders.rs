@@ -102,13 +102,13 @@ impl Control {
     }
 
     fn check_link(&self, overlay: OverlayIndex, link: &LinkSettings) -> Result<(), String> {
+        link.check()?;
         if self.rules.links.iter().filter(|other| other.overlay == overlay).count() >= LINKS_MAX {
             return Err(format!("there are {LINKS_MAX} links already"));
         }
         match &link.to {
             LinkTo::Peer(name) if self.whom(overlay, name)? == Whom::Own => Err("that is this node itself".into()),
             LinkTo::Peer(_) => Ok(()),
-            LinkTo::Address(_) if link.pin => Err("an address cannot be pinned, a member can".into()),
             LinkTo::Address(addr) if !is_usable(*addr) => Err(format!("no other host can be at {addr}")),
             LinkTo::Address(addr) if self.inward.leads_to(addr.ip()) => {
                 Err(format!("this host's route to {addr} leads into an overlay: sealed packets would run in circles"))
