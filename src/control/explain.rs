@@ -96,9 +96,7 @@ impl Control {
             nat: peer.nat,
             mapped: known().find(|(kind, _)| *kind == CandidateKind::Mapped).map(|(_, addr)| addr),
         };
-        let is_ours =
-            |seen: &SocketAddr| self.homes.iter().any(|home| home.seen.is_some_and(|own| own.ip() == seen.ip()));
-        let between = Between { is_one_address: peer.seen.values().any(is_ours), birthday: self.me.birthday };
+        let between = Between { is_one_address: self.is_at_our_address(peer), birthday: self.me.birthday };
         advice::advise(&here, &there, between)
     }
 }

@@ -78,10 +78,7 @@ impl Control {
                 self.fx.now = now;
                 match self.via(peer, via) {
                     Ok((port, via)) => {
-                        self.order(port, via);
-                        if let Some(peer) = self.peers.get_mut(&port) {
-                            peer.carriers.is_pinned = via != Via::Auto;
-                        }
+                        self.pin(port, via);
                         Response::Done
                     }
                     Err(sentence) => Response::Error(sentence),
@@ -103,7 +100,8 @@ impl Control {
             Via::Member(member) if self.peers.get(&member).is_none_or(|member| member.overlay != peer.overlay) => {
                 Err("the two are in different overlays".into())
             }
-            via @ (Via::Auto | Via::Direct | Via::Member(_) | Via::Home(_)) => Ok((peer.port, via)),
+            Via::Member(member) => self.unwilling(member, peer.port).map_or(Ok((peer.port, via)), Err),
+            Via::Auto | Via::Direct | Via::Home(_) => Ok((peer.port, via)),
         }
     }
 

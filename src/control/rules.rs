@@ -218,7 +218,8 @@ impl Control {
         }
     }
 
-    fn pin(&mut self, port: PortId, via: Via) {
+    /// By order of the user.
+    pub(super) fn pin(&mut self, port: PortId, via: Via) {
         self.order(port, via);
         if let Some(peer) = self.peers.get_mut(&port) {
             peer.carriers.is_pinned = via != Via::Auto;
@@ -252,9 +253,10 @@ impl Control {
             Err(waits) => return waits,
         };
         match rule.action {
-            Action::To(port, RuleWay::Member(by)) if !self.carries_by(port, by) => {
-                "in force; frames go the usual way until that member carries".into()
-            }
+            Action::To(port, RuleWay::Member(by)) if !self.carries_by(port, by) => match self.unwilling(by, port) {
+                Some(why) => format!("in force; frames go the usual way, for {why}"),
+                None => "in force; frames go the usual way until that member carries".into(),
+            },
             Action::Here => "in force: that is here".into(),
             Action::To(..) | Action::Drop | Action::Learned(_) => "in force".into(),
         }
