@@ -10,6 +10,7 @@ use bytes::{Bytes, feed, share};
 use longwire::config::{AllowedOverlay, Cidr, Config, InterfaceName, OverlayName, SupernodeText};
 use longwire::datapath::clamp::clamp_mss;
 use longwire::datapath::frame::{self, Mac};
+use longwire::datapath::neighbour;
 use longwire::keys::{Fingerprint, Identity, NodeId, OverlayId, OverlayKey, OverlaySecrets};
 use longwire::wire::advice::Advice;
 use longwire::wire::carry::{Carry, Grant, Leg, Neighbour, Neighbours, RelayFor};
@@ -248,7 +249,8 @@ fn arbitrary_frames_are_read_within_their_bounds() {
         };
         assert!(header.payload <= input.len() && header.vlan < 4096);
         let _either = frame::announces(input, &header);
-        let _whose = frame::speaker(input, &header);
+        let heard = neighbour::read(input, &header);
+        assert!(heard.address.is_some() || (heard.speaker, heard.question) == (None, None), "{heard:?}");
         let _which = frame::link_local(header.dst);
         if let Some(payload) = frame::udp_payload(input, &header) {
             assert!(input.as_ptr_range().contains(&payload.as_ptr()) || payload.is_empty());

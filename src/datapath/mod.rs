@@ -29,7 +29,7 @@ mod stations;
 
 mod ask;
 
-mod neighbour;
+pub mod neighbour;
 
 mod holdings;
 
