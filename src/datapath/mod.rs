@@ -132,8 +132,8 @@ pub struct Datapath {
     reserve: Option<Reserve>,
     /// Peers for whom frames wait for their share of the way out.
     waiting: BTreeSet<PortId>,
-    /// Who was let go last.
-    released: Option<PortId>,
+    /// The turn of whoever was let go last.
+    turn: u64,
     role: Role,
 }
 
