@@ -5,9 +5,11 @@
 use std::time::Duration;
 
 use super::Control;
+use super::effects::Effects;
 use super::report::PathKind;
 use super::report::reserve::{Reservations, ReserveRequest, ReserveRow};
 use super::rules::Whom;
+use super::timers::Timer;
 use crate::datapath::buf::OverlayIndex;
 use crate::datapath::{Command, Marking, RATE_MAX, Share, Shares};
 use crate::seam::OverlaySettings;
@@ -32,14 +34,16 @@ impl Reserved {
         Self { uplink, overlays, told: Shares::default(), marked }
     }
 
-    /// Whether nobody has to be looked up.
-    pub(super) fn is_settled(&self) -> bool {
-        self.overlays.iter().all(|overlay| overlay.peers.is_empty())
+    /// Members came, went or took other names: names may mean others now.
+    pub(super) fn on_other_members(&self, fx: &mut Effects) {
+        if self.overlays.iter().any(|overlay| !overlay.peers.is_empty()) {
+            fx.timers.set(Timer::Reserve, fx.now);
+        }
     }
 }
 
 impl Control {
-    /// What names mean now; with [`Control::review_rules`].
+    /// [`Timer::Reserve`], and after each order: what names mean now.
     pub(super) fn review_reserved(&mut self) {
         let mut shares = Shares { uplink: self.reserved.uplink, ..Shares::default() };
         for (overlay, settings) in (0..).map(OverlayIndex).zip(&self.reserved.overlays) {
@@ -81,7 +85,7 @@ impl Control {
             return Err(why);
         }
         (self.reserved.uplink, self.reserved.overlays) = (total, overlays);
-        self.review_rules();
+        self.review_reserved();
         Ok(self.reservations())
     }
 
@@ -140,5 +144,62 @@ impl Control {
 fn change(value: &mut Option<u64>, to: Option<u64>) {
     if let Some(to) = to {
         *value = Some(to).filter(|to| *to > 0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::datapath::SwitchSettings;
+    use crate::datapath::fdb::PortId;
+    use crate::keys::{Identity, NodeId, OverlayKey, OverlaySecrets};
+    use crate::seam::{HandshakeKind, Memory, RelaySettings, Settings};
+    use crate::time::{Time, WallTime};
+
+    /// A node that reserves something for a member called mill.
+    fn node() -> Control {
+        let secrets = OverlaySecrets::derive("lab", &OverlayKey::from_bytes([1; 32]));
+        let mut overlay = OverlaySettings::new("lab", secrets, SwitchSettings::default());
+        overlay.reserve.peers.insert("mill".into(), Share { cap: Some(1), rate: None });
+        let settings = Settings {
+            identity: Identity::from_secret(&[1; 32]),
+            name: "n1".into(),
+            overlays: vec![overlay],
+            supernodes: Vec::new(),
+            serve: None,
+            relaying: RelaySettings::default(),
+            uplink: None,
+            memory: Memory::default(),
+            birthday: false,
+            handshake: HandshakeKind::Noise,
+            discovery: false,
+            has_aes: false,
+        };
+        Control::new(settings, [1; 32], Time::START, WallTime::since_1970(Duration::from_secs(1_700_000_000)))
+    }
+
+    /// For whom the corridor was told last that something is reserved.
+    fn told(control: &mut Control) -> Option<Vec<PortId>> {
+        control.handle_timeout(control.fx.now);
+        let commands = std::mem::take(&mut control.fx.commands);
+        let peers = |command: &Command| {
+            let Command::SetReserve { shares } = command else { return None };
+            Some(shares.peers.keys().copied().collect())
+        };
+        commands.iter().rev().find_map(peers)
+    }
+
+    #[test]
+    fn names_are_looked_up_when_members_come_and_go_and_not_every_second() {
+        let mut control = node();
+        assert_eq!(told(&mut control), None);
+        assert_eq!([Timer::Rules, Timer::Reserve].map(|timer| control.fx.timers.when(timer)), [None; 2]);
+        let port = control.peer_for(OverlayIndex(0), NodeId([2; 32])).expect("room");
+        assert_eq!(told(&mut control), None, "a member, but which?");
+        control.with(port, |peer, _| peer.name = Some("mill".into()));
+        control.reserved.on_other_members(&mut control.fx);
+        assert_eq!(told(&mut control), Some(vec![port]));
+        control.forget_peer(port);
+        assert_eq!(told(&mut control), Some(vec![]));
     }
 }

@@ -100,7 +100,7 @@ impl Rules {
 }
 
 impl Control {
-    /// [`Timer::Rules`], and after each order: what rules and reservations mean now.
+    /// [`Timer::Rules`], and after each order: what rules mean now.
     pub(super) fn review_rules(&mut self) {
         let mut rules = std::mem::take(&mut self.rules);
         for route in &mut rules.routes {
@@ -117,9 +117,8 @@ impl Control {
         }
         self.review_ways(&mut rules);
         rules.links.iter_mut().for_each(|link| self.keep_link(link));
-        let is_quiet = rules.routes.is_empty() && rules.links.is_empty() && self.reserved.is_settled();
+        let is_quiet = rules.routes.is_empty() && rules.links.is_empty();
         self.rules = rules;
-        self.review_reserved();
         if !is_quiet {
             self.fx.timers.set(Timer::Rules, self.fx.now + LOOK_EVERY);
         }
