@@ -143,6 +143,7 @@ impl Control {
         let peers = self.peers.values().filter(|peer| peer.overlay == index);
         let supernode = |home: &super::Home| SupernodeStatus {
             address: home.address.clone(),
+            fingerprint: home.pin.map(|pin| pin.to_string()),
             state: home.state,
             transport: home.remote.map(transport),
             rtt_us: micros(home.rtt),

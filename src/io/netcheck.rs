@@ -1,18 +1,24 @@
 //! `longwire netcheck`: how this host's network looks from outside, before any daemon runs.
 //!
 //! Asks supernodes by OBSERVE from a socket of its own, waits for answers, and has the same judge as a running
-//! node (`control::natcheck`). Blocking; needs no rights.
+//! node (`control::natcheck`); meanwhile [`dialled`] dials them as a node does. Blocking; needs no rights.
+
+mod dialled;
+
+pub use dialled::Supernode;
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs, UdpSocket};
 use std::time::Duration;
 
 use serde::Serialize;
+use tokio::runtime::Builder;
 
 use super::clock;
 use super::state::random;
 use crate::control::natcheck::{Observation, Stranger, judge};
 use crate::control::report::NatStatus;
+use crate::node::SupernodeSettings;
 use crate::wire::observe::{LEN, Observe, Observed};
 
 /// Between repetitions of what was not answered, and for the last answers.
@@ -25,8 +31,8 @@ const TRIES: usize = 3;
 pub struct Report {
     /// Whether any supernode answered by UDP.
     pub udp: bool,
-    /// Each supernode, and whether it answered.
-    pub supernodes: Vec<(String, bool)>,
+    /// Each supernode, and how it answered.
+    pub supernodes: Vec<Supernode>,
     /// Over IPv4; `null` if nobody answered there.
     pub ipv4: Option<Family>,
     /// Over IPv6; `null` if nobody answered there.
@@ -53,15 +59,14 @@ struct Question {
     answer: Option<Observed>,
 }
 
-/// Asks the supernodes at these `host:port`s.
+/// Asks these supernodes.
 ///
 /// # Errors
-/// If this host gives no socket or no random bytes. Names that do not resolve are supernodes that do not answer.
-pub fn check(supernodes: &[String]) -> io::Result<Report> {
-    let places: Vec<Vec<SocketAddr>> = supernodes
-        .iter()
-        .map(|name| name.to_socket_addrs().map(|found| found.map(super::udp::canonical).collect()).unwrap_or_default())
-        .collect();
+/// If this host gives no socket, thread or random bytes. A name that nobody knows is told with its supernode.
+pub fn check(named: &[SupernodeSettings]) -> io::Result<Report> {
+    let background = Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+    let dialled = background.spawn(dialled::dial_all(named.to_vec()));
+    let places: Vec<Vec<SocketAddr>> = named.iter().map(places).collect();
     let all = places.iter().flatten().copied();
     let of = |v4: bool| all.clone().filter(|place| place.is_ipv4() == v4).collect::<Vec<_>>();
     let (ipv4, heard4) = family(Ipv4Addr::UNSPECIFIED.into(), &of(true))?;
@@ -70,13 +75,17 @@ pub fn check(supernodes: &[String]) -> io::Result<Report> {
         Err(_) => (None, Vec::new()),
     };
     let heard = |place: &SocketAddr| heard4.contains(place) || heard6.contains(place);
-    let answered = |(name, places): (&String, &Vec<SocketAddr>)| (name.clone(), places.iter().any(heard));
-    Ok(Report {
-        udp: ipv4.is_some() || ipv6.is_some(),
-        supernodes: supernodes.iter().zip(&places).map(answered).collect(),
-        ipv4,
-        ipv6,
-    })
+    let mut supernodes = background.block_on(dialled).map_err(io::Error::other)??;
+    for (supernode, places) in supernodes.iter_mut().zip(&places) {
+        supernode.udp |= places.iter().any(heard);
+    }
+    Ok(Report { udp: ipv4.is_some() || ipv6.is_some(), supernodes, ipv4, ipv6 })
+}
+
+fn places(named: &SupernodeSettings) -> Vec<SocketAddr> {
+    let target = dialled::target(named);
+    let found = target.places().0.to_socket_addrs();
+    found.map(|found| found.map(super::udp::canonical).collect()).unwrap_or_default()
 }
 
 /// Looks at one family; also who answered.
@@ -197,13 +206,19 @@ fn comes_back(socket: &UdpSocket, public: SocketAddr) -> io::Result<bool> {
 mod tests {
     use super::*;
 
+    fn named(address: String) -> SupernodeSettings {
+        SupernodeSettings { address, pin: None }
+    }
+
     #[test]
     fn nobody_there_is_said_and_no_error() {
         let silent = UdpSocket::bind("127.0.0.1:0").expect("socket");
         let names = [silent.local_addr().expect("address").to_string(), "nowhere.invalid:1".to_owned()];
-        let report = check(&names).expect("a report");
+        let report = check(&names.clone().map(named)).expect("a report");
         assert!(!report.udp && report.ipv4.is_none());
-        assert_eq!(report.supernodes, names.map(|name| (name, false)));
+        assert!(report.supernodes.iter().all(|one| !one.udp && !one.tcp && one.fingerprint.is_none()));
+        let said = report.supernodes.iter().map(|one| one.wrong.concat()).collect::<Vec<_>>();
+        assert!(said[0].is_empty() && said[1].starts_with("its name leads nowhere: nowhere.invalid"), "{said:?}");
     }
 
     #[test]
@@ -216,7 +231,8 @@ mod tests {
         let first = std::sync::Arc::new(Underlay::bind(Listen::At(any)).expect("socket"));
         crate::io::reflect::start(&first, Some(&[any])).expect("started");
         runtime.spawn(crate::io::reflect::read(std::sync::Arc::clone(&first)));
-        let report = check(&[first.local().to_string()]).expect("a report");
+        let report = check(&[named(first.local().to_string())]).expect("a report");
+        assert!(report.supernodes[0].udp);
         let nat = report.ipv4.expect("answers").nat.expect("a class");
         assert_eq!((nat.mapping.as_str(), nat.filtering.as_str()), ("none", "address-dependent"));
     }

@@ -31,6 +31,13 @@ pub(in crate::io) struct Established {
     fingerprint: Option<Fingerprint>,
 }
 
+impl Established {
+    /// The key that the other end has shown.
+    pub(in crate::io) const fn fingerprint(&self) -> Option<Fingerprint> {
+        self.fingerprint
+    }
+}
+
 /// Connects to the first address of the target's name that answers.
 pub(in crate::io) async fn connect(endpoint: &Endpoint, target: &Target) -> Result<Established, Failure> {
     let (name, _) = target.places();
