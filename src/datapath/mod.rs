@@ -45,6 +45,8 @@ mod reserve;
 
 mod shape;
 
+mod path;
+
 mod port;
 
 mod way;
@@ -85,7 +87,8 @@ pub use command::{Command, Notice};
 pub use gate::Gate;
 pub use ownership::News;
 pub use pairs::{MacPair, Side, Volume};
-pub use port::{Activity, LegId, MTU_ASSUMED, MTU_FLOOR, Path, Tally, Ways};
+pub use path::{LegId, Path, Ways};
+pub use port::{Activity, MTU_ASSUMED, MTU_FLOOR, Tally};
 pub use relay::LegTally;
 pub use reserve::{Marking, RATE_MAX, Share, Shares};
 pub use rules::{Action, Hits, Pattern, RULES_MAX, Rank, Rule, RuleWay, rank};

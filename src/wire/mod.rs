@@ -9,6 +9,10 @@ pub mod handshake;
 
 pub mod session;
 
+mod candidate;
+
+mod claim;
+
 pub mod inventory;
 
 pub mod carry;

@@ -11,7 +11,7 @@ use crate::datapath::limit::Bucket;
 use crate::datapath::neighbour;
 use crate::datapath::offload::Virtio;
 use crate::datapath::pairs::{MacPair, Volume};
-use crate::datapath::port::Path;
+use crate::datapath::path::Path;
 use crate::datapath::stats::{DropReason, Stats};
 use crate::datapath::switch::Switch;
 use crate::datapath::{Activity, Datapath, Notice};
