@@ -1,7 +1,9 @@
 use std::os::unix::fs::PermissionsExt;
 
 use super::*;
-use crate::keys::{Fingerprint, OverlayKey};
+use crate::datapath::SwitchSettings;
+use crate::datapath::offload::TapOffload;
+use crate::keys::{Fingerprint, OverlayKey, OverlaySecrets};
 use crate::wire::carry::RelayFor;
 
 #[test]
