@@ -25,6 +25,7 @@ pub use underlay::{BindText, ProxySettings, TcpPort, UnderlaySettings};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use clap::ValueEnum;
 use serde::Deserialize;
 
 use crate::node::{RelaySettings, ServeSettings, SupernodeSettings, contradiction};
@@ -121,7 +122,7 @@ pub enum Cipher {
 }
 
 /// What is logged.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum LogLevel {
     /// What keeps the node from doing its job.

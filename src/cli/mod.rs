@@ -7,6 +7,7 @@ mod reserve;
 mod rules;
 mod see;
 mod table;
+mod up;
 
 pub(crate) use args::Cli;
 

@@ -1,5 +1,6 @@
 //! The keys that say what a node does for members that cannot reach each other.
 
+use clap::ValueEnum;
 use serde::Deserialize;
 
 use super::{Config, ConfigError};
@@ -11,7 +12,7 @@ use crate::wire::message::NAME_MAX;
 const RATE_RANGE: std::ops::RangeInclusive<u32> = 1..=30_000;
 
 /// For whom a node relays.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum RelayText {
     /// Nobody.
