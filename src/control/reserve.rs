@@ -8,7 +8,6 @@ use super::Control;
 use super::effects::Effects;
 use super::report::PathKind;
 use super::report::reserve::{Reservations, ReserveRequest, ReserveRow};
-use super::rules::Whom;
 use super::timers::Timer;
 use crate::datapath::buf::OverlayIndex;
 use crate::datapath::{Command, Marking, RATE_MAX, Share, Shares};
@@ -51,7 +50,7 @@ impl Control {
                 shares.overlays.insert(overlay, settings.overlay);
             }
             for (name, share) in &settings.peers {
-                if let Ok(Whom::Peer(port, _)) = self.whom(overlay, name) {
+                if let Ok(port) = self.other(overlay, name) {
                     shares.peers.insert(port, *share);
                 }
             }
@@ -96,8 +95,10 @@ impl Control {
         settings: &mut ReserveSettings,
     ) -> Result<(), String> {
         let share = match &order.peer {
-            Some(peer) if self.whom(overlay, peer)? == Whom::Own => return Err("that is this node itself".into()),
-            Some(peer) => settings.peers.entry(peer.clone()).or_default(),
+            Some(peer) => {
+                self.other(overlay, peer)?;
+                settings.peers.entry(peer.clone()).or_default()
+            }
             None => &mut settings.overlay,
         };
         change(&mut share.rate, order.rate);
@@ -135,7 +136,7 @@ impl Control {
 
     /// Where a member's packets go, and whether its share is in force.
     fn reserved_for(&self, overlay: OverlayIndex, name: &str) -> (Option<std::net::SocketAddr>, String) {
-        let Ok(Whom::Peer(port, _)) = self.whom(overlay, name) else { return (None, format!("waits for {name}")) };
+        let Ok(port) = self.other(overlay, name) else { return (None, format!("waits for {name}")) };
         let path = self.path_status(self.peers.get(&port).and_then(|peer| peer.paths.current()));
         (path.remote.filter(|_| path.kind == PathKind::Direct), "in force".into())
     }

@@ -158,6 +158,14 @@ impl Control {
         }
     }
 
+    /// The same, if it is another one.
+    pub(super) fn other(&self, overlay: OverlayIndex, name: &str) -> Result<PortId, String> {
+        match self.whom(overlay, name)? {
+            Whom::Peer(port, _) => Ok(port),
+            Whom::Own => Err("that is this node itself".into()),
+        }
+    }
+
     /// What the corridor is to do by a route, or whom it waits for.
     fn rule(&self, route: &Route) -> Result<Rule, String> {
         let waits = |name: &String| format!("waits for {name}");
@@ -190,7 +198,7 @@ impl Control {
     fn keep_link(&mut self, link: &mut Link) {
         match &link.settings.to {
             LinkTo::Peer(name) => {
-                let Ok(Whom::Peer(port, _)) = self.whom(link.overlay, name) else { return };
+                let Ok(port) = self.other(link.overlay, name) else { return };
                 if link.settings.pin && link.told.insert(port) {
                     self.pin(port, Via::Direct);
                 }
@@ -280,12 +288,9 @@ impl Control {
 
     fn link_state(&self, link: &Link) -> String {
         match &link.settings.to {
-            LinkTo::Peer(name) => match self.whom(link.overlay, name) {
-                Ok(Whom::Peer(port, _)) => {
-                    let path = self.peers.get(&port).and_then(|peer| peer.paths.current());
-                    self.fx.describe(path)
-                }
-                Ok(Whom::Own) | Err(_) => format!("waits for {name}"),
+            LinkTo::Peer(name) => match self.other(link.overlay, name) {
+                Ok(port) => self.fx.describe(self.peers.get(&port).and_then(|peer| peer.paths.current())),
+                Err(_) => format!("waits for {name}"),
             },
             LinkTo::Address(addr) => {
                 let answers = |peer: &&super::Peer| peer.paths.candidates.get(*addr).is_some_and(|one| one.answers > 0);

@@ -103,8 +103,7 @@ impl Control {
             return Err(format!("there are {LINKS_MAX} links already"));
         }
         match &link.to {
-            LinkTo::Peer(name) if self.whom(overlay, name)? == Whom::Own => Err("that is this node itself".into()),
-            LinkTo::Peer(_) => Ok(()),
+            LinkTo::Peer(name) => self.other(overlay, name).map(drop),
             LinkTo::Address(addr) if !is_usable(*addr) => Err(format!("no other host can be at {addr}")),
             LinkTo::Address(addr) if self.inward.leads_to(addr.ip()) => {
                 Err(format!("this host's route to {addr} leads into an overlay: sealed packets would run in circles"))
