@@ -13,7 +13,7 @@ use super::limit::{Bucket, FLOOD_BURST, FLOOD_RATE};
 use super::moves::Moves;
 use super::neighbour;
 use super::offload::TapOffload;
-use super::ownership::Told;
+use super::ownership::News;
 use super::pairs::Pairs;
 use super::reserve::Marking;
 use super::rules::{Action, RuleWay, Rules};
@@ -99,7 +99,7 @@ pub(super) struct Switch {
     /// Addresses that moved of late.
     pub(super) moves: Moves,
     /// What is to be told of addresses since the last frame or message.
-    pub(super) news: Vec<Told>,
+    pub(super) news: Vec<(Address, News)>,
     /// The IP addresses of machines behind the TAP.
     pub(super) stations: Stations,
     /// Which machines talk to each other across the overlay.
