@@ -40,9 +40,8 @@ pub(super) fn run(args: NetcheckArgs) -> Result<(), Failure> {
 
 /// The supernodes of the daemon that runs here, with the keys that they must show.
 fn known(ask: &AskArgs) -> Result<Vec<SupernodeSettings>, Failure> {
-    let status = status_of(ask).map_err(|_| {
-        Failure::Asked(anyhow!("no daemon runs here: name a supernode with --supernode HOST[:PORT]"))
-    })?;
+    let status = status_of(ask)
+        .map_err(|_| Failure::Asked(anyhow!("no daemon runs here: name a supernode with --supernode HOST[:PORT]")))?;
     let supernodes = status.overlays.into_iter().flat_map(|overlay| overlay.supernodes);
     let known: BTreeMap<String, Option<String>> = supernodes.map(|one| (one.address, one.fingerprint)).collect();
     let settings = |(address, pin): (String, Option<String>)| SupernodeSettings {

@@ -1,7 +1,7 @@
 //! `longwire netcheck`: how this host's network looks from outside, before any daemon runs.
 //!
 //! Asks supernodes by OBSERVE from a socket of its own, waits for answers, and has the same judge as a running
-//! node (`control::natcheck`); meanwhile [`dialled`] dials them as a node does. Blocking; needs no rights.
+//! node (`control::natcheck`); then [`dialled`] dials them as a node does. Blocking; needs no rights.
 
 mod dialled;
 
@@ -16,10 +16,11 @@ use tokio::runtime::Builder;
 
 use super::clock;
 use super::state::random;
-use crate::control::natcheck::{Observation, Stranger, judge};
+use crate::control::natcheck::judge;
+use crate::control::natcheck::questions::{Question, Questions};
 use crate::control::report::NatStatus;
 use crate::node::SupernodeSettings;
-use crate::wire::observe::{LEN, Observe, Observed};
+use crate::wire::observe::{LEN, Observed};
 
 /// Between repetitions of what was not answered, and for the last answers.
 const REPEAT: Duration = Duration::from_millis(400);
@@ -52,20 +53,11 @@ pub struct Family {
     pub several: bool,
 }
 
-struct Question {
-    token: u64,
-    asked: SocketAddr,
-    elsewhere: bool,
-    answer: Option<Observed>,
-}
-
 /// Asks these supernodes.
 ///
 /// # Errors
 /// If this host gives no socket, thread or random bytes. A name that nobody knows is told with its supernode.
 pub fn check(named: &[SupernodeSettings]) -> io::Result<Report> {
-    let background = Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
-    let dialled = background.spawn(dialled::dial_all(named.to_vec()));
     let places: Vec<Vec<SocketAddr>> = named.iter().map(places).collect();
     let all = places.iter().flatten().copied();
     let of = |v4: bool| all.clone().filter(|place| place.is_ipv4() == v4).collect::<Vec<_>>();
@@ -75,7 +67,8 @@ pub fn check(named: &[SupernodeSettings]) -> io::Result<Report> {
         Err(_) => (None, Vec::new()),
     };
     let heard = |place: &SocketAddr| heard4.contains(place) || heard6.contains(place);
-    let mut supernodes = background.block_on(dialled).map_err(io::Error::other)??;
+    // Not before: a NAT that counts would be seen to make longer steps.
+    let mut supernodes = Builder::new_current_thread().enable_all().build()?.block_on(dialled::dial_all(named))?;
     for (supernode, places) in supernodes.iter_mut().zip(&places) {
         supernode.udp |= places.iter().any(heard);
     }
@@ -92,12 +85,10 @@ fn places(named: &SupernodeSettings) -> Vec<SocketAddr> {
 fn family(any: IpAddr, places: &[SocketAddr]) -> io::Result<(Option<Family>, Vec<SocketAddr>)> {
     let socket = UdpSocket::bind((any, 0))?;
     let questions = ask_all(&socket, places)?;
-    let here = questions.iter().filter(|question| !question.elsewhere);
-    let observe = |question: &Question| Some(Observation { asked: question.asked, seen: question.answer?.seen });
-    let observations: Vec<_> = here.filter_map(observe).collect();
+    let observations = questions.observations();
     let Some(first) = observations.first() else { return Ok((None, Vec::new())) };
     let (own, port) = (own_address(any, first.asked), socket.local_addr()?.port());
-    let class = judge(&observations, |seen| Some(seen.ip()) == own && seen.port() == port, port, stranger(&questions));
+    let class = judge(&observations, |seen| Some(seen.ip()) == own && seen.port() == port, port, questions.stranger());
     let translated = own != Some(first.seen.ip());
     let hairpin = if translated { Some(comes_back(&socket, first.seen)?) } else { None };
     let several = observations.iter().any(|other| other.asked.ip() != first.asked.ip());
@@ -106,30 +97,24 @@ fn family(any: IpAddr, places: &[SocketAddr]) -> io::Result<(Option<Family>, Vec
     Ok((Some(Family { public: first.seen, nat, hairpin, several }), heard))
 }
 
-fn ask_all(socket: &UdpSocket, places: &[SocketAddr]) -> io::Result<Vec<Question>> {
-    let mut questions = Vec::new();
+fn ask_all(socket: &UdpSocket, places: &[SocketAddr]) -> io::Result<Questions> {
+    let mut questions = Questions::default();
     for asked in places {
         for elsewhere in [false, true] {
-            questions.push(Question { token: token()?, asked: *asked, elsewhere, answer: None });
+            let token = token()?;
+            questions.add(*asked, elsewhere, || token);
         }
     }
     for _ in 0..TRIES {
         if questions.is_empty() {
             break;
         }
-        for question in questions.iter().filter(|question| question.answer.is_none()) {
-            ask(socket, question);
-        }
+        questions.open().for_each(|question| ask(socket, question));
         let end = clock::now() + REPEAT;
         while let Some(answer) = hear(socket, end.since(clock::now()))? {
-            let Some(question) = questions.iter_mut().find(|question| question.token == answer.token) else { continue };
-            question.answer = Some(answer);
-            let (asked, elsewhere) = (question.asked, question.elsewhere);
-            let other = answer.other_of(asked).filter(|_| !elsewhere);
-            if let Some(asked) = other.filter(|other| !questions.iter().any(|known| known.asked == *other)) {
-                questions.push(Question { token: token()?, asked, elsewhere: false, answer: None });
-                questions.last().into_iter().for_each(|question| ask(socket, question));
-            }
+            let Some(other) = questions.keep(answer) else { continue };
+            let token = token()?;
+            questions.add(other, false, || token).iter().for_each(|question| ask(socket, question));
         }
     }
     Ok(questions)
@@ -142,8 +127,7 @@ fn token() -> io::Result<u64> {
 
 /// What the kernel refuses is as good as lost.
 fn ask(socket: &UdpSocket, question: &Question) {
-    let packet = Observe { token: question.token, elsewhere: question.elsewhere }.bytes();
-    let _refused = socket.send_to(&packet, question.asked);
+    let _refused = socket.send_to(&question.packet(), question.asked);
 }
 
 /// The next answer within `patience`.
@@ -169,21 +153,6 @@ fn own_address(any: IpAddr, place: SocketAddr) -> Option<IpAddr> {
     let socket = UdpSocket::bind((any, 0)).ok()?;
     socket.connect(place).ok()?;
     socket.local_addr().ok().map(|own| own.ip())
-}
-
-fn stranger(questions: &[Question]) -> Stranger {
-    let mut found = Stranger::Unasked;
-    for question in questions.iter().filter(|question| question.elsewhere) {
-        let here = questions.iter().find(|other| other.asked == question.asked && !other.elsewhere);
-        let Some(other) = here.and_then(|here| here.answer?.other_of(here.asked)) else { continue };
-        match question.answer {
-            Some(_) if other.ip() != question.asked.ip() => return Stranger::OtherAddress,
-            Some(_) => found = Stranger::OtherPort,
-            None if found == Stranger::Unasked => found = Stranger::Silent,
-            None => {}
-        }
-    }
-    found
 }
 
 /// Whether a packet from another socket of this host to `public` reaches `socket`.

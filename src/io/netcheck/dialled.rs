@@ -48,8 +48,9 @@ pub(super) fn target(named: &SupernodeSettings) -> Target {
 }
 
 /// Dials all at once.
-pub(super) async fn dial_all(named: Vec<SupernodeSettings>) -> io::Result<Vec<Supernode>> {
-    let socket = UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0)).or_else(|_| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)))?;
+pub(super) async fn dial_all(named: &[SupernodeSettings]) -> io::Result<Vec<Supernode>> {
+    let socket =
+        UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0)).or_else(|_| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)))?;
     let endpoint = quic::dialling(socket)?;
     let proxies = Proxies::new(&ProxySettings::default());
     let dialler = Dialler { streams: Streams::default(), proxies, underlay: Arc::new(UnderlaySettings::default()) };
