@@ -31,7 +31,7 @@ use super::status::{self, Server, SocketError};
 use super::tap::{self, Queue, Tap, TapError};
 use super::tcp::{self, Dialler, Proxies, Streams, Tcp};
 use super::udp::{Listen, UdpError, Underlay};
-use super::{INPUT_QUEUE, Input, addresses, clock, discovery, egress, prefer, pressure, reflect};
+use super::{INPUT_QUEUE, Input, addresses, clock, discovery, egress, pressure, reflect};
 use crate::config::{Attach, INTERFACE_NAME_MAX, Overlay, Settings, SocketChoice, TcpPort};
 use crate::keys::Identity;
 use crate::node::{Memory, Node};
@@ -176,8 +176,8 @@ async fn serve(
     let inbox = Arc::new(inbox);
     let crew = Crew::start(lanes::man(&mut node, sockets, queues, &inbox, priority)?)?;
     let kept = memory.clone();
-    let driver = Driver::new(Parts { node, underlay, inbox, taps, links, inputs, announces, memory, overlays, crew })?;
-    prefer(priority);
+    let parts = Parts { node, underlay, inbox, taps, links, inputs, announces, memory, overlays, crew, priority };
+    let driver = Driver::new(parts)?;
     notify(NotifyState::Ready);
     let ended = driver.drive(found).await;
     if let Some(mapper) = mapper {
