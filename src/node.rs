@@ -11,7 +11,7 @@
 //! The corridor (`datapath`) and the control room (`control`) meet only here, through
 //! [`Command`](crate::datapath::Command) and [`Notice`](crate::datapath::Notice).
 
-pub use crate::seam::reserve::{RESERVED_MAX, ReserveSettings, contradiction};
+pub use crate::seam::reserve::{MEGABIT, RESERVED_MAX, ReserveSettings, contradiction};
 pub use crate::seam::rule::{LINKS_MAX, LinkSettings, LinkTo, RouteSettings, Target, check_source};
 pub use crate::seam::{
     Announce, Deadline, DoorCommand, DoorId, Event, HandshakeKind, LinkCommand, LinkEvent, LinkId, Memory,

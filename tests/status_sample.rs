@@ -24,7 +24,7 @@ fn the_keys_are_those_of_the_contract() {
         keys(overlay),
         ["arp", "bindings", "counters", "fdb_entries", "id", "name", "peers", "supernodes", "tap", "tap_offload"]
     );
-    assert_eq!(keys(&overlay["supernodes"][0]), ["address", "reason", "rtt_us", "state", "transport"]);
+    assert_eq!(keys(&overlay["supernodes"][0]), ["address", "fingerprint", "reason", "rtt_us", "state", "transport"]);
     let peer = &overlay["peers"][0];
     let of_peer = [
         ["id", "last_heard_ms", "mtu", "mtu_state", "name"].as_slice(),

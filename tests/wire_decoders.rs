@@ -10,6 +10,7 @@ use bytes::{Bytes, feed, share};
 use longwire::config::{AllowedOverlay, Cidr, Config, InterfaceName, OverlayName, SupernodeText};
 use longwire::datapath::clamp::clamp_mss;
 use longwire::datapath::frame::{self, Mac};
+use longwire::datapath::neighbour;
 use longwire::keys::{Fingerprint, Identity, NodeId, OverlayId, OverlayKey, OverlaySecrets};
 use longwire::wire::advice::Advice;
 use longwire::wire::carry::{Carry, Grant, Leg, Neighbour, Neighbours, RelayFor};
@@ -24,7 +25,7 @@ use longwire::wire::relay::{self, LegKey, RelayId};
 use longwire::wire::session::{self, Candidate, CandidateKind};
 use longwire::wire::stream::{self, Frame};
 use longwire::wire::version::Version;
-use longwire::wire::{DecodeError, Kind, observe};
+use longwire::wire::{DecodeError, Kind, Parts, observe};
 
 #[test]
 fn arbitrary_handshakes_end_in_a_value_or_an_error() {
@@ -60,7 +61,7 @@ fn arbitrary_announcements_end_in_a_value_or_an_error() {
     });
     let packet = [discovery::head(&[5; 12]).as_slice(), &[1; discovery::PLAIN_LEN + 16]].concat();
     feed(share(10), &mut Bytes::new("announced", vec![packet]), |input| {
-        if let Ok(discovery::Parts { head, nonce, sealed }) = discovery::split(input) {
+        if let Ok(Parts { head, nonce, sealed }) = discovery::split(input) {
             assert_eq!([head, sealed].concat(), input);
             assert_eq!(discovery::head(&nonce), head);
         }
@@ -77,7 +78,7 @@ fn arbitrary_loop_probes_end_in_a_value_or_an_error() {
     });
     let body = [probe::head(&[5; 12]).as_slice(), &told.bytes(), &[1; 16]].concat();
     feed(share(10), &mut Bytes::new("probed", vec![body]), |input| {
-        if let Ok(probe::Parts { head, nonce, sealed }) = probe::split(input) {
+        if let Ok(Parts { head, nonce, sealed }) = probe::split(input) {
             assert_eq!([head, sealed].concat(), input);
             assert_eq!(probe::head(&nonce), head);
         }
@@ -248,7 +249,8 @@ fn arbitrary_frames_are_read_within_their_bounds() {
         };
         assert!(header.payload <= input.len() && header.vlan < 4096);
         let _either = frame::announces(input, &header);
-        let _whose = frame::speaker(input, &header);
+        let heard = neighbour::read(input, &header);
+        assert!(heard.address.is_some() || (heard.speaker, heard.question) == (None, None), "{heard:?}");
         let _which = frame::link_local(header.dst);
         if let Some(payload) = frame::udp_payload(input, &header) {
             assert!(input.as_ptr_range().contains(&payload.as_ptr()) || payload.is_empty());

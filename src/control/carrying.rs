@@ -165,9 +165,29 @@ impl Control {
     /// Whether it says so, or supernodes see it and us at one address.
     fn is_of_our_site(&self, peer: &Peer) -> bool {
         let site = &self.carrying.settings.site;
+        (!site.is_empty() && peer.site == *site) || self.is_at_our_address(peer)
+    }
+
+    /// Whether supernodes see it and us at one address.
+    pub(super) fn is_at_our_address(&self, peer: &Peer) -> bool {
         let is_ours =
             |seen: &SocketAddr| self.homes.iter().any(|home| home.seen.is_some_and(|own| own.ip() == seen.ip()));
-        (!site.is_empty() && peer.site == *site) || peer.seen.values().any(is_ours)
+        peer.seen.values().any(is_ours)
+    }
+
+    /// Why the member at `by` will not relay between us and the peer at `to`, if that shows from here.
+    pub(super) fn unwilling(&self, by: PortId, to: PortId) -> Option<String> {
+        let (member, peer) = (self.peers.get(&by)?, self.peers.get(&to)?);
+        let name = member.called();
+        match member.relays {
+            RelayFor::Nobody if member.session.is_some() => {
+                Some(format!("{name} relays for nobody: it needs relay = \"on\" or \"site\""))
+            }
+            RelayFor::Site if !self.is_of_our_site(member) && !are_of_one_site(member, peer) => {
+                Some(format!("{name} relays for its own site only: it needs relay = \"on\""))
+            }
+            RelayFor::Nobody | RelayFor::Site | RelayFor::Everyone => None,
+        }
     }
 
     fn grant(&mut self, (from, path): (PortId, Path), other: PortId) {
@@ -198,4 +218,10 @@ impl Control {
             self.fx.timers.set(Timer::Carrying, *until);
         }
     }
+}
+
+/// Whether two members say so, or supernodes see them at one address.
+fn are_of_one_site(one: &Peer, other: &Peer) -> bool {
+    let is_its = |seen: &SocketAddr| one.seen.values().any(|at| at.ip() == seen.ip() && !at.ip().is_unspecified());
+    (!one.site.is_empty() && one.site == other.site) || other.seen.values().any(is_its)
 }

@@ -56,6 +56,7 @@ impl Control {
             Timer::Loop(overlay) => self.on_loop_timer(overlay),
             Timer::Shape => self.fx.commands.push_back(Command::Release),
             Timer::Rules => self.review_rules(),
+            Timer::Reserve => self.review_reserved(),
             Timer::Inventory(overlay) => self.fx.commands.push_back(Command::Tend { overlay }),
             Timer::Addresses => self.on_addresses_timer(),
             Timer::Traffic(overlay) => self.on_traffic_timer(overlay),

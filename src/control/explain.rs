@@ -87,6 +87,7 @@ impl Control {
             host: own_host(self.me.candidates.iter().map(|one| (one.kind, one.addr))),
             nat: self.observing.class,
             mapped: self.mapped,
+            is_on_tcp: only(self.homes.iter().filter(|home| home.remote.is_some()), |home| home.is_on_stream()),
         };
         let known = || peer.paths.candidates.iter().map(|(addr, state)| (state.kind, addr));
         let there = End {
@@ -95,12 +96,17 @@ impl Control {
             host: own_host(known()),
             nat: peer.nat,
             mapped: known().find(|(kind, _)| *kind == CandidateKind::Mapped).map(|(_, addr)| addr),
+            // Who comes by TCP is seen nowhere.
+            is_on_tcp: only(peer.seen.values(), |seen| seen.port() == 0),
         };
-        let is_ours =
-            |seen: &SocketAddr| self.homes.iter().any(|home| home.seen.is_some_and(|own| own.ip() == seen.ip()));
-        let between = Between { is_one_address: peer.seen.values().any(is_ours), birthday: self.me.birthday };
+        let between = Between { is_one_address: self.is_at_our_address(peer), birthday: self.me.birthday };
         advice::advise(&here, &there, between)
     }
+}
+
+/// Whether there are any, all of this kind.
+fn only<T>(mut all: impl Iterator<Item = T>, is_of_it: impl Fn(T) -> bool) -> bool {
+    all.next().is_some_and(&is_of_it) && all.all(is_of_it)
 }
 
 /// The address that a router would forward to.

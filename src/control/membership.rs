@@ -210,7 +210,10 @@ impl Control {
         }
         let Some(peer) = self.peers.get_mut(&port) else { return };
         if let Ok(entry) = entry {
-            peer.name = Some(entry.name).filter(|name| !name.is_empty());
+            let name = Some(entry.name).filter(|name| !name.is_empty());
+            if std::mem::replace(&mut peer.name, name.clone()) != name {
+                self.reserved.on_other_members(&mut self.fx);
+            }
             (peer.relays, peer.site) = (entry.relays, entry.site);
             for candidate in entry.candidates {
                 peer.paths.candidates.add(candidate.kind, candidate.addr);

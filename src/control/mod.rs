@@ -18,6 +18,8 @@ pub mod timers;
 
 pub mod overlay;
 
+mod sealing;
+
 mod certificates;
 
 pub mod supernode;
@@ -219,6 +221,7 @@ impl Control {
         control.review_homes();
         control.recall();
         control.review_rules();
+        control.review_reserved();
         (0..control.segments.len()).for_each(|overlay| control.on_loop_timer(OverlayIndex(overlay)));
         control
     }
@@ -255,6 +258,7 @@ impl Control {
         self.peers.insert(port, peer);
         self.by_id.insert((overlay, node), port);
         self.fx.commands.push_back(Command::OpenPort { port, overlay });
+        self.reserved.on_other_members(&mut self.fx);
         Some(port)
     }
 
@@ -265,6 +269,7 @@ impl Control {
         self.fx.timers.cancel(Timer::Carry(port));
         self.by_id.remove(&(peer.overlay, peer.id));
         self.fx.commands.push_back(Command::ClosePort { port });
+        self.reserved.on_other_members(&mut self.fx);
         self.carrying.forget(&mut self.fx, port);
         if let Some(own) = peer.own_leg {
             self.fx.drop_leg(own.leg);

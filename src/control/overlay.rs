@@ -2,17 +2,15 @@
 
 use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::RngCore;
-use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
 
 use super::handshake::Local;
+use super::sealing;
 use super::traffic::Traffic;
 use crate::keys::{Identity, NodeId, OverlayId, OverlaySecrets};
 use crate::seam::OverlaySettings;
-use crate::wire::DecodeError;
 use crate::wire::certificate::Certificate;
 use crate::wire::message::Directory;
-
-const NONCE_LEN: usize = 12;
+use crate::wire::{DecodeError, NONCE_LEN};
 
 /// One overlay this node is a member of.
 pub struct Overlay {
@@ -46,31 +44,19 @@ impl Overlay {
         Local { identity, secrets: &self.secrets }
     }
 
-    fn directory_key(&self) -> LessSafeKey {
-        LessSafeKey::new(UnboundKey::new(&CHACHA20_POLY1305, self.secrets.dir_key()).expect("the key is 32 bytes long"))
-    }
-
     /// Seals our directory entry, for members only (protocol.md section 7).
     pub fn seal_directory(&self, entry: &Directory, rng: &mut ChaCha20Rng) -> Vec<u8> {
         let mut nonce = [0; NONCE_LEN];
         rng.fill_bytes(&mut nonce);
-        let mut sealed = entry.bytes();
-        let aad = Aad::from(associated(self.certificate.node));
-        self.directory_key()
-            .seal_in_place_append_tag(Nonce::assume_unique_for_key(nonce), aad, &mut sealed)
-            .expect("an entry is a few hundred bytes");
+        let whose = associated(self.certificate.node);
+        let sealed = sealing::seal(self.secrets.dir_key(), nonce, &whose, entry.bytes());
         [nonce.as_slice(), &sealed].concat()
     }
 
     /// Opens the entry of `node`.
     pub fn open_directory(&self, node: NodeId, sealed: &[u8]) -> Result<Directory, DecodeError> {
         let (nonce, sealed) = sealed.split_first_chunk::<NONCE_LEN>().ok_or(DecodeError::Short)?;
-        let mut sealed = sealed.to_vec();
-        let plain = self
-            .directory_key()
-            .open_in_place(Nonce::assume_unique_for_key(*nonce), Aad::from(associated(node)), &mut sealed)
-            .map_err(|_| DecodeError::Forged)?;
-        Directory::parse(plain)
+        Directory::parse(&sealing::open(self.secrets.dir_key(), *nonce, &associated(node), sealed)?)
     }
 }
 

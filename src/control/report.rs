@@ -176,6 +176,9 @@ pub struct OverlayStatus {
 pub struct SupernodeStatus {
     /// `host:port`.
     pub address: String,
+    /// The key that it must show, if one is known.
+    #[serde(default)]
+    pub fingerprint: Option<String>,
     /// Of the control link.
     pub state: LinkState,
     /// By what the control link and relayed frames travel, while it stands.

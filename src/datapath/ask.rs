@@ -8,13 +8,11 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::checksum;
 use super::fdb::Address;
-use super::frame::{ARP, IPV6, Mac, TAG_8021Q};
+use super::frame::{ARP, IPV6, IPV6_HEADER, Mac, TAG_8021Q};
 
-/// An IPv6 header.
-const IPV6_HEADER: usize = 40;
 /// A neighbour solicitation with the option that names its sender.
 const SOLICITATION: usize = 24 + 8;
-const ICMPV6: u8 = 58;
+pub(super) const ICMPV6: u8 = 58;
 
 /// The question for the machine with `ip`, in the VLAN of `about`, from `station`.
 pub(super) fn question(station: Mac, about: Address, ip: IpAddr) -> Vec<u8> {
@@ -53,19 +51,24 @@ fn arp(station: Mac, vlan: u16, ip: Ipv4Addr) -> Vec<u8> {
 /// From our link-local address: without one it would mean that we want the machine's address for ourselves.
 fn solicitation(station: Mac, vlan: u16, ip: Ipv6Addr) -> Vec<u8> {
     let [.., x, y, z] = ip.octets();
-    let group = Ipv6Addr::from([0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0xff, x, y, z]);
     let mut frame = ethernet(Mac([0x33, 0x33, 0xff, x, y, z]), station, vlan, IPV6);
     let start = frame.len();
     let length = u8::try_from(SOLICITATION).expect("32 bytes");
     frame.extend([0x60, 0, 0, 0, 0, length, ICMPV6, 255]);
     frame.extend(link_local(station).octets());
-    frame.extend(group.octets());
+    frame.extend(solicited_node(ip).octets());
     frame.extend([135, 0, 0, 0, 0, 0, 0, 0]);
     frame.extend(ip.octets());
     frame.extend([1, 1]);
     frame.extend(station.0);
     finish(&mut frame, start);
     frame
+}
+
+/// RFC 4291 2.7.1.
+pub(super) fn solicited_node(ip: Ipv6Addr) -> Ipv6Addr {
+    let [.., x, y, z] = ip.octets();
+    Ipv6Addr::from([0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0xff, x, y, z])
 }
 
 /// Sums the ICMPv6 message, without other headers before it, in the IPv6 packet that begins at `start`.

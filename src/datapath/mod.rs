@@ -29,7 +29,7 @@ mod stations;
 
 mod ask;
 
-mod neighbour;
+pub mod neighbour;
 
 mod holdings;
 
@@ -44,6 +44,8 @@ pub mod limit;
 mod reserve;
 
 mod shape;
+
+mod path;
 
 mod port;
 
@@ -85,7 +87,8 @@ pub use command::{Command, Notice};
 pub use gate::Gate;
 pub use ownership::News;
 pub use pairs::{MacPair, Side, Volume};
-pub use port::{Activity, LegId, MTU_ASSUMED, MTU_FLOOR, Path, Tally, Ways};
+pub use path::{LegId, Path, Ways};
+pub use port::{Activity, MTU_ASSUMED, MTU_FLOOR, Tally};
 pub use relay::LegTally;
 pub use reserve::{Marking, RATE_MAX, Share, Shares};
 pub use rules::{Action, Hits, Pattern, RULES_MAX, Rank, Rule, RuleWay, rank};
@@ -107,12 +110,7 @@ use stats::Stats;
 use switch::{Hop, Switch};
 
 use crate::wire::data::OVERHEAD;
-use crate::wire::relay as relay_wire;
-
-/// IPv4 and UDP headers.
-const HEADERS_V4: usize = 20 + 8;
-/// IPv6 and UDP headers.
-const HEADERS_V6: usize = 40 + 8;
+use crate::wire::{HEADERS_V4, HEADERS_V6, relay as relay_wire};
 
 /// The corridor of a node: all its overlays, ports, keys and legs.
 pub struct Datapath {
@@ -137,8 +135,8 @@ pub struct Datapath {
     reserve: Option<Reserve>,
     /// Peers for whom frames wait for their share of the way out.
     waiting: BTreeSet<PortId>,
-    /// Who was let go last.
-    released: Option<PortId>,
+    /// The turn of whoever was let go last.
+    turn: u64,
     role: Role,
 }
 

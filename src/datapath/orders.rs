@@ -11,9 +11,9 @@ use super::fair::Order;
 use super::fdb::{Address, Entry, PortId};
 use super::lane::Role;
 use super::offload::Virtio;
-use super::port::{Epoch, Path, Port};
+use super::path::Path;
+use super::port::{Epoch, Port};
 use super::relay::{Channels, Legs};
-use super::reserve::Reserve;
 use super::rules::{Hits, Rule, Rules};
 use super::seal::SessionKeys;
 use super::source::Sources;
@@ -52,7 +52,7 @@ impl Datapath {
             notices: VecDeque::new(),
             reserve: None,
             waiting: BTreeSet::new(),
-            released: None,
+            turn: 0,
             role: Role::Alone,
         }
     }
@@ -150,7 +150,7 @@ impl Datapath {
             Command::Locate { from, owner, address, sequence } => self.locate(now, from, owner, (address, sequence)),
             Command::SetGate { overlay, gate } => self.switches[overlay.0].gate = gate,
             Command::SetRules { overlay, rules } => self.set_rules(overlay, &rules),
-            Command::SetReserve { shares } => self.reserve = Reserve::new(&shares),
+            Command::SetReserve { shares } => self.set_reserve(now, &shares),
             Command::Release => self.release(now),
             Command::SetMarking { overlay, marking } => self.switches[overlay.0].marking = marking,
             Command::SetWays { port, ways } => {

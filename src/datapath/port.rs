@@ -7,16 +7,16 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use super::buf::OverlayIndex;
-use super::fdb::PortId;
 use super::fragment::Reassembly;
 use super::limit::{Bucket, FLOOD_BURST, FLOOD_RATE};
-use super::rules::RuleWay;
+use super::path::{Path, Ways};
 use super::seal::{Opener, Sealer, SessionKeys, Share};
 use super::segment::Work;
 use super::shape::Queue;
 use crate::time::Time;
-use crate::wire::data::FrameKind;
-use crate::wire::relay::RelayId;
+use crate::wire::HEADERS_V6;
+use crate::wire::data::{FrameKind, OVERHEAD};
+use crate::wire::relay;
 
 /// Keys are not used to open longer than this (WireGuard's reject-after-time).
 pub(super) const KEY_LIFE: Duration = Duration::from_secs(180);
@@ -35,7 +35,7 @@ pub(super) const MTU_HOPED: u16 = 1500;
 /// No path is taken to be narrower: IPv6 demands as much of every link (RFC 8200 section 5).
 pub const MTU_FLOOR: u16 = 1280;
 /// A longer frame may make a packet above [`MTU_FLOOR`]: less IPv6, UDP, relay header and ours.
-const LARGE_FRAME: usize = MTU_FLOOR as usize - 48 - 24 - 33;
+const LARGE_FRAME: usize = MTU_FLOOR as usize - HEADERS_V6 - relay::HEADER_LEN - OVERHEAD;
 /// A peer that goes on by another path than the one in use is reported this often.
 const NOTE_AGAIN: Duration = Duration::from_secs(1);
 
@@ -43,26 +43,6 @@ const NOTE_AGAIN: Duration = Duration::from_secs(1);
 const CLAIM_RATE: u32 = 3 * FLOOD_RATE;
 /// ...and at once.
 const CLAIM_BURST: u32 = 3 * FLOOD_BURST;
-
-/// A leg of ours at a supernode.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct LegId(pub u32);
-
-/// How packets reach a peer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Path {
-    /// Straight to this address.
-    Direct(SocketAddr),
-    /// Over this leg of ours to the peer's leg.
-    Relayed(LegId, RelayId),
-}
-
-impl Path {
-    /// Whether no supernode is on the way.
-    pub const fn is_direct(self) -> bool {
-        matches!(self, Self::Direct(_))
-    }
-}
 
 /// One generation of a session's keys.
 pub(super) struct Epoch {
@@ -139,29 +119,6 @@ pub struct Tally {
     pub tx_bytes: u64,
     /// Received.
     pub rx_bytes: u64,
-}
-
-/// Ways to a peer that carry, whichever is in use: static rules choose among them.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Ways {
-    /// The best direct one.
-    pub direct: Option<Path>,
-    /// The best one by a supernode.
-    pub supernode: Option<Path>,
-    /// By members.
-    pub members: Vec<(PortId, Path)>,
-}
-
-impl Ways {
-    /// The one that a rule wants, if it is there.
-    pub(super) fn by(&self, way: RuleWay) -> Option<Path> {
-        match way {
-            RuleWay::Usual => None,
-            RuleWay::Direct => self.direct,
-            RuleWay::Supernode => self.supernode,
-            RuleWay::Member(member) => self.members.iter().find(|(by, _)| *by == member).map(|(_, path)| *path),
-        }
-    }
 }
 
 /// A frame that waits for keys.

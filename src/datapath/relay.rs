@@ -7,7 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use super::buf::{Target, Transmits};
 use super::limit::Bucket;
-use super::port::{LegId, Path};
+use super::path::{LegId, Path};
 use super::replay::Window;
 use super::stats::DropReason;
 use crate::keys::OverlayId;

@@ -114,26 +114,25 @@ impl Suppression {
 }
 
 impl Switch {
-    /// A frame out of our TAP, whose sender is learned: what it says of itself.
-    pub(super) fn snoop(&mut self, now: Time, address: Address, bytes: &[u8], header: &Header) {
+    /// What a machine behind our TAP says of itself, if it is learned there.
+    pub(super) fn snoop(&mut self, now: Time, address: Address, speaker: Speaker, announced: bool) {
         if !self.settings().answers || self.fdb.lookup(now, address.vlan, address.mac) != Some(TAP) {
             return;
         }
-        match neighbour::read(bytes, header).speaker {
-            Some(Speaker::Holds(ip, is_router)) => {
-                let (place, announced) = (Place { vlan: address.vlan, ip }, frame::announces(bytes, header));
+        match speaker {
+            Speaker::Holds(ip, is_router) => {
+                let place = Place { vlan: address.vlan, ip };
                 if announced {
                     self.suppression.told.doubt_all_but(place, address.mac);
                 }
                 self.suppression.holdings.hold(now, place, (address.mac, is_router), announced);
             }
-            Some(Speaker::Uses(ip)) => {
+            Speaker::Uses(ip) => {
                 let place = Place { vlan: address.vlan, ip };
                 if self.suppression.holdings.holder(place) != Some(address.mac) {
                     self.suppression.curious.push((address, ip));
                 }
             }
-            None => {}
         }
     }
 

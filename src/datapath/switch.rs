@@ -11,8 +11,9 @@ use super::frame::{self, Header, LinkLocal, Mac};
 use super::gate::Gate;
 use super::limit::{Bucket, FLOOD_BURST, FLOOD_RATE};
 use super::moves::Moves;
+use super::neighbour;
 use super::offload::TapOffload;
-use super::ownership::Told;
+use super::ownership::News;
 use super::pairs::Pairs;
 use super::reserve::Marking;
 use super::rules::{Action, RuleWay, Rules};
@@ -98,7 +99,7 @@ pub(super) struct Switch {
     /// Addresses that moved of late.
     pub(super) moves: Moves,
     /// What is to be told of addresses since the last frame or message.
-    pub(super) news: Vec<Told>,
+    pub(super) news: Vec<(Address, News)>,
     /// The IP addresses of machines behind the TAP.
     pub(super) stations: Stations,
     /// Which machines talk to each other across the overlay.
@@ -194,13 +195,16 @@ impl Switch {
         if learned != Learned::Refreshed {
             self.on_arrival(now, address, learned, announced);
         }
-        if let Some(ip) = frame::speaker(bytes, header) {
-            self.stations.note(address, ip);
-        }
         if learned == Learned::New {
             self.doubt_holder(address, bytes, header);
         }
-        self.snoop(now, address, bytes, header);
+        let heard = neighbour::read(bytes, header);
+        if let Some(ip) = heard.address {
+            self.stations.note(address, ip);
+        }
+        if let Some(speaker) = heard.speaker {
+            self.snoop(now, address, speaker, announced);
+        }
     }
 
     /// A frame from the peer at `port`: to the TAP, once on to where its machine went, or it ends here.

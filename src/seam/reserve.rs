@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use crate::datapath::{Marking, Share};
 
+/// Bytes per second of a megabit per second, in which users count.
+pub const MEGABIT: u64 = 125_000;
 /// Members of one overlay for whom something is reserved.
 pub const RESERVED_MAX: usize = 256;
 

@@ -15,10 +15,8 @@ use crate::node::{
     SupernodeSettings,
 };
 use crate::time::Time;
+use crate::wire::DEFAULT_PORT;
 use crate::wire::carry::RelayFor;
-
-/// The UDP port every node takes unless told otherwise.
-pub const PORT: u16 = 7777;
 
 /// How a host is set up.
 #[derive(Clone, Debug)]
@@ -56,7 +54,7 @@ impl HostSpec {
             supernodes: Vec::new(),
             serve: None,
             relaying: RelaySettings::default(),
-            port: PORT,
+            port: DEFAULT_PORT,
             ipv6: false,
             birthday: true,
             routes: Vec::new(),

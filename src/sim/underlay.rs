@@ -12,13 +12,10 @@ use super::chance::Chance;
 use super::nat::{Behaviour, Nat};
 use super::pipe::{Conditions, Loss, Pipe};
 use crate::time::Time;
+use crate::wire::{HEADERS_V4, HEADERS_V6};
 
 /// From host to host of a LAN, and from a host to its router.
 const LAN_DELAY: Duration = Duration::from_micros(50);
-/// IPv4 and UDP in front of a payload.
-const HEADERS_V4: usize = 28;
-/// IPv6 and UDP in front of a payload.
-const HEADERS_V6: usize = 48;
 /// The host part of a site's first host.
 const FIRST_HOST: u8 = 10;
 

@@ -10,6 +10,7 @@ use std::net::IpAddr;
 
 use siphasher::sip::SipHasher13;
 
+use super::VLAN_MAX;
 use super::codec::{DecodeError, Reader, Writer};
 
 /// First byte of an INVENTORY.
@@ -17,7 +18,6 @@ pub const INVENTORY: u8 = 0x18;
 /// Items of one message: with IPv6 they fit a packet of the narrowest underlay.
 pub const ITEMS_MAX: usize = 40;
 
-const VLAN_MAX: u16 = 0x0fff;
 const IPV4: u8 = 1;
 const IPV6: u8 = 2;
 const IPV6_ROUTER: u8 = 3;

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use super::advice::Advice;
 use super::carry::RelayFor;
 use super::certificate::CERTIFICATE_MAX;
-use super::codec::{DecodeError, Reader, Writer};
+use super::codec::{DecodeError, Reader, Writer, count};
 use super::plan::{Plan, Report};
 use super::relay::{LegKey, RelayId};
 use super::session::Candidate;
@@ -320,10 +320,6 @@ pub fn roster<'a>(
         w.u32(member.relay.0).addr(member.seen).blob(&member.certificate).blob(&member.directory)
     });
     list.fold(entries, |w, member| member.version.write(w)).finish()
-}
-
-fn count(len: usize, limit: usize) -> u16 {
-    u16::try_from(len.min(limit)).expect("the limits are below 65,536")
 }
 
 fn parse_roster(r: &mut Reader<'_>) -> Result<Message, DecodeError> {

@@ -2,7 +2,7 @@
 //!
 //! Members are named by their relay ids at the supernode that plans: four bytes that both ends have anyway.
 
-use super::codec::{DecodeError, Reader, Writer};
+use super::codec::{DecodeError, Reader, Writer, count};
 use super::relay::RelayId;
 use crate::keys::OverlayId;
 
@@ -128,10 +128,6 @@ impl Plan {
         })?;
         Ok((overlay, Self { version, gain, changes }))
     }
-}
-
-fn count(len: usize, limit: usize) -> u16 {
-    u16::try_from(len.min(limit)).expect("the limits are below 65,536")
 }
 
 fn list<'a, T>(

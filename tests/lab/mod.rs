@@ -57,6 +57,7 @@ mod vm;
 
 pub mod relocation;
 
+use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -142,4 +143,20 @@ impl Drop for Lab {
 #[track_caller]
 pub fn fail(sentence: impl std::fmt::Display) -> ! {
     panic!("{sentence}")
+}
+
+/// Runs an example; if it fails, its last word is the sentence that says why.
+pub fn example(name: &'static str, show: fn()) -> ExitCode {
+    std::panic::set_hook(Box::new(move |panic| {
+        let payload = panic.payload();
+        let sentence = match payload.downcast_ref::<String>() {
+            Some(sentence) => sentence,
+            None => payload.downcast_ref::<&str>().copied().unwrap_or("a bug in the example"),
+        };
+        eprintln!("\n{name}: {sentence}");
+    }));
+    match std::panic::catch_unwind(show) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) => ExitCode::FAILURE,
+    }
 }
