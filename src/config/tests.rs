@@ -32,6 +32,7 @@ fn a_whole_file_becomes_settings() {
         mtu = 1504
         mss-clamp = false
         arp = "flood"
+        multicast = "snoop"
         [[overlay]]
         name = "home"
         key-file = {key:?}
@@ -53,6 +54,7 @@ fn a_whole_file_becomes_settings() {
             stp: false,
             clamp_mss: false,
             answers: false,
+            snoops: true,
             tap: TapOffload::TcpAndUdp,
             ..SwitchSettings::default()
         }
@@ -65,6 +67,7 @@ fn a_whole_file_becomes_settings() {
             stp: true,
             clamp_mss: true,
             answers: true,
+            snoops: false,
             tap: TapOffload::None,
             ..SwitchSettings::default()
         }

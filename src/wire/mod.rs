@@ -11,6 +11,8 @@ pub mod session;
 
 pub mod inventory;
 
+pub mod tree;
+
 pub mod carry;
 
 pub mod relay;
