@@ -142,7 +142,7 @@ fn whole(count: usize, fan_out: usize, seed: u64) -> World {
 fn leaves(count: u32, sites: u32) -> Vec<Leaf> {
     let leaf = |number: u32| {
         let site = Site(u64::from(number * sites / count) + 1);
-        Leaf { site, short: ShortId(number), port: PortId(number + 1), leads: number % 3 > 0 }
+        Leaf { site, short: ShortId(number), port: PortId(number + 1), leads: !number.is_multiple_of(3) }
     };
     (0..count).map(leaf).collect()
 }
