@@ -103,15 +103,9 @@ struct Cut {
 }
 
 impl Cut {
-    /// Shares that have nothing in common and are all there is, about equally long but for sites. Orders the list.
-    fn divide(self, leaves: &mut Vec<Leaf>) -> Vec<Range<usize>> {
-        leaves.sort_unstable_by_key(|leaf| (Some(leaf.site) != self.home, *leaf));
-        leaves.dedup_by_key(|leaf| leaf.port);
-        let near = leaves.iter().take_while(|leaf| Some(leaf.site) == self.home).count();
-        // No copy for our own site has members of others on its list, or the other way round: it would come back.
-        let is_mixed = (1..leaves.len()).contains(&near) && self.fan_out > 1;
-        let fan_out = self.fan_out - usize::from(is_mixed);
-        let shares_max = fan_out.max(leaves.len().div_ceil(self.room));
+    /// Shares that have nothing in common and are all there is, about equally long but for sites.
+    fn divide(self, leaves: &[Leaf]) -> Vec<Range<usize>> {
+        let shares_max = self.fan_out.max(leaves.len().div_ceil(self.room));
         // A share is as long as its part of the whole, and what begins in it may be longer by this.
         let most = (self.room + 1).saturating_sub(leaves.len().div_ceil(shares_max)).max(1);
         let stays = |a: &Leaf, b: &Leaf| {
@@ -120,8 +114,7 @@ impl Cut {
         let mut shares: Vec<Range<usize>> = Vec::new();
         let (mut start, mut last) = (0, None);
         for piece in leaves.chunk_by(stays).flat_map(|site| site.chunks(most)) {
-            let number = (is_mixed && start < near, start * shares_max / leaves.len());
-            let end = start + piece.len();
+            let (number, end) = (start * shares_max / leaves.len(), start + piece.len());
             match shares.last_mut().filter(|_| last == Some(number)) {
                 Some(share) => share.end = end,
                 None => shares.push(start..end),
@@ -197,11 +190,13 @@ impl Datapath {
     /// Divides a list among its own members, each of which gets the frame and its share of the others.
     fn hand_out(&mut self, now: Time, trunk: Trunk<'_>, mut leaves: Vec<Leaf>) {
         let Some(room) = room(trunk.frame.len()).filter(|_| !leaves.is_empty()) else { return };
+        leaves.sort_unstable();
+        leaves.dedup_by_key(|leaf| leaf.port);
         let switch = &self.switches[trunk.overlay.0];
         let (own, fan_out) = (switch.settings().short, switch.settings().fan_out);
         let home = Some(switch.trees.home).filter(|_| trunk.hops + SITE_LEVELS >= HOPS_MAX);
         let mut copy = std::mem::take(&mut self.branch);
-        for share in (Cut { fan_out, room, home }).divide(&mut leaves) {
+        for share in (Cut { fan_out, room, home }).divide(&leaves) {
             let share = &mut leaves[share];
             let head = head(share, own.0);
             share.swap(0, head);
