@@ -66,6 +66,18 @@ pub struct OverlayConfig {
     pub link: Vec<LinkConfig>,
     /// What becomes of ARP requests and neighbour solicitations.
     pub arp: Option<Arp>,
+    /// What becomes of frames for multicast groups.
+    pub multicast: Option<Multicast>,
+}
+
+/// What becomes of frames for multicast groups.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Multicast {
+    /// They go to members where somebody has said that it wants to hear the group.
+    Snoop,
+    /// They go to everybody.
+    Flood,
 }
 
 /// What becomes of questions for IP addresses.
@@ -144,6 +156,7 @@ impl OverlayConfig {
             route: Vec::new(),
             link: Vec::new(),
             arp: None,
+            multicast: None,
         }
     }
 
@@ -153,7 +166,7 @@ impl OverlayConfig {
 
     pub(super) fn check(self, env_key: Option<&str>) -> Result<Overlay, ConfigError> {
         let Self { name, key_file, passphrase_file, bridge, address, tap, tap_offload, tap_queue, .. } = self;
-        let Self { stp, mtu, mss_clamp, arp, route, link, rate, cap, dscp, reserve, .. } = self;
+        let Self { stp, mtu, mss_clamp, arp, multicast, route, link, rate, cap, dscp, reserve, .. } = self;
         let OverlayName(name) = name;
         let source = match (key_file, passphrase_file, env_key) {
             (Some(_), Some(_), _) => return Err(ConfigError::Together("key-file", "passphrase-file")),
@@ -186,12 +199,13 @@ impl OverlayConfig {
             links: rules::links(link)?,
             reserve: reserve::settings((rate, cap), reserve, dscp)?,
             switch: SwitchSettings {
-                station: SwitchSettings::default().station,
                 mtu: usize::from(mtu),
                 stp: stp != Some(Stp::Drop),
                 clamp_mss: mss_clamp != Some(false),
                 answers: arp != Some(Arp::Flood),
+                snoops: multicast == Some(Multicast::Snoop),
                 tap: if tap_offload.unwrap_or(TAP_OFFLOAD_DEFAULT) { TapOffload::TcpAndUdp } else { TapOffload::None },
+                ..SwitchSettings::default()
             },
         })
     }

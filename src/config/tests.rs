@@ -34,6 +34,7 @@ fn a_whole_file_becomes_settings() {
         mtu = 1504
         mss-clamp = false
         arp = "flood"
+        multicast = "snoop"
         [[overlay]]
         name = "home"
         key-file = {key:?}
@@ -55,6 +56,7 @@ fn a_whole_file_becomes_settings() {
             stp: false,
             clamp_mss: false,
             answers: false,
+            snoops: true,
             tap: TapOffload::TcpAndUdp,
             ..SwitchSettings::default()
         }
@@ -67,6 +69,7 @@ fn a_whole_file_becomes_settings() {
             stp: true,
             clamp_mss: true,
             answers: true,
+            snoops: false,
             tap: TapOffload::None,
             ..SwitchSettings::default()
         }

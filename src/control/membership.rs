@@ -159,6 +159,7 @@ impl Control {
 
     /// Where we can be heard may have changed: members and supernodes are told, direct paths sought anew.
     pub(super) fn on_own_addresses(&mut self) {
+        self.on_own_site();
         let (port, addresses) = &self.host;
         let host = addresses.iter().map(|ip| (CandidateKind::Host, SocketAddr::new(*ip, *port)));
         let seen = self.homes.iter().filter_map(|home| home.seen).map(|seen| (CandidateKind::Reflexive, seen));
@@ -238,6 +239,7 @@ impl Control {
         }
         peer.choose(&mut self.fx, "the supernode can carry it");
         peer.want_session(&mut self.fx, &self.me);
+        self.on_member_site(port);
     }
 
     /// A roster begins anew: what the supernode told before holds no more.

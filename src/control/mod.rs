@@ -4,9 +4,9 @@
 //! follows is written into [`Effects`], which the node drains. One thing at a time, in this order:
 //! `supernode` and `registration` bring members together, `peer` makes keys, `punch` finds a direct
 //! way, `path` chooses, `carriers` finds members that relay, `carrying` relays for others, `liveness` watches,
-//! `mtu` measures, `discovery` finds neighbours, `mobility` tells of machines that move, `loops` finds shared
-//! segments, `advising` knows which machine should move, `rules` and `reserve` know who is meant by what users order,
-//! `report` tells people, and `sight` shows them the whole.
+//! `mtu` measures, `discovery` finds neighbours, `sites` says who is where, `mobility` tells of machines that move,
+//! `loops` finds shared segments, `advising` knows which machine should move, `rules` and `reserve` know who is meant by
+//! what users order, `report` tells people, and `sight` shows them the whole.
 
 pub mod effects;
 
@@ -35,6 +35,8 @@ mod homes;
 mod membership;
 
 mod whereabouts;
+
+mod sites;
 
 pub mod peer;
 
@@ -117,6 +119,7 @@ use crate::keys::NodeId;
 use crate::seam::{HandshakeKind, LinkEvent, LinkId, Memory, RememberedPeer, Settings};
 use crate::time::{Time, WallTime};
 use crate::wire::session::{CandidateKind, Message};
+use crate::wire::tree::ShortId;
 
 use carrying::Carrying;
 use discovery::Discovery;
@@ -218,6 +221,7 @@ impl Control {
             reserved: reserve::Reserved::new(settings.uplink, &settings.overlays),
             fx,
         };
+        control.on_own_site();
         control.review_homes();
         control.recall();
         control.review_rules();
@@ -257,7 +261,7 @@ impl Control {
         peer.paths.candidates.set_inward(&self.inward);
         self.peers.insert(port, peer);
         self.by_id.insert((overlay, node), port);
-        self.fx.commands.push_back(Command::OpenPort { port, overlay });
+        self.fx.commands.push_back(Command::OpenPort { port, overlay, short: ShortId::of(node) });
         self.reserved.on_other_members(&mut self.fx);
         Some(port)
     }

@@ -88,7 +88,7 @@ impl Me {
     fn payload(&self, fx: &mut Effects, certificate: &Certificate) -> Payload {
         let (boot, has_aes) = (self.boot, self.has_aes);
         let (timestamp, certificate) = (fx.timestamp(), certificate.clone());
-        Payload { boot, timestamp, has_aes, follows: true, streams: true, certificate }
+        Payload { boot, timestamp, has_aes, follows: true, streams: true, trees: true, certificate }
     }
 }
 
@@ -406,7 +406,8 @@ impl Peer {
 
     fn on_abilities(&mut self, fx: &mut Effects, payload: &Payload) {
         self.has_aes = payload.has_aes;
-        fx.commands.push_back(Command::SetFollows { port: self.port, follows: payload.follows });
+        let (port, follows, trees) = (self.port, payload.follows, payload.trees);
+        fx.commands.push_back(Command::SetAbilities { port, follows, trees });
     }
 
     /// A genuine INIT of another boot, but older than one we have seen: replayed, or the peer has restarted with its

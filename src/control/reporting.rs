@@ -159,6 +159,8 @@ impl Control {
             fdb_entries: datapath.fdb_entries(now, index).len(),
             arp: if datapath.answers(index) { "local" } else { "flood" }.into(),
             bindings: datapath.bindings(index),
+            multicast: if datapath.snoops(index) { "snoop" } else { "flood" }.into(),
+            groups: datapath.groups(index),
             counters,
         }
     }

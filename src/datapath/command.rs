@@ -15,9 +15,11 @@ use super::reserve::{Marking, Shares};
 use super::rules::Rule;
 use super::seal::SessionKeys;
 use super::stats::DropReason;
+use super::tree::Site;
 use crate::keys::OverlayId;
 use crate::time::Time;
 use crate::wire::relay::{LegKey, RelayId};
+use crate::wire::tree::ShortId;
 
 /// From the control room.
 #[derive(Clone, Debug)]
@@ -28,6 +30,8 @@ pub enum Command {
         port: PortId,
         /// Its overlay.
         overlay: OverlayIndex,
+        /// How others name it.
+        short: ShortId,
     },
     /// A peer is gone: its MACs are forgotten.
     ClosePort {
@@ -64,12 +68,23 @@ pub enum Command {
         /// Its port.
         port: PortId,
     },
-    /// What a peer's handshake said of machines that move.
-    SetFollows {
+    /// What a peer's handshake said that it can do.
+    SetAbilities {
         /// Its port.
         port: PortId,
-        /// Whether it knows of them.
+        /// Whether it knows of machines that move.
         follows: bool,
+        /// Whether it hands on what is for everybody.
+        trees: bool,
+    },
+    /// A peer, or this node (at the TAP's port), is at this site.
+    SetSite {
+        /// In this overlay.
+        overlay: OverlayIndex,
+        /// Which.
+        port: PortId,
+        /// Where.
+        site: Site,
     },
     /// Claim an address once more, if nothing has become of it since.
     ClaimAgain {

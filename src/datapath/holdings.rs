@@ -61,6 +61,9 @@ pub(super) struct Holdings {
     /// What holds and others may know.
     told: BTreeSet<Binding>,
     digest: u64,
+    /// Multicast groups that our segment wants to hear.
+    wishes: BTreeSet<IpAddr>,
+    wished_digest: u64,
     /// What is still to be told, and how often.
     changes: BTreeMap<Binding, u8>,
     refused: u64,
@@ -144,6 +147,22 @@ impl Holdings {
         ask
     }
 
+    /// Our segment wants to hear these groups, and no others.
+    pub(super) fn wish(&mut self, wishes: BTreeSet<IpAddr>) {
+        let before = std::mem::replace(&mut self.wishes, wishes);
+        let changed = before.symmetric_difference(&self.wishes).copied().collect::<Vec<_>>();
+        for group in changed {
+            let binding = Binding::of_group(group);
+            self.wished_digest ^= binding.digest();
+            if self.wishes.contains(&group) { self.publish(binding) } else { self.withdraw(binding) }
+        }
+    }
+
+    /// Whether it wants to hear this one.
+    pub(super) fn wishes(&self, group: IpAddr) -> bool {
+        self.wishes.contains(&group)
+    }
+
     fn publish(&mut self, binding: Binding) {
         if self.told.insert(binding) {
             self.on_change(binding);
@@ -194,9 +213,14 @@ impl Holdings {
         self.digest
     }
 
-    /// How many there are.
+    /// Of the groups in it.
+    pub(super) const fn wished_digest(&self) -> u64 {
+        self.wished_digest
+    }
+
+    /// How many addresses there are.
     pub(super) fn len(&self) -> usize {
-        self.told.len()
+        self.told.len() - self.wishes.len()
     }
 
     /// How many found no room since the last call.

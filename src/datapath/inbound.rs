@@ -148,8 +148,11 @@ impl Datapath {
         let Some((Ok(meta), rest)) = plain.split_first().map(|(meta, rest)| (Meta::parse(*meta), rest)) else {
             return stats.dropped(DropReason::Reserved);
         };
+        if meta.kind == FrameKind::Tree && stream != 0 {
+            return stats.dropped(DropReason::Reserved);
+        }
         if !meta.fragment {
-            return self.deliver(now, from, (meta.kind, meta.checksum), rest);
+            return self.whole(now, from, meta, rest);
         }
         let (fragment, bytes) = match Fragment::parse(rest) {
             Ok(parsed) => parsed,
@@ -159,10 +162,19 @@ impl Datapath {
         let mut reassembly = mem::take(port.reassembly(stream));
         stats.dropped_many(DropReason::Reassembly, reassembly.take_lost());
         if let Some(frame) = reassembly.accept(now, fragment.id, fragment.part, bytes) {
-            self.deliver(now, from, (meta.kind, meta.checksum), frame);
+            self.whole(now, from, meta, frame);
         }
         if let Some(port) = self.ports.get_mut(&from.1) {
             *port.reassembly(stream) = reassembly;
+        }
+    }
+
+    fn whole(&mut self, now: Time, from: (OverlayIndex, PortId), meta: Meta, frame: &[u8]) {
+        match meta.kind {
+            FrameKind::Tree => self.branch(now, from, meta.checksum, frame),
+            kind @ (FrameKind::Direct | FrameKind::Copy | FrameKind::Moved) => {
+                self.deliver(now, from, (kind, meta.checksum), frame);
+            }
         }
     }
 
@@ -191,9 +203,12 @@ impl Datapath {
                 self.stats[from.0.0].moved += 1;
                 self.send(now, port, frame, Work::Whole(checksum), FrameKind::Moved);
             }
-            Verdict::Forward(_) | Verdict::Flood | Verdict::Ruled | Verdict::Answered | Verdict::Ask(_) => {
-                self.stats[from.0.0].dropped(DropReason::Elsewhere)
-            }
+            Verdict::Forward(_)
+            | Verdict::Flood
+            | Verdict::Group
+            | Verdict::Ruled
+            | Verdict::Answered
+            | Verdict::Ask(_) => self.stats[from.0.0].dropped(DropReason::Elsewhere),
             Verdict::Drop(reason) => self.stats[from.0.0].dropped(reason),
         }
     }

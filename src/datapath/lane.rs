@@ -194,7 +194,8 @@ impl Datapath {
         let settings = self.switches.iter().map(|switch| switch.settings()).collect::<Vec<_>>();
         let mut datapath = Self::new(&settings, rng);
         for (id, port) in &self.ports {
-            datapath.handle_command(Time::START, Command::OpenPort { port: *id, overlay: port.overlay });
+            datapath
+                .handle_command(Time::START, Command::OpenPort { port: *id, overlay: port.overlay, short: port.short });
         }
         for (switch, copy) in self.switches.iter().zip(&mut datapath.switches) {
             copy.marking = switch.marking;

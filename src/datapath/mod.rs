@@ -2,8 +2,9 @@
 //!
 //! Towards the peers: [`frame`] reads the header, `rules`, `switch` and [`fdb`] decide, `reserve` admits, `port` names
 //! keys and path, [`seal`] makes a packet, `relay` puts a leg in front, [`buf`] carries it out. Back the other
-//! way. No await, no lock, no clock, no log, no allocation per frame. It meets the control room only
-//! through [`Command`] and [`Notice`], which `node.rs` carries.
+//! way. What is for many goes by `tree`, what is for a group to whom `groups` says. No await, no lock, no clock, no
+//! log, no allocation per frame that has one receiver. It meets the control room only through [`Command`] and
+//! [`Notice`], which `node.rs` carries.
 
 pub mod buf;
 
@@ -36,6 +37,12 @@ mod holdings;
 mod told;
 
 mod suppress;
+
+mod listener;
+
+mod groups;
+
+mod tree;
 
 pub mod fdb;
 
@@ -93,11 +100,12 @@ pub use relay::LegTally;
 pub use reserve::{Marking, RATE_MAX, Share, Shares};
 pub use rules::{Action, Hits, Pattern, RULES_MAX, Rank, Rule, RuleWay, rank};
 pub use switch::SwitchSettings;
+pub use tree::Site;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::net::SocketAddr;
 
-use buf::{Batch, Deliveries, Target, Transmits};
+use buf::{Deliveries, Target, Transmits};
 use coalesce::Coalescer;
 use fair::Order;
 use fdb::PortId;
@@ -127,9 +135,10 @@ pub struct Datapath {
     deliveries: Deliveries,
     order: Order,
     joining: Coalescer,
-    cuts: Batch<()>,
+    cut: Vec<u8>,
     ruled: Vec<Hop>,
     finished: Vec<u8>,
+    branch: Vec<u8>,
     scratch: Vec<u8>,
     notices: VecDeque<Notice>,
     reserve: Option<Reserve>,

@@ -175,7 +175,7 @@ pub(super) fn answer(frame: &[u8], header: &Header, question: Question, (mac, is
             answer.extend(target.octets());
             answer.extend([TARGET_OPTION, 1]);
             answer.extend(mac.0);
-            ask::finish(&mut answer, start);
+            ask::finish(&mut answer, (start, start + IPV6_HEADER));
         }
     }
     answer

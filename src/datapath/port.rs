@@ -13,10 +13,12 @@ use super::path::{Path, Ways};
 use super::seal::{Opener, Sealer, SessionKeys, Share};
 use super::segment::Work;
 use super::shape::Queue;
+use super::tree::Site;
 use crate::time::Time;
 use crate::wire::HEADERS_V6;
 use crate::wire::data::{FrameKind, OVERHEAD};
 use crate::wire::relay;
+use crate::wire::tree::ShortId;
 
 /// Keys are not used to open longer than this (WireGuard's reject-after-time).
 pub(super) const KEY_LIFE: Duration = Duration::from_secs(180);
@@ -154,8 +156,16 @@ pub(super) struct Port {
     spoken: Option<(SocketAddr, IpAddr)>,
     /// The address that packets on the path in use leave from.
     source: Option<IpAddr>,
+    /// How others name the peer.
+    pub(super) short: ShortId,
+    /// Where it is.
+    pub(super) site: Site,
     /// Whether the peer knows of machines that move.
     pub(super) follows: bool,
+    /// Whether it hands on what is for everybody.
+    pub(super) trees: bool,
+    /// Until then we serve it ourselves: another member could not reach it.
+    pub(super) ours_until: Time,
     /// How many claims of it are believed.
     pub(super) claims: Bucket,
     /// The ways among which static rules choose.
@@ -171,9 +181,11 @@ pub(super) struct Port {
 }
 
 impl Port {
-    pub(super) fn new(overlay: OverlayIndex) -> Self {
+    pub(super) fn new(overlay: OverlayIndex, short: ShortId) -> Self {
         Self {
             overlay,
+            short,
+            site: Site::default(),
             path: None,
             mtu: None,
             current: None,
@@ -189,6 +201,8 @@ impl Port {
             spoken: None,
             source: None,
             follows: false,
+            trees: false,
+            ours_until: Time::START,
             claims: Bucket::new(CLAIM_RATE, CLAIM_BURST),
             ways: Ways::default(),
             shaped: Queue::default(),
@@ -373,7 +387,7 @@ mod tests {
 
     #[test]
     fn a_port_is_busy_until_a_reading_finds_it_idle_and_tells_each_byte_once() {
-        let mut port = Port::new(OverlayIndex(0));
+        let mut port = Port::new(OverlayIndex(0), ShortId(1));
         assert!(port.note_busy() && !port.note_busy());
         port.activity.tx_bytes = 5;
         assert_eq!(port.tally(), Some(Tally { tx_bytes: 5, rx_bytes: 0 }));

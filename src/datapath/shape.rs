@@ -130,6 +130,7 @@ mod tests {
     use crate::datapath::{Command, Path, Share, SwitchSettings};
     use crate::wire::data::Checksum;
     use crate::wire::handshake::Suite;
+    use crate::wire::tree::ShortId;
 
     const PEERS: [PortId; 2] = [PortId(1), PortId(2)];
 
@@ -147,7 +148,10 @@ mod tests {
                 remote_index: index,
                 streams: false,
             };
-            datapath.handle_command(Time::START, Command::OpenPort { port, overlay: OverlayIndex(0) });
+            datapath.handle_command(
+                Time::START,
+                Command::OpenPort { port, overlay: OverlayIndex(0), short: ShortId(port.0) },
+            );
             datapath.handle_command(Time::START, Command::UsePath { port, path });
             datapath.handle_command(Time::START, Command::Install { port, keys, confirmed: true });
         }

@@ -41,6 +41,10 @@ pub struct HostSpec {
     pub birthday: bool,
     /// Static rules of its first overlay.
     pub routes: Vec<RouteSettings>,
+    /// Copies of what is for everybody that leave it at once; the usual number if `None`.
+    pub fan_out: Option<usize>,
+    /// Whether it prunes multicast.
+    pub snoops: bool,
 }
 
 impl HostSpec {
@@ -58,6 +62,8 @@ impl HostSpec {
             ipv6: false,
             birthday: true,
             routes: Vec::new(),
+            fan_out: None,
+            snoops: false,
         }
     }
 
@@ -128,6 +134,20 @@ impl HostSpec {
     #[must_use]
     pub fn ruled(mut self, route: RouteSettings) -> Self {
         self.routes.push(route);
+        self
+    }
+
+    /// With no more copies of what is for everybody at once.
+    #[must_use]
+    pub const fn fanning_out(mut self, copies: usize) -> Self {
+        self.fan_out = Some(copies);
+        self
+    }
+
+    /// Sending frames for groups only to those that want to hear them.
+    #[must_use]
+    pub const fn snooping(mut self) -> Self {
+        self.snoops = true;
         self
     }
 
@@ -232,7 +252,9 @@ impl Host {
     pub(super) fn settings(&self, overlays: &[Overlay], handshake: HandshakeKind) -> Settings {
         let overlay = |number: &OverlayNo| {
             let Overlay { name, secrets } = &overlays[number.0];
-            let switch = SwitchSettings { tap: self.tap(), ..SwitchSettings::default() };
+            let usual = SwitchSettings::default();
+            let fan_out = self.spec.fan_out.unwrap_or(usual.fan_out);
+            let switch = SwitchSettings { tap: self.tap(), fan_out, snoops: self.spec.snoops, ..usual };
             let routes = if self.spec.overlays.first() == Some(number) { self.spec.routes.clone() } else { Vec::new() };
             OverlaySettings { routes, ..OverlaySettings::new(name, secrets.clone(), switch) }
         };

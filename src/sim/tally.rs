@@ -33,11 +33,14 @@ pub struct Crossings {
     pub sent: Tally,
     /// What came in.
     pub received: Tally,
+    /// Packets with frames, or pieces of frames, that went out.
+    pub copies: u64,
 }
 
 impl Crossings {
     pub(super) fn on_sent(&mut self, payload: &Payload) {
         self.sent.add(kind(payload), size(payload));
+        self.copies += u64::from(kind(payload) == FRAMES);
     }
 
     pub(super) fn on_received(&mut self, payload: &Payload) {

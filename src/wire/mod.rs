@@ -15,6 +15,8 @@ mod claim;
 
 pub mod inventory;
 
+pub mod tree;
+
 pub mod carry;
 
 pub mod relay;

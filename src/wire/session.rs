@@ -286,7 +286,8 @@ mod tests {
     fn items() -> Vec<Item> {
         let one = Binding { vlan: 7, ip: [10, 0, 0, 1].into(), mac: [2, 0, 0, 0, 0, 9], is_router: false };
         let six = Binding { ip: std::net::Ipv6Addr::LOCALHOST.into(), is_router: true, ..one };
-        vec![Item { binding: one, is_gone: true }, Item { binding: six, is_gone: false }]
+        let group = Binding::of_group([239, 1, 2, 3].into());
+        [(one, true), (six, false), (group, false)].map(|(binding, is_gone)| Item { binding, is_gone }).into()
     }
 
     fn all() -> Vec<Message> {

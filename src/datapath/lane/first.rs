@@ -59,7 +59,8 @@ impl First {
             | Command::SendSession { .. }
             | Command::SendSized { .. }
             | Command::SendPlain { .. }
-            | Command::SetFollows { .. }
+            | Command::SetAbilities { .. }
+            | Command::SetSite { .. }
             | Command::ClaimAgain { .. }
             | Command::AskAgain { .. }
             | Command::TellAll { .. }

@@ -33,7 +33,7 @@ fn nd(dst: Mac, (from, to): (&str, Ipv6Addr), (kind, flags): (u8, u8), target: &
     frame.extend(ip6(target).octets());
     frame.extend([option.0, 1]);
     frame.extend(option.1.0);
-    ask::finish(&mut frame, HEADER);
+    ask::finish(&mut frame, (HEADER, HEADER + IPV6_HEADER));
     frame
 }
 
