@@ -163,6 +163,8 @@ pub struct OverlayConfig {
     pub link: Vec<LinkConfig>,
     /// What becomes of ARP requests and neighbour solicitations.
     pub arp: Option<Arp>,
+    /// Whether ways follow what flows.
+    pub adapt: Option<bool>,
 }
 
 /// What becomes of questions for IP addresses.
@@ -442,6 +444,7 @@ impl OverlayConfig {
             route: Vec::new(),
             link: Vec::new(),
             arp: None,
+            adapt: None,
         }
     }
 
@@ -451,7 +454,7 @@ impl OverlayConfig {
 
     fn check(self, env_key: Option<&str>) -> Result<Overlay, ConfigError> {
         let Self { name, key_file, passphrase_file, bridge, address, tap, tap_offload, tap_queue, .. } = self;
-        let Self { stp, mtu, mss_clamp, arp, route, link, rate, cap, dscp, reserve, .. } = self;
+        let Self { stp, mtu, mss_clamp, arp, adapt, route, link, rate, cap, dscp, reserve, .. } = self;
         let OverlayName(name) = name;
         let source = match (key_file, passphrase_file, env_key) {
             (Some(_), Some(_), _) => return Err(ConfigError::Together("key-file", "passphrase-file")),
@@ -489,6 +492,7 @@ impl OverlayConfig {
                 stp: stp != Some(Stp::Drop),
                 clamp_mss: mss_clamp != Some(false),
                 answers: arp != Some(Arp::Flood),
+                adapts: adapt != Some(false),
                 tap: if tap_offload.unwrap_or(TAP_OFFLOAD_DEFAULT) { TapOffload::TcpAndUdp } else { TapOffload::None },
             },
         })

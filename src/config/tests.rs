@@ -32,6 +32,7 @@ fn a_whole_file_becomes_settings() {
         mtu = 1504
         mss-clamp = false
         arp = "flood"
+        adapt = false
         [[overlay]]
         name = "home"
         key-file = {key:?}
@@ -53,6 +54,7 @@ fn a_whole_file_becomes_settings() {
             stp: false,
             clamp_mss: false,
             answers: false,
+            adapts: false,
             tap: TapOffload::TcpAndUdp,
             ..SwitchSettings::default()
         }
@@ -65,6 +67,7 @@ fn a_whole_file_becomes_settings() {
             stp: true,
             clamp_mss: true,
             answers: true,
+            adapts: true,
             tap: TapOffload::None,
             ..SwitchSettings::default()
         }

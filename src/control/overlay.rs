@@ -6,6 +6,7 @@ use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
 
 use super::handshake::Local;
 use super::traffic::Traffic;
+use crate::datapath::SwitchSettings;
 use crate::keys::{Identity, NodeId, OverlayId, OverlaySecrets};
 use crate::seam::OverlaySettings;
 use crate::wire::DecodeError;
@@ -24,6 +25,8 @@ pub struct Overlay {
     pub certificate: Certificate,
     /// The longest payload of its frames here.
     pub mtu: usize,
+    /// Whether ways follow what flows: it is reported, and plans are obeyed.
+    pub adapts: bool,
     /// What flows in it.
     pub(super) traffic: Traffic,
 }
@@ -32,8 +35,9 @@ impl Overlay {
     /// Joins on paper: signs our certificate.
     pub fn new(settings: &OverlaySettings, identity: &Identity) -> Self {
         let certificate = Certificate::issue(&settings.secrets, identity);
-        let (name, secrets, mtu) = (settings.name.clone(), settings.secrets.clone(), settings.switch.mtu);
-        Self { name, secrets, certificate, mtu, traffic: Traffic::default() }
+        let (name, secrets) = (settings.name.clone(), settings.secrets.clone());
+        let SwitchSettings { mtu, adapts, .. } = settings.switch;
+        Self { name, secrets, certificate, mtu, adapts, traffic: Traffic::default() }
     }
 
     /// Its public name.

@@ -13,7 +13,7 @@ use super::limit::{Bucket, FLOOD_BURST, FLOOD_RATE};
 use super::moves::Moves;
 use super::offload::TapOffload;
 use super::ownership::Told;
-use super::pairs::Pairs;
+use super::pairs::{Pairs, Side, Volume};
 use super::reserve::Marking;
 use super::rules::{Action, RuleWay, Rules};
 use super::stations::Stations;
@@ -65,6 +65,8 @@ pub struct SwitchSettings {
     pub clamp_mss: bool,
     /// Whether questions for IP addresses are answered at home, where that can be done.
     pub answers: bool,
+    /// Whether ways follow what flows; if so, it is counted which machines talk.
+    pub adapts: bool,
     /// What the TAP takes and gives besides whole frames.
     pub tap: TapOffload,
     /// The MAC address of this daemon itself on its own segment.
@@ -74,7 +76,7 @@ pub struct SwitchSettings {
 impl Default for SwitchSettings {
     fn default() -> Self {
         let station = Mac([2, 0, 0, 0, 0, 0]);
-        Self { mtu: 1500, stp: true, clamp_mss: true, answers: true, tap: TapOffload::None, station }
+        Self { mtu: 1500, stp: true, clamp_mss: true, answers: true, adapts: true, tap: TapOffload::None, station }
     }
 }
 
@@ -136,6 +138,13 @@ impl Switch {
     /// What is set.
     pub(super) const fn settings(&self) -> SwitchSettings {
         self.settings
+    }
+
+    /// Notes that something passed between two machines.
+    pub(super) fn count_pair(&mut self, side: Side, frame: &[u8], volume: Volume) {
+        if self.settings.adapts {
+            self.pairs.count(side, frame, volume);
+        }
     }
 
     /// Whether TCP is asked for segments that fit one packet.

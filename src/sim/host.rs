@@ -43,6 +43,8 @@ pub struct HostSpec {
     pub birthday: bool,
     /// Static rules of its first overlay.
     pub routes: Vec<RouteSettings>,
+    /// Whether it counts, reports and obeys plans.
+    pub adapts: bool,
 }
 
 impl HostSpec {
@@ -60,6 +62,7 @@ impl HostSpec {
             ipv6: false,
             birthday: true,
             routes: Vec::new(),
+            adapts: true,
         }
     }
 
@@ -123,6 +126,13 @@ impl HostSpec {
     #[must_use]
     pub const fn without_birthday(mut self) -> Self {
         self.birthday = false;
+        self
+    }
+
+    /// Without counting, reports and plans.
+    #[must_use]
+    pub const fn without_adapting(mut self) -> Self {
+        self.adapts = false;
         self
     }
 
@@ -234,7 +244,8 @@ impl Host {
     pub(super) fn settings(&self, overlays: &[Overlay], handshake: HandshakeKind) -> Settings {
         let overlay = |number: &OverlayNo| {
             let Overlay { name, secrets } = &overlays[number.0];
-            let switch = SwitchSettings { tap: self.tap(), ..SwitchSettings::default() };
+            let adapts = self.spec.adapts;
+            let switch = SwitchSettings { tap: self.tap(), adapts, ..SwitchSettings::default() };
             let routes = if self.spec.overlays.first() == Some(number) { self.spec.routes.clone() } else { Vec::new() };
             OverlaySettings { routes, ..OverlaySettings::new(name, secrets.clone(), switch) }
         };
