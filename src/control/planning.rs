@@ -61,6 +61,8 @@ struct HeardLink {
     rtt_us: Option<u64>,
     is_limited: bool,
     has_link: bool,
+    /// In bytes per second, if it is known.
+    capacity: Option<u64>,
 }
 
 /// An overlay that is planned for.
@@ -118,7 +120,8 @@ impl Planned {
     fn hear(&mut self, from: NodeId, told: &Told) {
         let link = |one: &crate::wire::plan::PeerReport| {
             let rtt_us = Some(u64::from(one.rtt_us)).filter(|rtt| *rtt > 0);
-            let link = HeardLink { rtt_us, is_limited: one.is_limited, has_link: one.has_link };
+            let capacity = Some(u64::from(one.capacity) * 1000).filter(|capacity| *capacity > 0);
+            let link = HeardLink { rtt_us, is_limited: one.is_limited, has_link: one.has_link, capacity };
             Some((self.by_relay.get(&one.relay)?.node, link))
         };
         let links = told.peers.iter().filter_map(link).collect();
