@@ -12,8 +12,6 @@ use crate::measure::Task;
 use crate::options::{Options, Underlay};
 use crate::stage::{Candidate, Stage};
 
-/// Pairs, unless it is said: enough for the quantile below.
-const PAIRS: u32 = 32;
 /// Student's t for 29 degrees of freedom and more: 95 % are below.
 const QUANTILE: f64 = 1.70;
 const PAIRS_MIN: usize = 30;
@@ -34,7 +32,7 @@ pub fn run(options: &Options) -> Result<(), String> {
         return Err(format!("not both could be built: {:?}", stage.absent));
     };
     let mut ratios = Vec::new();
-    for round in 0..options.rounds_or(PAIRS) {
+    for round in 0..options.rounds() {
         let is_first = round.is_multiple_of(2);
         let (first, second) = if is_first { (adapting, still) } else { (still, adapting) };
         let ratio = cost(first, options)? / cost(second, options)?;

@@ -9,6 +9,8 @@ use clap::{Parser, ValueEnum};
 const QUICK: [&str; 5] = ["bare", "vxlan", "longwire", "vpncloud", "fastd"];
 /// Rounds of a whole run: a median with two values on each side.
 const ROUNDS: u32 = 5;
+/// Pairs of `--adapt-cost`, unless it is said: enough for a bound.
+const PAIRS: u32 = 32;
 /// Seconds of one TCP run, after the first, which does not count.
 const SECONDS: u32 = 3;
 
@@ -73,12 +75,8 @@ impl Underlay {
 impl Options {
     /// How many rounds.
     pub fn rounds(&self) -> u32 {
-        self.rounds_or(if self.quick { 1 } else { ROUNDS })
-    }
-
-    /// How many rounds, or so many if that was not said.
-    pub fn rounds_or(&self, usual: u32) -> u32 {
-        self.rounds.unwrap_or(usual).max(1)
+        let usual = if self.adapt_cost { PAIRS } else { ROUNDS };
+        self.rounds.unwrap_or(if self.quick { 1 } else { usual }).max(1)
     }
 
     /// Which underlays, in order.
