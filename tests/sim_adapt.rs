@@ -48,14 +48,13 @@ fn world(kind: Kind, name: &str, seed: u64) -> World {
     world
 }
 
-#[test]
-fn four_sites_come_near_the_best_routing_in_ten_seconds_and_stay() {
+/// The mean ratio of all patterns in worlds like these, at 10 s and from 30 s on.
+fn soon_and_later(epochs: usize, world: impl Fn(&str, u64) -> World) -> (f64, f64) {
     let (mut at_ten, mut later) = (Vec::new(), Vec::new());
     for name in PATTERNS {
         let (mut soon, mut long) = (Vec::new(), Vec::new());
         for seed in SEEDS {
-            let mut world = world(Kind::Sites, name, seed);
-            let ratios = run(&mut world, 60);
+            let ratios = run(&mut world(name, seed), epochs);
             soon.push(ratios[5]);
             long.extend_from_slice(&ratios[15..]);
         }
@@ -64,9 +63,23 @@ fn four_sites_come_near_the_best_routing_in_ten_seconds_and_stay() {
         later.append(&mut long);
     }
     eprintln!("all: {:.3} at 10 s, {:.3} from 30 s", mean(&at_ten), mean(&later));
+    (mean(&at_ten), mean(&later))
+}
+
+#[test]
+fn four_sites_come_near_the_best_routing_in_ten_seconds_and_stay() {
+    let (soon, later) = soon_and_later(60, |name, seed| world(Kind::Sites, name, seed));
     // The aim is 0.90 and 0.95: in one world of twenty a link is blamed wrongly, and that heals too late.
-    assert!(mean(&at_ten) >= 0.87, "at 10 s {}", mean(&at_ten));
-    assert!(mean(&later) >= 0.92, "from 30 s {}", mean(&later));
+    assert!(soon >= 0.87, "at 10 s {soon}");
+    assert!(later >= 0.92, "from 30 s {later}");
+}
+
+#[test]
+fn members_that_know_no_more_than_daemons_do_are_planned_for_nearly_as_well() {
+    let (soon, later) = soon_and_later(30, |name, seed| world(Kind::Sites, name, seed).of_daemons());
+    // The aim is the same: what is known of no uplink at first is learned one bottleneck after the other.
+    assert!(soon >= 0.80, "at 10 s {soon}");
+    assert!(later >= 0.88, "from 30 s {later}");
 }
 
 #[test]

@@ -53,6 +53,9 @@ pub(crate) struct UpArgs {
     /// Frames cross the TAP one by one, with finished checksums.
     #[arg(long, conflicts_with = "config")]
     no_tap_offload: bool,
+    /// Nothing is counted or told for plans, and none is obeyed: frames go directly wherever they can.
+    #[arg(long, conflicts_with = "config")]
+    no_adapt: bool,
     /// HTTP proxy for TCP, or none [default: https_proxy and no_proxy of the environment].
     #[arg(long, value_name = "URL")]
     proxy: Option<ProxySettings>,
@@ -122,6 +125,7 @@ impl UpArgs {
             address,
             tap,
             no_tap_offload,
+            no_adapt,
             proxy,
             listen,
             serve,
@@ -134,9 +138,9 @@ impl UpArgs {
         let base = run.config()?;
         let overlay = match overlay {
             Some(name) => {
-                let tap_offload = no_tap_offload.then_some(false);
+                let (tap_offload, adapt) = (no_tap_offload.then_some(false), no_adapt.then_some(false));
                 let named = OverlayConfig::named(name);
-                vec![OverlayConfig { key_file, passphrase_file, bridge, address, tap, tap_offload, ..named }]
+                vec![OverlayConfig { key_file, passphrase_file, bridge, address, tap, tap_offload, adapt, ..named }]
             }
             None => base.overlay,
         };

@@ -68,6 +68,8 @@ pub struct OverlayConfig {
     pub arp: Option<Arp>,
     /// What becomes of frames for multicast groups.
     pub multicast: Option<Multicast>,
+    /// Whether ways follow what flows.
+    pub adapt: Option<bool>,
 }
 
 /// What becomes of frames for multicast groups.
@@ -157,6 +159,7 @@ impl OverlayConfig {
             link: Vec::new(),
             arp: None,
             multicast: None,
+            adapt: None,
         }
     }
 
@@ -166,7 +169,7 @@ impl OverlayConfig {
 
     pub(super) fn check(self, env_key: Option<&str>) -> Result<Overlay, ConfigError> {
         let Self { name, key_file, passphrase_file, bridge, address, tap, tap_offload, tap_queue, .. } = self;
-        let Self { stp, mtu, mss_clamp, arp, multicast, route, link, rate, cap, dscp, reserve, .. } = self;
+        let Self { stp, mtu, mss_clamp, arp, multicast, adapt, route, link, rate, cap, dscp, reserve, .. } = self;
         let OverlayName(name) = name;
         let source = match (key_file, passphrase_file, env_key) {
             (Some(_), Some(_), _) => return Err(ConfigError::Together("key-file", "passphrase-file")),
@@ -203,6 +206,7 @@ impl OverlayConfig {
                 stp: stp != Some(Stp::Drop),
                 clamp_mss: mss_clamp != Some(false),
                 answers: arp != Some(Arp::Flood),
+                adapts: adapt != Some(false),
                 snoops: multicast == Some(Multicast::Snoop),
                 tap: if tap_offload.unwrap_or(TAP_OFFLOAD_DEFAULT) { TapOffload::TcpAndUdp } else { TapOffload::None },
                 ..SwitchSettings::default()

@@ -35,6 +35,7 @@ fn a_whole_file_becomes_settings() {
         mss-clamp = false
         arp = "flood"
         multicast = "snoop"
+        adapt = false
         [[overlay]]
         name = "home"
         key-file = {key:?}
@@ -57,6 +58,7 @@ fn a_whole_file_becomes_settings() {
             clamp_mss: false,
             answers: false,
             snoops: true,
+            adapts: false,
             tap: TapOffload::TcpAndUdp,
             ..SwitchSettings::default()
         }
@@ -70,6 +72,7 @@ fn a_whole_file_becomes_settings() {
             clamp_mss: true,
             answers: true,
             snoops: false,
+            adapts: true,
             tap: TapOffload::None,
             ..SwitchSettings::default()
         }

@@ -6,6 +6,7 @@ use rand_chacha::rand_core::RngCore;
 use super::handshake::Local;
 use super::sealing;
 use super::traffic::Traffic;
+use crate::datapath::SwitchSettings;
 use crate::keys::{Identity, NodeId, OverlayId, OverlaySecrets};
 use crate::seam::OverlaySettings;
 use crate::wire::certificate::Certificate;
@@ -22,6 +23,8 @@ pub struct Overlay {
     pub certificate: Certificate,
     /// The longest payload of its frames here.
     pub mtu: usize,
+    /// Whether ways follow what flows: it is reported, and plans are obeyed.
+    pub adapts: bool,
     /// What flows in it.
     pub(super) traffic: Traffic,
 }
@@ -30,8 +33,9 @@ impl Overlay {
     /// Joins on paper: signs our certificate.
     pub fn new(settings: &OverlaySettings, identity: &Identity) -> Self {
         let certificate = Certificate::issue(&settings.secrets, identity);
-        let (name, secrets, mtu) = (settings.name.clone(), settings.secrets.clone(), settings.switch.mtu);
-        Self { name, secrets, certificate, mtu, traffic: Traffic::default() }
+        let (name, secrets) = (settings.name.clone(), settings.secrets.clone());
+        let SwitchSettings { mtu, adapts, .. } = settings.switch;
+        Self { name, secrets, certificate, mtu, adapts, traffic: Traffic::default() }
     }
 
     /// Its public name.

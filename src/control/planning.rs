@@ -8,7 +8,7 @@ mod advising;
 
 mod sight;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -61,6 +61,8 @@ struct HeardLink {
     rtt_us: Option<u64>,
     is_limited: bool,
     has_link: bool,
+    /// In bytes per second, if it is known.
+    capacity: Option<u64>,
 }
 
 /// An overlay that is planned for.
@@ -118,11 +120,62 @@ impl Planned {
     fn hear(&mut self, from: NodeId, told: &Told) {
         let link = |one: &crate::wire::plan::PeerReport| {
             let rtt_us = Some(u64::from(one.rtt_us)).filter(|rtt| *rtt > 0);
-            let link = HeardLink { rtt_us, is_limited: one.is_limited, has_link: one.has_link };
+            let capacity = Some(u64::from(one.capacity) * 1000).filter(|capacity| *capacity > 0);
+            let link = HeardLink { rtt_us, is_limited: one.is_limited, has_link: one.has_link, capacity };
             Some((self.by_relay.get(&one.relay)?.node, link))
         };
         let links = told.peers.iter().filter_map(link).collect();
         self.heard.insert(from, Heard { load: told.load, links });
+    }
+
+    /// How wide paths to first hops are. What a member measures on its way to a peer is said of the relay, if one was
+    /// ordered; of two that share a hop, each has a part of it. Members of one site share the way to another one: what
+    /// one of them gets there is its part of something else, which the planner learns from all of them.
+    fn widths(&self, from: NodeId, told: &Told) -> BTreeMap<NodeId, f64> {
+        let ways = self.planner.routes().filter(|way| way.from == from);
+        let ways: BTreeMap<NodeId, NodeId> = ways.filter_map(|way| Some((way.to, way.via?))).collect();
+        let shared = self.shared_sites();
+        let site = |node| self.place(node).map(|place| customer(place.seen));
+        let is_shared = |node| site(node).is_some_and(|site| shared.contains(&site));
+        let mut widths: BTreeMap<NodeId, f64> = BTreeMap::new();
+        for one in told.peers.iter().filter(|one| one.is_limited && one.capacity > 0) {
+            let Some(node) = self.by_relay.get(&one.relay).map(|place| place.node) else { continue };
+            let hop = ways.get(&node).copied().unwrap_or(node);
+            if site(from) == site(hop) || !is_shared(from) && !is_shared(hop) {
+                *widths.entry(hop).or_default() += bytes(one.capacity);
+            }
+        }
+        widths
+    }
+
+    /// Where there is more than one member.
+    fn shared_sites(&self) -> BTreeSet<IpAddr> {
+        let mut seen = BTreeSet::new();
+        self.by_relay.values().map(|place| customer(place.seen)).filter(|site| !seen.insert(*site)).collect()
+    }
+
+    /// What the planner hears of a report that was just heard.
+    fn for_planner(&self, from: NodeId, told: &Told) -> Report {
+        let mut peers: BTreeMap<NodeId, PeerReport> = BTreeMap::new();
+        let silent = |peer: NodeId| PeerReport {
+            peer,
+            offered: Rates::default(),
+            arrives: 0.0,
+            is_limited: false,
+            capacity_to: None,
+            capacity_from: None,
+            has_link: true,
+        };
+        for one in &told.peers {
+            let Some(node) = self.by_relay.get(&one.relay).map(|place| place.node) else { continue };
+            let peer = peers.entry(node).or_insert_with(|| silent(node));
+            peer.offered = Rates { fast: bytes(one.fast), slow: bytes(one.slow) };
+            (peer.arrives, peer.is_limited, peer.has_link) = (bytes(one.arrives), one.is_limited, one.has_link);
+        }
+        for (hop, width) in self.widths(from, told) {
+            peers.entry(hop).or_insert_with(|| silent(hop)).capacity_to = Some(width);
+        }
+        Report { sends: None, receives: None, relays: told.relays, peers: peers.into_values().collect() }
     }
 
     fn place(&self, node: NodeId) -> Option<&Place> {
@@ -149,11 +202,9 @@ impl Planning {
         }
         let Some(planned) = self.overlays.get_mut(&overlay) else { return };
         planned.reported = fx.now;
-        let ways = planned.planner.routes().filter(|way| way.from == from);
-        let ways: BTreeMap<NodeId, NodeId> = ways.filter_map(|way| Some((way.to, way.via?))).collect();
-        let report = report(told, &planned.by_relay, &ways);
-        planned.planner.handle_report(fx.now, from, &report);
         planned.hear(from, told);
+        let report = planned.for_planner(from, told);
+        planned.planner.handle_report(fx.now, from, &report);
         fx.timers.set_earlier(Timer::Plan(overlay), planned.planner.deadline());
     }
 
@@ -235,32 +286,8 @@ impl Planning {
     }
 }
 
-/// What the planner hears. What a member measures on its way to a peer is said of the relay, if one was ordered.
-fn report(told: &Told, by_relay: &BTreeMap<RelayId, Place>, ways: &BTreeMap<NodeId, NodeId>) -> Report {
-    let bytes = |kilobytes: u32| f64::from(kilobytes) * 1000.0;
-    let mut peers: BTreeMap<NodeId, PeerReport> = BTreeMap::new();
-    let silent = |peer: NodeId| PeerReport {
-        peer,
-        offered: Rates::default(),
-        arrives: 0.0,
-        is_limited: false,
-        capacity_to: None,
-        capacity_from: None,
-        has_link: true,
-    };
-    for one in &told.peers {
-        let Some(node) = by_relay.get(&one.relay).map(|place| place.node) else { continue };
-        let peer = peers.entry(node).or_insert_with(|| silent(node));
-        peer.offered = Rates { fast: bytes(one.fast), slow: bytes(one.slow) };
-        (peer.arrives, peer.is_limited, peer.has_link) = (bytes(one.arrives), one.is_limited, one.has_link);
-        if one.is_limited && one.capacity > 0 {
-            let hop = ways.get(&node).copied().unwrap_or(node);
-            let hop = peers.entry(hop).or_insert_with(|| silent(hop));
-            // Of two that share a hop, each has a part of it.
-            *hop.capacity_to.get_or_insert(0.0) += bytes(one.capacity);
-        }
-    }
-    Report { sends: None, receives: None, relays: told.relays, peers: peers.into_values().collect() }
+fn bytes(kilobytes: u32) -> f64 {
+    f64::from(kilobytes) * 1000.0
 }
 
 /// Each change to the member whose frames it is about.

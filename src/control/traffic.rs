@@ -146,12 +146,9 @@ impl Control {
             // A pair is remembered through a pause.
             flow.sent.slow.max(flow.heard.slow) >= WORTH / 8.0
         });
-        let is_news = is_phase_change(&traffic.said, &traffic.rates());
-        let since = traffic.reported.map(|reported| now.since(reported));
-        if since.is_none_or(|since| since >= REPORT_EVERY || (is_news && since >= READ_EVERY)) {
-            self.report_traffic(overlay, &mut traffic);
+        if self.overlays[overlay.0].adapts {
+            self.adapt(overlay, &mut traffic);
         }
-        self.do_alone(overlay, &mut traffic);
         // After an empty reading only: the corridor tells of what begins then, and not before.
         if traffic.flows.is_empty() && tallies.is_empty() {
             traffic = Traffic::default();
@@ -159,6 +156,16 @@ impl Control {
             self.fx.timers.set(Timer::Traffic(overlay), now + READ_EVERY);
         }
         self.overlays[overlay.0].traffic = traffic;
+    }
+
+    /// What is known now is told, if it is time; without anybody to tell, we do what we can.
+    fn adapt(&mut self, overlay: OverlayIndex, traffic: &mut Traffic) {
+        let is_news = is_phase_change(&traffic.said, &traffic.rates());
+        let since = traffic.reported.map(|reported| self.fx.now.since(reported));
+        if since.is_none_or(|since| since >= REPORT_EVERY || (is_news && since >= READ_EVERY)) {
+            self.report_traffic(overlay, traffic);
+        }
+        self.do_alone(overlay, traffic);
     }
 
     /// Tells the supernode that plans for the overlay.
@@ -214,7 +221,7 @@ impl Control {
 
     /// A supernode that may plan is told at once that we relay, or that this host is busy, though nothing flows here.
     pub(super) fn introduce(&mut self, place: usize, overlay: OverlayIndex) {
-        if self.relays_for_all() || self.is_loaded() {
+        if self.overlays[overlay.0].adapts && (self.relays_for_all() || self.is_loaded()) {
             self.tell_itself(place, overlay);
         }
     }
@@ -246,10 +253,11 @@ impl Control {
         })
     }
 
-    /// The supernode that plans for an overlay: of those registered at the one whose key comes first, so that all
-    /// members agree.
+    /// The supernode that plans for an overlay, if that adapts: of those registered at the one whose key comes first,
+    /// so that all members agree.
     pub(super) fn planner_of(&self, overlay: OverlayIndex) -> Option<&Home> {
-        let registered = self.homes.iter().filter(|home| home.leg(overlay).is_some());
+        let adapts = self.overlays[overlay.0].adapts;
+        let registered = self.homes.iter().filter(|home| adapts && home.leg(overlay).is_some());
         registered.min_by_key(|home| home.pin.map(|pin| pin.0))
     }
 

@@ -223,6 +223,6 @@ impl Datapath {
 
     fn delivered(&mut self, (overlay, port): (OverlayIndex, PortId), frame: &[u8]) {
         self.stats[overlay.0].frame_out(frame.len());
-        self.switches[overlay.0].pairs.count(Side::In(port), frame, Volume { frames: 1, bytes: frame.len() as u64 });
+        self.switches[overlay.0].count_pair(Side::In(port), frame, Volume { frames: 1, bytes: frame.len() as u64 });
     }
 }

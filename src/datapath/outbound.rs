@@ -68,7 +68,7 @@ impl Datapath {
         self.publish(now, overlay);
         match verdict {
             Verdict::Forward(port) | Verdict::SendOn(port) => {
-                self.switches[overlay.0].pairs.count(Side::Out(port), frame, Volume::of(frame, &work));
+                self.switches[overlay.0].count_pair(Side::Out(port), frame, Volume::of(frame, &work));
                 self.send(now, port, frame, work, FrameKind::Direct);
             }
             Verdict::Answered => self.deliver_answer(overlay),
@@ -100,7 +100,7 @@ impl Datapath {
         for Hop { port, way } in &hops {
             if self.ports.contains_key(port) {
                 if !header.dst.is_group() {
-                    self.switches[overlay.0].pairs.count(Side::Out(*port), frame, Volume::of(frame, &work));
+                    self.switches[overlay.0].count_pair(Side::Out(*port), frame, Volume::of(frame, &work));
                 }
                 self.send_by(now, *port, frame, work, (kind, *way));
             } else {

@@ -15,7 +15,7 @@ use super::moves::Moves;
 use super::neighbour;
 use super::offload::TapOffload;
 use super::ownership::News;
-use super::pairs::Pairs;
+use super::pairs::{Pairs, Side, Volume};
 use super::reserve::Marking;
 use super::rules::{Action, RuleWay, Rules};
 use super::stations::Stations;
@@ -73,6 +73,8 @@ pub struct SwitchSettings {
     pub answers: bool,
     /// Whether frames for multicast groups go only to those that want to hear them, as far as they say so.
     pub snoops: bool,
+    /// Whether ways follow what flows; if so, it is counted which machines talk.
+    pub adapts: bool,
     /// What the TAP takes and gives besides whole frames.
     pub tap: TapOffload,
     /// The MAC address of this daemon itself on its own segment.
@@ -92,6 +94,7 @@ impl Default for SwitchSettings {
             clamp_mss: true,
             answers: true,
             snoops: false,
+            adapts: true,
             tap: TapOffload::None,
             station,
             short: ShortId::default(),
@@ -167,6 +170,13 @@ impl Switch {
     /// What is set.
     pub(super) const fn settings(&self) -> SwitchSettings {
         self.settings
+    }
+
+    /// Notes that something passed between two machines.
+    pub(super) fn count_pair(&mut self, side: Side, frame: &[u8], volume: Volume) {
+        if self.settings.adapts {
+            self.pairs.count(side, frame, volume);
+        }
     }
 
     /// Whether TCP is asked for segments that fit one packet.

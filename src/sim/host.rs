@@ -45,6 +45,8 @@ pub struct HostSpec {
     pub fan_out: Option<usize>,
     /// Whether it prunes multicast.
     pub snoops: bool,
+    /// Whether it counts, reports and obeys plans.
+    pub adapts: bool,
 }
 
 impl HostSpec {
@@ -64,6 +66,7 @@ impl HostSpec {
             routes: Vec::new(),
             fan_out: None,
             snoops: false,
+            adapts: true,
         }
     }
 
@@ -127,6 +130,13 @@ impl HostSpec {
     #[must_use]
     pub const fn without_birthday(mut self) -> Self {
         self.birthday = false;
+        self
+    }
+
+    /// Without counting, reports and plans.
+    #[must_use]
+    pub const fn without_adapting(mut self) -> Self {
+        self.adapts = false;
         self
     }
 
@@ -254,7 +264,13 @@ impl Host {
             let Overlay { name, secrets } = &overlays[number.0];
             let usual = SwitchSettings::default();
             let fan_out = self.spec.fan_out.unwrap_or(usual.fan_out);
-            let switch = SwitchSettings { tap: self.tap(), fan_out, snoops: self.spec.snoops, ..usual };
+            let switch = SwitchSettings {
+                tap: self.tap(),
+                fan_out,
+                snoops: self.spec.snoops,
+                adapts: self.spec.adapts,
+                ..usual
+            };
             let routes = if self.spec.overlays.first() == Some(number) { self.spec.routes.clone() } else { Vec::new() };
             OverlaySettings { routes, ..OverlaySettings::new(name, secrets.clone(), switch) }
         };

@@ -47,6 +47,10 @@ mod status;
 
 mod measure;
 
+mod rates;
+
+mod offer;
+
 mod stream;
 
 mod talk;
@@ -67,9 +71,11 @@ pub use frame::Mac;
 pub use kernel::{cut_datagrams, refuse_ioctl};
 pub use measure::{Capture, Iperf, Ping, PingReport, Reply};
 pub use nat::{Meeting, Nat, can_punch, meeting};
+pub use offer::{GuestPair, Offer};
 pub use packet::{PacketSocket, send_segmented};
 pub use privilege::find as find_tool;
 pub use process::{Process, poll_for, wait_for};
+pub use rates::{By, Rates};
 pub use space::Space;
 pub use stream::{Stream, StreamReport, Transfer};
 pub use talk::{Talk, at_once};

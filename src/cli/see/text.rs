@@ -44,7 +44,11 @@ pub(super) fn topology(topology: &Topology) -> String {
     text += &nodes.text();
     let mut links = Table::new(&["FROM", "TO", "PATH", "RTT", "LOST", "SENT", "HEARD", ""]);
     for link in &topology.links {
-        let held = if link.is_limited == Some(true) { "held back" } else { "" };
+        let held = match (link.is_limited, link.capacity) {
+            (Some(true), Some(_)) => format!("held back at {}", rate(link.capacity)),
+            (Some(true), None) => "held back".into(),
+            (Some(false) | None, _) => String::new(),
+        };
         links.row([
             name(&link.from),
             name(&link.to),
@@ -53,7 +57,7 @@ pub(super) fn topology(topology: &Topology) -> String {
             loss(link.loss_percent),
             rate(link.sent),
             rate(link.heard),
-            held.into(),
+            held,
         ]);
     }
     text += &links.text();

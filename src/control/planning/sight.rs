@@ -97,6 +97,7 @@ impl Planned {
                     sent: rate(*from, *to),
                     heard: rate(*to, *from),
                     is_limited: Some(link.is_limited),
+                    capacity: link.capacity,
                 });
             }
         }

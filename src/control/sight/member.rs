@@ -61,7 +61,8 @@ impl Control {
 
     fn link(&self, own: &str, peer: &Peer) -> Link {
         let path = peer.paths.current();
-        let rates = self.overlays[peer.overlay.0].traffic.flow(peer.port);
+        let traffic = &self.overlays[peer.overlay.0].traffic;
+        let rates = traffic.flow(peer.port);
         let (sent, heard) = rates.map(|(sent, heard)| (sent.fast, heard.fast)).unwrap_or_default();
         Link {
             from: own.to_owned(),
@@ -72,7 +73,8 @@ impl Control {
             loss_percent: loss(peer),
             sent: Some(whole(sent)),
             heard: Some(whole(heard)),
-            is_limited: Some(self.overlays[peer.overlay.0].traffic.is_limited(peer.port, self.fx.now)),
+            is_limited: Some(traffic.is_limited(peer.port, self.fx.now)),
+            capacity: traffic.capacity(peer.port).map(whole),
         }
     }
 
@@ -218,6 +220,7 @@ fn home_link(own: &str, home: &Home) -> Link {
         sent: None,
         heard: None,
         is_limited: None,
+        capacity: None,
     }
 }
 

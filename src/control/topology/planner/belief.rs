@@ -10,6 +10,11 @@ use crate::control::topology::{NodeIndex, Pair};
 const BELIEVED: f64 = 16.0;
 /// And not so many times more than what any other sender lacks.
 const APART: f64 = 1.25;
+/// Where this share of what is sent arrives though the network holds it back, its sender yields to that, as TCP does,
+/// and would send more...
+const YIELDS: f64 = 0.9;
+/// ...nobody knows how much: it is taken for so many times what it sends.
+const WANTS: f64 = 1.25;
 /// What arrives afterwards is worse than before when it is less than this share of it.
 const DELIVERED: f64 = 0.95;
 
@@ -30,7 +35,7 @@ impl Planner {
         let most = self.most_lacking();
         let wish = |(pair, rates): (Pair, Rates)| {
             let arrives = self.arrivals.get(&pair)?.recent.max(BULK);
-            let wish = rates.demand(has_own_way(pair)).min(arrives * most);
+            let wish = (rates.demand(has_own_way(pair)) * self.wants(pair)).min(arrives * most);
             (wish >= BULK).then_some((pair, wish))
         };
         self.matrix.iter().filter_map(wish).collect()
@@ -40,9 +45,16 @@ impl Planner {
     pub(super) fn offered(&self) -> BTreeMap<Pair, f64> {
         let mut offered = self.demands(|_| false);
         for (pair, wish) in &mut offered {
-            *wish = self.sent.get(pair).map_or(0.0, |sent| sent.rate.min(*wish));
+            *wish = self.sent.get(pair).map_or(0.0, |sent| (sent.rate * self.wants(*pair)).min(*wish));
         }
         offered
+    }
+
+    /// How many times what is sent a pair would send if the network did not hold it back.
+    fn wants(&self, pair: Pair) -> f64 {
+        let (Some(sent), Some(arrival)) = (self.sent.get(&pair), self.arrivals.get(&pair)) else { return 1.0 };
+        let yields = self.limited.contains(&pair) && arrival.rate >= sent.rate * YIELDS;
+        if yields { WANTS } else { 1.0 }
     }
 
     /// How many times what arrives a sender may want: what those want who lack most, but for the one above all.
