@@ -51,6 +51,9 @@ pub(crate) struct World {
     config: Config,
     pub(crate) now: Time,
     lie: Option<(NodeIndex, Lie)>,
+    flaps: Option<NodeIndex>,
+    /// Pairs send what gets through and no more.
+    pub(crate) is_elastic: bool,
     /// Shares of their wishes that pairs get now.
     pub(crate) shares: BTreeMap<Pair, f64>,
 }
@@ -79,7 +82,22 @@ impl World {
         let base = truth.capacities.clone();
         let (dice, now) = (Dice::new(seed ^ 0x5eed), Time::START);
         let (drifted, rates, arrivals, shares) = Default::default();
-        Self { truth, base, drifted, weather, dice, rates, arrivals, planner, config, now, lie: None, shares }
+        Self {
+            truth,
+            base,
+            drifted,
+            weather,
+            dice,
+            rates,
+            arrivals,
+            planner,
+            config,
+            now,
+            lie: None,
+            flaps: None,
+            is_elastic: false,
+            shares,
+        }
     }
 
     /// From now on this is offered, so much that the best routing carries four fifths of it.
@@ -98,6 +116,11 @@ impl World {
     /// One member lies from now on.
     pub(crate) fn lies(&mut self, member: NodeIndex, lie: Lie) {
         self.lie = Some((member, lie));
+    }
+
+    /// One member registers anew before every report from now on.
+    pub(crate) fn flaps(&mut self, member: NodeIndex) {
+        self.flaps = Some(member);
     }
 
     /// The least share that the best routing would give.
@@ -130,6 +153,12 @@ impl World {
             self.sample();
         }
         self.count_arrivals();
+        if let Some(member) = self.flaps {
+            self.planner.remove_node(self.now, id(member));
+            assert!(self.planner.put_node(id(member), self.truth.nodes[usize::from(member.0)]));
+            // Who registers anew begins without orders.
+            self.truth.routes.retain(|pair, _| pair.from != member);
+        }
         for node in (0..self.truth.nodes.len() as u16).map(NodeIndex) {
             let mut report = self.report(node);
             if let Some((_, lie)) = self.lie.filter(|(liar, _)| *liar == node) {
@@ -194,7 +223,8 @@ impl World {
             self.rates.entry(*pair).or_default();
         }
         for (pair, rates) in &mut self.rates {
-            let offered = self.truth.demands.get(pair).copied().unwrap_or(0.0);
+            let share = if self.is_elastic { self.shares.get(pair).map_or(1.0, |share| share.min(1.0)) } else { 1.0 };
+            let offered = self.truth.demands.get(pair).map_or(0.0, |demand| demand * share);
             let bytes = offered * SAMPLE.as_secs_f64() * self.dice.noise(self.weather.noise);
             rates.sample(bytes, SAMPLE);
         }
@@ -218,7 +248,7 @@ impl World {
         let mut measured = |resource| Some(self.base.of(resource) * self.dice.noise(noise));
         let (sends, receives) = (measured(Resource::NodeOut(node)), measured(Resource::NodeIn(node)));
         let relays = self.truth.nodes[usize::from(node.0)].relays;
-        Report { sends, receives, relays, peers }
+        Report { sends, receives, relays, spare: None, peers }
     }
 
     fn peer_report(&mut self, node: NodeIndex, other: NodeIndex) -> PeerReport {
