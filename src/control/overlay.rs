@@ -3,6 +3,7 @@
 use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::RngCore;
 use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
+use ring::hmac;
 
 use super::handshake::Local;
 use super::traffic::Traffic;
@@ -11,6 +12,7 @@ use crate::seam::OverlaySettings;
 use crate::wire::DecodeError;
 use crate::wire::certificate::Certificate;
 use crate::wire::message::Directory;
+use crate::wire::plan::SiteTag;
 
 const NONCE_LEN: usize = 12;
 
@@ -44,6 +46,13 @@ impl Overlay {
     /// Who we are in it.
     pub const fn local<'a>(&'a self, identity: &'a Identity) -> Local<'a> {
         Local { identity, secrets: &self.secrets }
+    }
+
+    /// What a supernode may know of the name of a site: nothing but whether it is the same one.
+    pub fn site_tag(&self, name: &str) -> SiteTag {
+        let key = hmac::Key::new(hmac::HMAC_SHA256, self.secrets.dir_key());
+        let whole = hmac::sign(&key, &[b"longwire site".as_slice(), name.as_bytes()].concat());
+        SiteTag(*whole.as_ref().first_chunk().expect("a hash is longer than eight bytes"))
     }
 
     fn directory_key(&self) -> LessSafeKey {
@@ -96,6 +105,9 @@ mod tests {
         let node = overlay(1).certificate.node;
         assert!(!sealed.windows(5).any(|window| window == b"alpha"));
         assert_eq!(overlay(1).open_directory(node, &sealed), Ok(entry));
+        assert_eq!(overlay(1).site_tag("mill"), overlay(1).site_tag("mill"));
+        assert_ne!(overlay(1).site_tag("mill"), overlay(1).site_tag("attic"));
+        assert_ne!(overlay(1).site_tag("mill"), overlay(2).site_tag("mill"), "nobody else can tell");
         assert_eq!(overlay(1).open_directory(NodeId([9; 32]), &sealed), Err(DecodeError::Forged));
         assert_eq!(overlay(2).open_directory(node, &sealed), Err(DecodeError::Forged));
     }

@@ -32,6 +32,12 @@ impl Reserved {
         Self { uplink, overlays, told: Shares::default(), marked }
     }
 
+    /// What of the uplink is guaranteed to nobody, in bytes per second, where it is known.
+    pub(super) fn spare(&self) -> Option<u64> {
+        let promised = self.overlays.iter().map(ReserveSettings::promised).fold(0, u64::saturating_add);
+        self.uplink.map(|uplink| uplink.saturating_sub(promised))
+    }
+
     /// Whether nobody has to be looked up.
     pub(super) fn is_settled(&self) -> bool {
         self.overlays.iter().all(|overlay| overlay.peers.is_empty())
@@ -60,6 +66,7 @@ impl Control {
             self.reserved.told = shares.clone();
             self.fx.commands.push_back(Command::SetReserve { shares });
         }
+        self.review_spare();
     }
 
     /// Carries out an order; answers with all that is reserved then.

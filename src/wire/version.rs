@@ -18,7 +18,7 @@ pub struct Version {
 
 impl Version {
     /// What this program speaks.
-    pub const OURS: Self = Self { major: 1, minor: 2 };
+    pub const OURS: Self = Self { major: 1, minor: 3 };
     /// What those speak that do not say it.
     pub const FIRST: Self = Self { major: 1, minor: 0 };
 
