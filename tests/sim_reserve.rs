@@ -34,7 +34,9 @@ fn who_caps_what_it_sends_is_not_taken_for_held_back_by_the_network() {
     order(&mut lab, member, ReserveRequest { peer: Some("n1".into()), cap: Some(100_000), ..Default::default() });
     // 250 kB/s for a cap of 100.
     for _ in 0..200 {
-        (0..20).for_each(|_| drop(lab.world.send(lab.vms[0], lab.vms[1], 1_250)));
+        for _ in 0..20 {
+            lab.world.send(lab.vms[0], lab.vms[1], 1_250);
+        }
         lab.world.run_for(Duration::from_millis(100));
     }
     let link = link(&mut lab);
