@@ -48,6 +48,8 @@ struct Client {
 #[derive(Debug, Default)]
 pub(super) struct Carrying {
     pub(super) settings: RelaySettings,
+    /// Bytes per second that the corridor passes on at most.
+    share: Option<u32>,
     clients: BTreeMap<PortId, Client>,
     /// Who asked for the way to whom, and until when that holds.
     pairs: BTreeMap<(PortId, PortId), Time>,
@@ -55,10 +57,7 @@ pub(super) struct Carrying {
 
 impl Carrying {
     /// With nobody carried.
-    pub(super) fn new(settings: RelaySettings, fx: &mut Effects) -> Self {
-        if let Some(bytes_per_s) = settings.share {
-            fx.commands.push_back(Command::SetShare { bytes_per_s });
-        }
+    pub(super) fn new(settings: RelaySettings) -> Self {
         Self { settings, ..Self::default() }
     }
 
@@ -127,6 +126,27 @@ impl Carrying {
 }
 
 impl Control {
+    /// What we pass on for others at most, in bytes per second: what is guaranteed to our own machines is not for them.
+    pub(super) fn spare(&self) -> Option<u32> {
+        let unreserved = self.reserved.spare().map(|spare| u32::try_from(spare).unwrap_or(u32::MAX));
+        self.carrying.settings.share.into_iter().chain(unreserved).min()
+    }
+
+    /// Whom we carry for: nobody, where all is guaranteed.
+    pub(super) fn carries(&self) -> RelayFor {
+        if self.spare() == Some(0) { RelayFor::Nobody } else { self.carrying.settings.carries }
+    }
+
+    /// Reservations may be others now: so is what is left to pass on.
+    pub(super) fn review_spare(&mut self) {
+        let bytes_per_s = self.spare();
+        if bytes_per_s != std::mem::replace(&mut self.carrying.share, bytes_per_s) {
+            self.fx.commands.push_back(Command::SetShare { bytes_per_s });
+            self.update_directories();
+            self.tell_planners();
+        }
+    }
+
     /// CARRY: a member wants its packets carried to another one, or no more.
     pub(super) fn on_carry(&mut self, from: PortId, path: Path, carry: Carry) {
         let Some(asker) = self.peers.get_mut(&from) else { return };
@@ -150,7 +170,7 @@ impl Control {
 
     /// A supernode has legs of its own for whoever registers there, so that it gives none as a member.
     fn may_carry(&self, ends: [PortId; 2], asked_by: Path) -> bool {
-        let is_willing = match self.carrying.settings.carries {
+        let is_willing = match self.carries() {
             RelayFor::Nobody => false,
             RelayFor::Site => ends.iter().any(|end| self.peers.get(end).is_some_and(|peer| self.is_of_our_site(peer))),
             RelayFor::Everyone => true,
@@ -163,7 +183,7 @@ impl Control {
     }
 
     /// Whether it says so, or supernodes see it and us at one address.
-    fn is_of_our_site(&self, peer: &Peer) -> bool {
+    pub(super) fn is_of_our_site(&self, peer: &Peer) -> bool {
         let site = &self.carrying.settings.site;
         (!site.is_empty() && peer.site == *site) || self.is_at_our_address(peer)
     }

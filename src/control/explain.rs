@@ -71,7 +71,7 @@ impl Control {
             kind: state.kind.name().into(),
             probes: state.probes,
             answers: state.answers,
-            rtt_us: micros(state.rtt),
+            rtt_us: micros(state.rtt()),
             result: result(state, is_current).into(),
             probed_ms: state.sent.map(|at| millis(now.since(at))),
             answered_ms: state.answered.map(|at| millis(now.since(at))),

@@ -11,7 +11,7 @@ use crate::datapath::fdb::PortId;
 use crate::datapath::stats::DropReason;
 use crate::datapath::{LegId, LegTally, Path};
 use crate::keys::{Fingerprint, OverlayId};
-use crate::seam::{Event, RelaySettings};
+use crate::seam::Event;
 use crate::wire::message::{DIRECTORY_CANDIDATES_MAX, Directory, Member, Message, registration};
 use crate::wire::relay::{LegKey, RelayId};
 use crate::wire::session::{CANDIDATES_MAX, Candidate, CandidateKind};
@@ -47,7 +47,7 @@ impl Control {
     fn directory(&mut self, index: OverlayIndex) -> Vec<u8> {
         let own = self.me.candidates.iter().filter(|candidate| candidate.kind.is_own());
         let candidates = own.take(DIRECTORY_CANDIDATES_MAX).copied().collect();
-        let RelaySettings { carries: relays, site, .. } = self.carrying.settings.clone();
+        let (relays, site) = (self.carries(), self.carrying.settings.site.clone());
         let entry = Directory { name: self.name.clone(), candidates, relays, site };
         self.overlays[index.0].seal_directory(&entry, &mut self.fx.rng)
     }
@@ -186,7 +186,7 @@ impl Control {
         }
     }
 
-    fn update_directories(&mut self) {
+    pub(super) fn update_directories(&mut self) {
         for place in 0..self.homes.len() {
             for (overlay, _) in self.homes[place].legs() {
                 let message =

@@ -215,7 +215,7 @@ impl Control {
             handshake_limit: Bucket::new(HANDSHAKE_RATE, HANDSHAKE_BURST),
             certificates: certificates::Certificates::default(),
             observing: Observing::default(),
-            carrying: Carrying::new(settings.relaying, &mut fx),
+            carrying: Carrying::new(settings.relaying),
             load: None,
             rules: rules::Rules::new(&settings.overlays),
             reserved: reserve::Reserved::new(settings.uplink, &settings.overlays),

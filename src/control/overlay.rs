@@ -2,6 +2,7 @@
 
 use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::RngCore;
+use ring::hmac;
 
 use super::handshake::Local;
 use super::sealing;
@@ -11,6 +12,7 @@ use crate::keys::{Identity, NodeId, OverlayId, OverlaySecrets};
 use crate::seam::OverlaySettings;
 use crate::wire::certificate::Certificate;
 use crate::wire::message::Directory;
+use crate::wire::plan::SiteTag;
 use crate::wire::{DecodeError, NONCE_LEN};
 
 /// One overlay this node is a member of.
@@ -46,6 +48,13 @@ impl Overlay {
     /// Who we are in it.
     pub const fn local<'a>(&'a self, identity: &'a Identity) -> Local<'a> {
         Local { identity, secrets: &self.secrets }
+    }
+
+    /// What a supernode may know of the name of a site: nothing but whether it is the same one.
+    pub fn site_tag(&self, name: &str) -> SiteTag {
+        let key = hmac::Key::new(hmac::HMAC_SHA256, self.secrets.dir_key());
+        let whole = hmac::sign(&key, &[b"longwire site".as_slice(), name.as_bytes()].concat());
+        SiteTag(*whole.as_ref().first_chunk().expect("a hash is longer than eight bytes"))
     }
 
     /// Seals our directory entry, for members only (protocol.md section 7).
@@ -86,6 +95,9 @@ mod tests {
         let node = overlay(1).certificate.node;
         assert!(!sealed.windows(5).any(|window| window == b"alpha"));
         assert_eq!(overlay(1).open_directory(node, &sealed), Ok(entry));
+        assert_eq!(overlay(1).site_tag("mill"), overlay(1).site_tag("mill"));
+        assert_ne!(overlay(1).site_tag("mill"), overlay(1).site_tag("attic"));
+        assert_ne!(overlay(1).site_tag("mill"), overlay(2).site_tag("mill"), "nobody else can tell");
         assert_eq!(overlay(1).open_directory(NodeId([9; 32]), &sealed), Err(DecodeError::Forged));
         assert_eq!(overlay(2).open_directory(node, &sealed), Err(DecodeError::Forged));
     }

@@ -33,6 +33,12 @@ impl Reserved {
         Self { uplink, overlays, told: Shares::default(), marked }
     }
 
+    /// What of the uplink is guaranteed to nobody, in bytes per second, where it is known.
+    pub(super) fn spare(&self) -> Option<u64> {
+        let promised = self.overlays.iter().map(ReserveSettings::promised).fold(0, u64::saturating_add);
+        self.uplink.map(|uplink| uplink.saturating_sub(promised))
+    }
+
     /// Members came, went or took other names: names may mean others now.
     pub(super) fn on_other_members(&self, fx: &mut Effects) {
         if self.overlays.iter().any(|overlay| !overlay.peers.is_empty()) {
@@ -63,6 +69,7 @@ impl Control {
             self.reserved.told = shares.clone();
             self.fx.commands.push_back(Command::SetReserve { shares });
         }
+        self.review_spare();
     }
 
     /// Carries out an order; answers with all that is reserved then.

@@ -7,6 +7,8 @@
 
 mod orders;
 
+pub(super) mod ruled;
+
 mod ways;
 
 use std::collections::{BTreeMap, BTreeSet};

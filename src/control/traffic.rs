@@ -143,6 +143,9 @@ impl Control {
             let Some(peer) = self.peers.get_mut(port) else { return false };
             flow.read(now, span, fresh.get(port).copied().unwrap_or_default(), &peer.paths);
             peer.on_rate((flow.sent.fast, flow.heard.fast), fresh.len());
+            if peer.has_outgrown(flow.sent.fast) {
+                self.fx.timers.set(Timer::Carry(*port), now);
+            }
             // A pair is remembered through a pause.
             flow.sent.slow.max(flow.heard.slow) >= WORTH / 8.0
         });
@@ -181,9 +184,8 @@ impl Control {
         }
         peers.sort_by_key(|peer| std::cmp::Reverse(peer.fast.max(peer.arrives)));
         peers.truncate(PEERS_MAX);
-        let report = Report { relays: self.relays_for_all(), load: self.load, peers };
-        let message = Message::Report { overlay: self.overlays[overlay.0].id(), report };
-        self.fx.tell(LinkId::Dialled(home.place), &message);
+        let (place, message) = (home.place, self.told(overlay, peers));
+        self.fx.tell(LinkId::Dialled(place), &message);
         traffic.reported = Some(self.fx.now);
         traffic.said = traffic.rates();
     }
@@ -219,22 +221,42 @@ impl Control {
         Some(Own { peer: port, rate: flow.sent.fast, is_limited: flow.is_limited(self.fx.now), via })
     }
 
-    /// A supernode that may plan is told at once that we relay, or that this host is busy, though nothing flows here.
+    /// A supernode that may plan is told at once that we relay, that this host is busy, or where it is, though nothing
+    /// flows here.
     pub(super) fn introduce(&mut self, place: usize, overlay: OverlayIndex) {
-        if self.overlays[overlay.0].adapts && (self.relays_for_all() || self.is_loaded()) {
+        let is_at_site = !self.carrying.settings.site.is_empty();
+        let has_news = self.carries() == RelayFor::Everyone || self.is_loaded() || is_at_site;
+        if self.overlays[overlay.0].adapts && has_news {
             self.tell_itself(place, overlay);
         }
     }
 
-    /// What we are to others, without what flows.
-    pub(super) fn tell_itself(&mut self, place: usize, overlay: OverlayIndex) {
-        let report = Report { relays: self.relays_for_all(), load: self.load, peers: Vec::new() };
-        let message = Message::Report { overlay: self.overlays[overlay.0].id(), report };
+    /// What we are to others has changed: an idle member reports nothing else.
+    pub(super) fn tell_planners(&mut self) {
+        for overlay in (0..self.overlays.len()).map(OverlayIndex) {
+            if let Some(place) = self.planner_of(overlay).map(|home| home.place) {
+                self.tell_itself(place, overlay);
+            }
+        }
+    }
+
+    fn tell_itself(&mut self, place: usize, overlay: OverlayIndex) {
+        let message = self.told(overlay, Vec::new());
         self.fx.tell(LinkId::Dialled(place), &message);
     }
 
-    fn relays_for_all(&self) -> bool {
-        self.carrying.settings.carries == RelayFor::Everyone
+    /// What we are to others, and what flows between them and us.
+    fn told(&self, overlay: OverlayIndex, peers: Vec<PeerReport>) -> Message {
+        let site = &self.carrying.settings.site;
+        let overlay = &self.overlays[overlay.0];
+        let report = Report {
+            relays: self.carries() == RelayFor::Everyone,
+            load: self.load,
+            peers,
+            site: (!site.is_empty()).then(|| overlay.site_tag(site)),
+            spare: self.spare().map(|spare| kilobytes(f64::from(spare)).max(1)),
+        };
+        Message::Report { overlay: overlay.id(), report }
     }
 
     fn peer_report(&self, port: PortId, flow: &Flow, registration: &Registration) -> Option<PeerReport> {

@@ -270,8 +270,8 @@ pub enum Command {
     },
     /// What is relayed for members, in all.
     SetShare {
-        /// At most.
-        bytes_per_s: u32,
+        /// At most; as much as comes if `None`.
+        bytes_per_s: Option<u32>,
     },
 }
 

@@ -39,7 +39,7 @@ pub struct Ways {
 
 impl Ways {
     /// The one that a rule wants, if it is there.
-    pub(super) fn by(&self, way: RuleWay) -> Option<Path> {
+    pub fn by(&self, way: RuleWay) -> Option<Path> {
         match way {
             RuleWay::Usual => None,
             RuleWay::Direct => self.direct,

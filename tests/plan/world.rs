@@ -52,6 +52,9 @@ pub(crate) struct World {
     lie: Option<(NodeIndex, Lie)>,
     /// Members tell what they send where they are held back, and know of no other capacity: as daemons do.
     are_daemons: bool,
+    flaps: Option<NodeIndex>,
+    /// Pairs send what gets through and no more.
+    pub(crate) is_elastic: bool,
     /// Shares of their wishes that pairs get now.
     pub(crate) shares: BTreeMap<Pair, f64>,
 }
@@ -80,8 +83,23 @@ impl World {
         let base = truth.capacities.clone();
         let (dice, now) = (Dice::new(seed ^ 0x5eed), Time::START);
         let (drifted, rates, arrivals, shares) = Default::default();
-        let (lie, are_daemons) = (None, false);
-        Self { truth, base, drifted, weather, dice, rates, arrivals, planner, config, now, lie, are_daemons, shares }
+        Self {
+            truth,
+            base,
+            drifted,
+            weather,
+            dice,
+            rates,
+            arrivals,
+            planner,
+            config,
+            now,
+            lie: None,
+            are_daemons: false,
+            flaps: None,
+            is_elastic: false,
+            shares,
+        }
     }
 
     /// From now on this is offered, so much that the best routing carries four fifths of it.
@@ -108,6 +126,11 @@ impl World {
         self
     }
 
+    /// One member registers anew before every report from now on.
+    pub(crate) fn flaps(&mut self, member: NodeIndex) {
+        self.flaps = Some(member);
+    }
+
     /// The least share that any pair gets, beside what the best routing would give now.
     pub(crate) fn ratio(&self) -> f64 {
         if self.shares.is_empty() { 1.0 } else { least(&self.shares) / best(&self.truth, &self.config) }
@@ -122,6 +145,12 @@ impl World {
             self.sample();
         }
         self.count_arrivals();
+        if let Some(member) = self.flaps {
+            self.planner.remove_node(self.now, id(member));
+            assert!(self.planner.put_node(id(member), self.truth.nodes[usize::from(member.0)]));
+            // Who registers anew begins without orders.
+            self.truth.routes.retain(|pair, _| pair.from != member);
+        }
         for node in (0..self.truth.nodes.len() as u16).map(NodeIndex) {
             let mut report = self.report(node);
             if let Some((_, lie)) = self.lie.filter(|(liar, _)| *liar == node) {
@@ -186,7 +215,8 @@ impl World {
             self.rates.entry(*pair).or_default();
         }
         for (pair, rates) in &mut self.rates {
-            let offered = self.truth.demands.get(pair).copied().unwrap_or(0.0);
+            let share = if self.is_elastic { self.shares.get(pair).map_or(1.0, |share| share.min(1.0)) } else { 1.0 };
+            let offered = self.truth.demands.get(pair).map_or(0.0, |demand| demand * share);
             let bytes = offered * SAMPLE.as_secs_f64() * self.dice.noise(self.weather.noise);
             rates.sample(bytes, SAMPLE);
         }
@@ -208,12 +238,12 @@ impl World {
         let peers: Vec<_> = others.map(|other| self.peer_report(node, other)).collect();
         let relays = self.truth.nodes[usize::from(node.0)].relays;
         if self.are_daemons {
-            return Report { sends: None, receives: None, relays, peers: self.as_daemon(node, peers) };
+            return Report { sends: None, receives: None, relays, spare: None, peers: self.as_daemon(node, peers) };
         }
         let noise = self.weather.noise;
         let mut measured = |resource| Some(self.base.of(resource) * self.dice.noise(noise));
         let (sends, receives) = (measured(Resource::NodeOut(node)), measured(Resource::NodeIn(node)));
-        Report { sends, receives, relays, peers }
+        Report { sends, receives, relays, spare: None, peers }
     }
 
     /// What is sent where it is held back counts as the width of its first hop; not of one between sites, which others

@@ -157,7 +157,7 @@ impl Control {
         match side {
             Side::In(_) => Talk { from_host: there, to_host: here, ..row },
             Side::Out(_) => Talk {
-                path: Some(self.way_text(peer)),
+                path: Some(peer.paths.current().map_or_else(|| "none".into(), |path| self.way_text(path))),
                 rtt_us: micros(peer.paths.current_rtt()),
                 loss_percent: loss(peer),
                 why: Some(self.reason(peer)),
@@ -166,9 +166,9 @@ impl Control {
         }
     }
 
-    /// The way to a peer, in words.
-    pub(super) fn way_text(&self, peer: &Peer) -> String {
-        let status = self.path_status(peer.paths.current());
+    /// A way to a peer, in words.
+    pub(super) fn way_text(&self, path: Path) -> String {
+        let status = self.path_status(Some(path));
         match status.kind {
             PathKind::Direct => "direct".into(),
             PathKind::Relayed => format!("by {}", status.via.unwrap_or_else(|| "a relay that is gone".into())),
