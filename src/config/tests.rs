@@ -71,8 +71,6 @@ fn a_whole_file_becomes_settings() {
             stp: true,
             clamp_mss: true,
             answers: true,
-            snoops: false,
-            adapts: true,
             tap: TapOffload::None,
             ..SwitchSettings::default()
         }
