@@ -66,14 +66,7 @@ fn a_whole_file_becomes_settings() {
     assert_eq!(settings.overlays[1].attach.clone(), Attach::Address("10.10.0.1/24".parse().expect("CIDR")));
     assert_eq!(
         settings.overlays[1].switch,
-        SwitchSettings {
-            mtu: 1500,
-            stp: true,
-            clamp_mss: true,
-            answers: true,
-            tap: TapOffload::None,
-            ..SwitchSettings::default()
-        }
+        SwitchSettings { mtu: 1500, stp: true, tap: TapOffload::None, ..SwitchSettings::default() }
     );
     assert_eq!(settings.socket, SocketChoice::At("/tmp/socket".into()));
     assert!(settings.serve.is_none() && settings.log_json);
