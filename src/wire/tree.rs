@@ -73,7 +73,7 @@ impl<'a> Tree<'a> {
     }
 }
 
-/// The frame of what [`write`] wrote.
+/// The frame of what [`write()`] wrote.
 pub fn frame(bytes: &[u8]) -> &[u8] {
     Tree::parse(bytes).map_or(bytes, |tree| tree.frame)
 }
