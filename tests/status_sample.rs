@@ -22,7 +22,20 @@ fn the_keys_are_those_of_the_contract() {
     let overlay = &sample["overlays"][0];
     assert_eq!(
         keys(overlay),
-        ["arp", "bindings", "counters", "fdb_entries", "id", "name", "peers", "supernodes", "tap", "tap_offload"]
+        [
+            "arp",
+            "bindings",
+            "counters",
+            "fdb_entries",
+            "groups",
+            "id",
+            "multicast",
+            "name",
+            "peers",
+            "supernodes",
+            "tap",
+            "tap_offload"
+        ]
     );
     assert_eq!(keys(&overlay["supernodes"][0]), ["address", "fingerprint", "reason", "rtt_us", "state", "transport"]);
     let peer = &overlay["peers"][0];

@@ -13,6 +13,9 @@ const ALL_ROUTERS: [u8; 4] = [224, 0, 0, 2];
 /// What every node asks: to all machines on the link, and without an address.
 const QUESTION: [u8; 6] = [1, 0, 0x5e, 0, 0, 1];
 const QUESTION_V6: [u8; 6] = [0x33, 0x33, 0, 0, 0, 1];
+/// IPv6, and behind its header one for each hop: MLD, which no machine of ours speaks.
+const MLD: ([u8; 2], u8) = ([0x86, 0xdd], 0);
+const NEXT_HEADER_AT: usize = 14 + 6;
 /// Ethernet and IPv4; a node's question has an option besides.
 const IGMP_AT: usize = 14 + 20;
 const NODES_IGMP_AT: usize = IGMP_AT + 4;
@@ -52,7 +55,8 @@ impl World {
     /// Lets the machines behind `host` answer what is asked by `frame`. Whether it is the node that asks.
     pub(super) fn answer_question(&mut self, host: HostId, overlay: OverlayNo, frame: &[u8]) -> bool {
         let to = frame.first_chunk::<6>().copied();
-        if to == Some(QUESTION_V6) {
+        let kind = (frame.get(12..14), frame.get(NEXT_HEADER_AT));
+        if to == Some(QUESTION_V6) && kind == (Some(&MLD.0[..]), Some(&MLD.1)) {
             return true;
         }
         let is_nodes = frame.get(NODES_IGMP_AT) == Some(&QUERY);
