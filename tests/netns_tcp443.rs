@@ -88,6 +88,8 @@ fn a_site_without_udp_joins_by_tcp_and_takes_udp_when_it_passes() {
     let said = String::from_utf8_lossy(&checked.stdout);
     assert!(said.contains("no answer by UDP; answers by TCP 443; its key is "), "{said}");
     flows(&world);
+    let said = world.nodes[0].daemon.process().stderr();
+    assert!(!said.contains("supernode lost"), "the first connection stands: {said}");
 
     let ends = (&world.nodes[0].guest, &world.nodes[1].guest);
     let stream = Stream::start(&ends.0.space, (&ends.1.space, ends.1.address), 100);

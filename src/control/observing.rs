@@ -16,6 +16,7 @@ use super::natcheck::questions::{Question, Questions};
 use super::timers::Timer;
 use crate::datapath::stats::DropReason;
 use crate::datapath::{Command, Path};
+use crate::seam::stream::is_stream;
 use crate::time::Time;
 use crate::wire::observe::{NatClass, Observed};
 
@@ -102,8 +103,8 @@ impl Control {
     /// [`Timer::Observe`].
     pub(super) fn on_observe_timer(&mut self) {
         // IPv4 where there is some: NATs stand there.
-        let remotes = self.homes.iter().filter_map(|home| home.remote).filter(|remote| !remote.ip().is_loopback());
-        let mut homes = remotes.collect::<Vec<_>>();
+        let may_be_asked = |remote: &SocketAddr| !remote.ip().is_loopback() && !is_stream(*remote);
+        let mut homes = self.homes.iter().filter_map(|home| home.remote).filter(may_be_asked).collect::<Vec<_>>();
         if homes.iter().any(SocketAddr::is_ipv4) {
             homes.retain(SocketAddr::is_ipv4);
         }

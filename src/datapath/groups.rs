@@ -33,8 +33,8 @@ const COMPLETE: Duration = Duration::from_secs(ANSWER as u64 + 2);
 const KEPT: Duration = Duration::from_secs(2 * 125 + ANSWER as u64);
 /// The same after one has left: until we have asked and been answered.
 const KEPT_LEFT: Duration = Duration::from_secs(5);
-/// Another one asks, and we need not, until it was not heard for so long (8.5).
-const OTHER_ASKS: Duration = Duration::from_secs(2 * 125 + ANSWER as u64 / 2);
+/// A router that was not heard for so long is gone (8.5).
+const ROUTER_KEPT: Duration = Duration::from_secs(2 * 125 + ANSWER as u64 / 2);
 /// Groups of one segment; one that wants more is sent everything.
 const GROUPS: usize = 1_024;
 
@@ -53,8 +53,6 @@ pub(super) struct Groups {
     questions: u32,
     /// Somebody has left: who is there still?
     has_left: bool,
-    /// When somebody else was heard asking.
-    other: Option<Time>,
     /// When a router was heard behind our TAP.
     router: Option<Time>,
     /// When a group found no room.
@@ -67,12 +65,12 @@ impl Groups {
     fn hear(&mut self, now: Time, said: Said) {
         match said {
             Said::Wants(group) if listener::is_wide(group) => self.want(now, group),
-            Said::Leaves(group) => self.doubt(now, group, !self.other_asks(now)),
+            Said::Leaves(group) => self.doubt(now, group),
             Said::Asks(group, is_router) => {
                 if is_router {
-                    (self.other, self.router) = (Some(now), Some(now));
+                    self.router = Some(now);
                 }
-                group.into_iter().for_each(|group| self.doubt(now, group, true));
+                group.into_iter().for_each(|group| self.doubt(now, group));
             }
             Said::Routes => self.router = Some(now),
             Said::Wants(_) => {}
@@ -81,9 +79,8 @@ impl Groups {
 
     /// The same behind another member's: its questions are answered here too.
     fn overhear(&mut self, now: Time, said: Said) {
-        if let Said::Asks(group, true) = said {
-            self.other = Some(now);
-            group.into_iter().for_each(|group| self.doubt(now, group, true));
+        if let Said::Asks(Some(group), true) = said {
+            self.doubt(now, group);
         }
     }
 
@@ -95,19 +92,18 @@ impl Groups {
         }
     }
 
-    /// Whoever wants it says so soon, or nobody does, if somebody asks.
-    fn doubt(&mut self, now: Time, group: IpAddr, is_asked: bool) {
-        if let Some(until) = self.wanted.get_mut(&group).filter(|_| is_asked) {
+    /// We ask: whoever wants it says so soon, or nobody does.
+    fn doubt(&mut self, now: Time, group: IpAddr) {
+        if let Some(until) = self.wanted.get_mut(&group) {
             *until = (*until).min(now + KEPT_LEFT);
             self.has_left = true;
         }
     }
 
-    fn other_asks(&self, now: Time) -> bool {
-        self.other.is_some_and(|at| now.since(at) < OTHER_ASKS)
-    }
-
     /// Forgets what nobody wants any more. Whether to ask the segment now, and in how many seconds it has to answer.
+    ///
+    /// Who else asks does not matter: it may ask for one family of addresses only, or for one group. Questions without an
+    /// address elect nobody (RFC 4541 2.1.1).
     pub(super) fn review(&mut self, now: Time) -> Option<u8> {
         self.wanted.retain(|_, until| *until > now);
         let has_left = std::mem::take(&mut self.has_left);
@@ -117,7 +113,7 @@ impl Groups {
         };
         let wait = if self.questions == 1 { ASK_FIRST } else { ASK_EVERY };
         let is_due = now.since(last) >= wait;
-        if self.other_asks(now) || !(is_due || has_left) {
+        if !(is_due || has_left) {
             return None;
         }
         if is_due {
@@ -131,7 +127,7 @@ impl Groups {
         let is_recent = |at: Option<Time>, span| at.is_some_and(|at| now.since(at) < span);
         let is_complete = self.asked.is_some_and(|(first, _)| now.since(first) >= COMPLETE);
         let tells = is_complete && !is_recent(self.cut, KEPT);
-        let routes = is_recent(self.router, OTHER_ASKS);
+        let routes = is_recent(self.router, ROUTER_KEPT);
         let marks = [(tells, TELLS), (routes, ROUTES)].into_iter().filter(|(is_so, _)| *is_so).map(|(_, mark)| mark);
         self.wanted.keys().copied().chain(marks).collect()
     }
@@ -171,7 +167,8 @@ impl Switch {
     }
 
     /// A frame out of our TAP for a group: to whom it goes, if that is not everybody.
-    pub(super) fn judge_group(&mut self, bytes: &[u8], header: &Header) -> Option<Verdict> {
+    /// Who asked for the group is sent as much as comes; what anybody else gets as well is a flood.
+    pub(super) fn judge_group(&mut self, now: Time, bytes: &[u8], header: &Header) -> Option<Verdict> {
         if !self.settings().snoops || !header.dst.is_group() {
             return None;
         }
@@ -190,11 +187,17 @@ impl Switch {
             }
         }
         wanting.extend(tellers(ROUTES));
+        let asked = wanting.len();
         let telling = tellers(TELLS).collect::<BTreeSet<_>>();
         wanting.extend(self.ports.difference(&telling));
         self.receivers.clear();
         self.receivers.extend(self.ports.intersection(&wanting));
-        Some(if self.receivers.is_empty() { Verdict::Drop(DropReason::Unwanted) } else { Verdict::Group })
+        let is_asked_for = !is_report && wanting.len() == asked;
+        Some(match () {
+            () if self.receivers.is_empty() => Verdict::Drop(DropReason::Unwanted),
+            () if is_asked_for || self.flood_limit.take(now) => Verdict::Group,
+            () => Verdict::Drop(DropReason::FloodLimit),
+        })
     }
 }
 
@@ -210,14 +213,13 @@ mod tests {
     }
 
     #[test]
-    fn a_segment_is_asked_at_the_start_soon_again_and_then_rarely_unless_another_one_asks() {
+    fn a_segment_is_asked_at_the_start_soon_again_and_then_rarely_whoever_else_asks() {
         let mut groups = Groups::default();
-        let mut asked = (0..300).filter(|second| groups.review(at(*second)).is_some()).collect::<Vec<_>>();
+        let asked = (0..300).filter(|second| groups.review(at(*second)).is_some()).collect::<Vec<_>>();
         assert_eq!(asked, [0, 31, 156, 281]);
-        groups.hear(at(300), Said::Asks(None, false));
         groups.hear(at(300), Said::Asks(None, true));
-        asked = (300..700).filter(|second| groups.review(at(*second)).is_some()).collect();
-        assert_eq!(asked, [555, 680]);
+        groups.overhear(at(300), Said::Asks(Some(G), true));
+        assert!((300..420).all(|second| groups.review(at(second)).is_none() == (second != 406)));
     }
 
     #[test]

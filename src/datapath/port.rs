@@ -13,7 +13,7 @@ use super::path::{Path, Ways};
 use super::seal::{Opener, Sealer, SessionKeys, Share};
 use super::segment::Work;
 use super::shape::Queue;
-use super::tree::Site;
+use super::tree::{BRANCH_BURST, BRANCH_RATE, Site};
 use crate::time::Time;
 use crate::wire::HEADERS_V6;
 use crate::wire::data::{FrameKind, OVERHEAD};
@@ -164,6 +164,8 @@ pub(super) struct Port {
     pub(super) follows: bool,
     /// Whether it hands on what is for everybody.
     pub(super) trees: bool,
+    /// How many frames are handed on for it.
+    pub(super) branches: Bucket,
     /// Until then we serve it ourselves: another member could not reach it.
     pub(super) ours_until: Time,
     /// How many claims of it are believed.
@@ -202,6 +204,7 @@ impl Port {
             source: None,
             follows: false,
             trees: false,
+            branches: Bucket::new(BRANCH_RATE, BRANCH_BURST),
             ours_until: Time::START,
             claims: Bucket::new(CLAIM_RATE, CLAIM_BURST),
             ways: Ways::default(),

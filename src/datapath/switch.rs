@@ -222,7 +222,7 @@ impl Switch {
             None if self.gate.is_shut() => Verdict::Drop(DropReason::Shared),
             None if self.ports.is_empty() => Verdict::Drop(DropReason::NoPeer),
             None => {
-                let verdict = self.answer(now, bytes, header).or_else(|| self.judge_group(bytes, header));
+                let verdict = self.answer(now, bytes, header).or_else(|| self.judge_group(now, bytes, header));
                 verdict.unwrap_or_else(|| self.judge_flood(now))
             }
         }

@@ -11,14 +11,16 @@
 //! In small overlays, and to members that hand nothing on, the root sends itself. What a site's members have in common
 //! is an access link: a list crosses it once and is divided behind it. Read first: RFC 5058 (explicit multicast).
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
+use std::hash::Hasher;
 use std::ops::Range;
 use std::time::Duration;
+
+use siphasher::sip::SipHasher13;
 
 use super::buf::OverlayIndex;
 use super::fdb::{PortId, TAP};
 use super::fragment::PIECE_MAX;
-use super::frame::Header;
 use super::limit::{Bucket, FLOOD_BURST, FLOOD_RATE};
 use super::port::{MTU_FLOOR, Port};
 use super::segment::Work;
@@ -32,12 +34,14 @@ use crate::wire::tree::{self, HEAD_LEN, HOPS_MAX, Head, SHORT_ID_LEN, ShortId, T
 /// Copies of a frame that leave a node, unless lists would not fit: eight are sent in the time of one, and four levels
 /// of them reach all the members that an overlay may have.
 pub(super) const FAN_OUT: usize = 8;
-/// Frames of others handed on per second, and at once: of a few members that all send as much as they may.
-const BRANCH_RATE: u32 = 4 * FLOOD_RATE;
-const BRANCH_BURST: u32 = 4 * FLOOD_BURST;
+/// Frames of others handed on for one parent per second, and at once: of a few roots that all send as much as they may.
+pub(super) const BRANCH_RATE: u32 = 4 * FLOOD_RATE;
+pub(super) const BRANCH_BURST: u32 = 4 * FLOOD_BURST;
 /// Members that somebody could not reach get their copies from us for so long: a way found meanwhile is as good.
 const OURS: Duration = Duration::from_secs(60);
-/// Who was not heard for longer is not asked to hand on: keepalives are at most 20 s apart.
+/// Frames of ours that may come back: those of a second, at the most that we may flood.
+const SPREAD_MAX: usize = FLOOD_RATE as usize;
+/// Who was heard, but not for longer than this, is on no list: keepalives are at most 20 s apart.
 const HEARD: Duration = Duration::from_secs(25);
 /// On the first levels the members of another site stay together; behind that they are divided whatever they are, so
 /// that those who take each other for strangers make no long chains.
@@ -56,12 +60,16 @@ pub(super) struct Trees {
     names: BTreeSet<(ShortId, PortId)>,
     /// Our own.
     home: Site,
-    limit: Bucket,
+    /// Copies for those whom others cannot reach.
+    returns: Bucket,
+    /// What left us with lists of late, as hashes: nothing else comes back.
+    spread: VecDeque<u64>,
 }
 
 impl Default for Trees {
     fn default() -> Self {
-        Self { names: BTreeSet::new(), home: Site::default(), limit: Bucket::new(BRANCH_RATE, BRANCH_BURST) }
+        let returns = Bucket::new(BRANCH_RATE, BRANCH_BURST);
+        Self { names: BTreeSet::new(), home: Site::default(), returns, spread: VecDeque::new() }
     }
 }
 
@@ -72,6 +80,13 @@ impl Trees {
 
     pub(super) fn close(&mut self, short: ShortId, port: PortId) {
         self.names.remove(&(short, port));
+    }
+
+    fn note_spread(&mut self, frame: &[u8]) {
+        if self.spread.len() == SPREAD_MAX {
+            self.spread.pop_front();
+        }
+        self.spread.push_back(hash(frame));
     }
 
     /// Whom a short id names: nobody if it is unknown, or two members have the same.
@@ -87,7 +102,7 @@ struct Leaf {
     site: Site,
     short: ShortId,
     port: PortId,
-    /// It was heard of late, on a direct path: it may be trusted with others.
+    /// It was heard, on a direct path: it is trusted with others first.
     leads: bool,
 }
 
@@ -167,6 +182,9 @@ impl Datapath {
             others.sort_unstable();
         }
         others.into_iter().for_each(|id| self.send(now, id, frame, Work::Whole(checksum), alone));
+        if !leaves.is_empty() {
+            self.switches[overlay.0].trees.note_spread(frame);
+        }
         self.hand_out(now, Trunk { overlay, root, hops: HOPS_MAX - 1, alone, checksum, frame }, leaves);
     }
 
@@ -178,13 +196,13 @@ impl Datapath {
         is_named && now >= port.ours_until
     }
 
-    /// The member at `id`, if it can be sent to now and takes what has a list.
+    /// The member at `id`, if it takes what has a list, can be sent to now and is not silent.
     fn leaf(&self, now: Time, id: PortId) -> Option<Leaf> {
         let port = self.ports.get(&id).filter(|port| port.trees && port.can_send(now))?;
         let path = port.path?;
-        let is_alive = port.activity.heard.is_some_and(|heard| now.since(heard) < HEARD);
         let Port { site, short, .. } = *port;
-        Some(Leaf { site, short, port: id, leads: path.is_direct() && is_alive })
+        let (heard, leads) = (port.activity.heard, port.activity.heard.is_some() && path.is_direct());
+        heard.is_none_or(|heard| now.since(heard) < HEARD).then_some(Leaf { site, short, port: id, leads })
     }
 
     /// Divides a list among its own members, each of which gets the frame and its share of the others.
@@ -216,21 +234,24 @@ impl Datapath {
     pub(super) fn branch(&mut self, now: Time, from: (OverlayIndex, PortId), checksum: Checksum, body: &[u8]) {
         let (overlay, parent) = from;
         let (switch, stats) = (&mut self.switches[overlay.0], &mut self.stats[overlay.0]);
-        let Ok(tree) = Tree::parse(body) else { return stats.dropped(DropReason::Malformed) };
+        // A longer one would have to be divided into more than so many copies.
+        let whole = Tree::parse(body).ok().filter(|_| body.len() <= ROOM);
+        let Some(tree) = whole else { return stats.dropped(DropReason::Malformed) };
         let Head { is_returned, hops, root } = tree.head;
         let is_ours = root == switch.settings().short;
         if is_ours && !is_returned {
             return stats.dropped(DropReason::Elsewhere);
         }
-        if !switch.trees.limit.take(now) {
-            return stats.dropped(DropReason::FloodLimit);
-        }
         if is_ours {
-            return self.take_back(now, overlay, &tree, checksum);
+            return self.take_back(now, from, &tree, checksum);
         }
         let origin = switch.trees.find(root);
+        let may_hand_on = self.ports.get_mut(&parent).is_some_and(|port| port.branches.take(now));
+        if !may_hand_on {
+            stats.dropped_many(DropReason::FloodLimit, tree.members().count() as u64);
+        }
         let (mut leaves, mut lost) = (Vec::new(), Vec::new());
-        for short in tree.members() {
+        for short in tree.members().filter(|_| may_hand_on) {
             let named = self.switches[overlay.0].trees.find(short);
             match named.filter(|_| hops > 0).and_then(|id| self.leaf(now, id)) {
                 Some(leaf) => leaves.push(leaf),
@@ -268,16 +289,15 @@ impl Datapath {
     }
 
     /// A frame of ours that somebody could not hand on to these: they get it from us, and those that follow.
-    fn take_back(&mut self, now: Time, overlay: OverlayIndex, tree: &Tree<'_>, checksum: Checksum) {
-        let switch = &self.switches[overlay.0];
-        // Nobody shall speak for machines that are not ours.
-        let is_ours = |header: &Header| switch.fdb.lookup(now, header.vlan, header.src) == Some(TAP);
-        if !Header::parse(tree.frame).is_some_and(|header| is_ours(&header)) {
+    fn take_back(&mut self, now: Time, (overlay, by): (OverlayIndex, PortId), tree: &Tree<'_>, checksum: Checksum) {
+        // Nobody shall make us say what we have not said.
+        if !self.switches[overlay.0].trees.spread.contains(&hash(tree.frame)) {
             return self.stats[overlay.0].dropped(DropReason::Elsewhere);
         }
-        for short in tree.members() {
+        for short in tree.members().collect::<BTreeSet<_>>() {
             let switch = &mut self.switches[overlay.0];
-            let Some(id) = switch.trees.find(short).filter(|_| switch.trees.limit.take(now)) else {
+            let found = switch.trees.find(short).filter(|id| *id != by);
+            let Some(id) = found.filter(|_| switch.trees.returns.take(now)) else {
                 self.stats[overlay.0].dropped(DropReason::NoPeer);
                 continue;
             };
@@ -296,6 +316,13 @@ impl Datapath {
             port.site = site;
         }
     }
+}
+
+/// Nobody gains by two frames of one hash: the one that left before may leave again.
+fn hash(frame: &[u8]) -> u64 {
+    let mut hasher = SipHasher13::new();
+    hasher.write(frame);
+    hasher.finish()
 }
 
 /// Members whose list fits before a frame of so many bytes; `None` if there is room for none.

@@ -65,7 +65,9 @@ impl Moderation {
     pub(super) fn start(now: Time, nice: i32) -> Self {
         // Naps may be late without it: nothing else is lost.
         let _usual_slack = set_current_timer_slack(Some(TIMER_SLACK));
-        let priority = prefer(nice).then_some(nice);
+        // Who may only be nicer must not try, or it stays so after the first flood.
+        let may_choose = prefer(nice) && prefer(nice.max(USUAL)) && prefer(nice);
+        let priority = may_choose.then_some(nice);
         Self { priority, load: Load::Light, since: now, frames: 0, bytes: 0 }
     }
 

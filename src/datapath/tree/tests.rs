@@ -16,6 +16,8 @@ use crate::wire::handshake::Suite;
 const NOW: Time = Time::START;
 const OVERLAY: OverlayIndex = OverlayIndex(0);
 const FRAME_LEN: usize = 60;
+/// An ordinary broadcast.
+const SPREAD: (FrameKind, Checksum) = (FrameKind::Direct, Checksum::Finished);
 
 struct Dice(ChaCha8Rng);
 
@@ -231,6 +233,59 @@ fn a_member_that_others_cannot_reach_is_served_by_the_root_and_later_without_a_d
         assert_eq!(world.delivered[1..], [times; 11]);
         assert_eq!(world.sum(|member| member.stats(OVERLAY).given_back), 1, "only the first one");
     }
+}
+
+/// A TREE frame of member 0's, with a list.
+fn tree(is_returned: bool, root: usize, list: &[ShortId], frame: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let head = Head { is_returned, hops: HOPS_MAX, root: short(root) };
+    tree::write(&mut bytes, head, list.iter().copied(), frame);
+    bytes
+}
+
+fn frame(number: u8) -> Vec<u8> {
+    [&[0xff; 6][..], &[2, 0, 0, 0, 0, number], &[0x88, 0xb6], &[number; 46]].concat()
+}
+
+#[test]
+fn a_list_that_no_honest_member_makes_is_divided_by_nobody() {
+    let mut world = whole(12, 2, 1);
+    let list = (2..12).map(short).collect::<Vec<_>>();
+    for (long, copies) in [(ROOM - HEAD_LEN - 40, 2), (ROOM - HEAD_LEN - 39, 0)] {
+        let mut frame = frame(0);
+        frame.resize(long, 7);
+        world.members[1].branch(NOW, (OVERLAY, port(0)), Checksum::Finished, &tree(false, 0, &list, &frame));
+        let (transmits, _) = world.members[1].take_batches(Default::default());
+        let to = transmits.iter().map(|(_, target)| target.to).collect::<BTreeSet<_>>();
+        assert_eq!(to.len(), copies, "{long} bytes");
+    }
+}
+
+#[test]
+fn nobody_makes_a_root_say_what_it_has_not_said() {
+    let mut world = whole(12, 2, 1);
+    let list = [short(2), short(2), short(0)];
+    world.members[1].branch(NOW, (OVERLAY, port(0)), Checksum::Finished, &tree(true, 1, &list, &frame(1)));
+    assert!(world.take(1).is_empty());
+    world.members[1].spread(NOW, (OVERLAY, &(2..12).map(port).collect::<Vec<_>>()), &frame(1), SPREAD);
+    assert!(!world.take(1).is_empty());
+    world.members[1].branch(NOW, (OVERLAY, port(0)), Checksum::Finished, &tree(true, 1, &list, &frame(1)));
+    assert_eq!(world.take(1).len(), 1, "once, and not to who gave it back");
+}
+
+#[test]
+fn who_sends_too_much_silences_nobody_else() {
+    let mut world = whole(12, 2, 1);
+    let list = [short(2)];
+    let mut handed_on = 0;
+    for _ in 0..2 * BRANCH_BURST {
+        world.members[1].branch(NOW, (OVERLAY, port(0)), Checksum::Finished, &tree(false, 0, &list, &frame(0)));
+        handed_on += world.take(1).len();
+    }
+    assert_eq!(handed_on, BRANCH_BURST as usize);
+    assert_eq!(world.delivered[1], 2 * BRANCH_BURST as usize, "our own machines hear it all");
+    world.members[1].branch(NOW, (OVERLAY, port(3)), Checksum::Finished, &tree(false, 3, &list, &frame(3)));
+    assert_eq!(world.take(1).len(), 1);
 }
 
 proptest! {
