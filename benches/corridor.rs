@@ -14,6 +14,7 @@ use longwire::datapath::seal::SessionKeys;
 use longwire::datapath::{Command, Datapath, Path, SwitchSettings};
 use longwire::time::Time;
 use longwire::wire::handshake::Suite;
+use longwire::wire::tree::ShortId;
 
 const NOW: Time = Time::START;
 const OVERLAY: OverlayIndex = OverlayIndex(0);
@@ -59,7 +60,7 @@ fn corridor(end: usize, suite: Suite) -> Datapath {
         remote_index: index(other),
         streams: true,
     };
-    datapath.handle_command(NOW, Command::OpenPort { port: PORT, overlay: OVERLAY });
+    datapath.handle_command(NOW, Command::OpenPort { port: PORT, overlay: OVERLAY, short: ShortId(1) });
     datapath.handle_command(NOW, Command::Install { port: PORT, keys, confirmed: true });
     let path = Some(Path::Direct(address(1 - end)));
     datapath.handle_command(NOW, Command::UsePath { port: PORT, path });

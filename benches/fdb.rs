@@ -1,15 +1,26 @@
-//! The forwarding database: learning and looking up, with few entries and with a full table.
+//! The tables that every frame meets: the forwarding database, and the counters of which machines talk.
 //!
+//! A pass of `counting` is of a million frames: its milliseconds are nanoseconds per frame, and the counters cost the
+//! difference of `lookup_and_counters` and `lookup_alone`. A window of half a million is taken twice in each.
 //! `cargo bench --bench fdb`
 
+use divan::counter::ItemsCount;
 use divan::{Bencher, black_box};
 use longwire::datapath::fdb::{CAPACITY, Fdb, Learned, PER_PORT, PER_TAP, PortId, TAP};
 use longwire::datapath::frame::Mac;
+use longwire::datapath::pairs::{Pairs, Side, Volume};
 use longwire::time::Time;
 
 /// Entries: a small network, and all that the table takes.
 const ENTRIES: [usize; 2] = [100, CAPACITY];
+/// Machines that talk.
+const MACS: [usize; 4] = [64, 1_000, 10_000, 60_000];
 const NOW: Time = Time::START;
+const SEED: [u64; 4] = [1, 2, 3, 4];
+/// Frames of a pass: about a million.
+const FRAMES: usize = 1 << 20;
+/// Frames between two readings of the counters: half a second at a million frames per second.
+const WINDOW: usize = 1 << 19;
 
 fn main() {
     divan::main();
@@ -29,7 +40,7 @@ fn port(number: usize) -> PortId {
 }
 
 fn table(entries: usize) -> Fdb {
-    let mut fdb = Fdb::new([1, 2, 3, 4]);
+    let mut fdb = Fdb::new(SEED);
     for number in 0..entries {
         assert_eq!(fdb.learn(NOW, 0, mac(number), port(number), false), Learned::New);
     }
@@ -77,4 +88,61 @@ fn learn_refused_by_a_full_table(bencher: Bencher<'_, '_>) {
 #[divan::bench(args = ENTRIES)]
 fn learn_new(entries: usize) -> Fdb {
     table(entries)
+}
+
+/// What it costs to count which machines talk, beside the lookup that every frame needs anyway.
+mod counting {
+    use super::*;
+
+    /// Headers of a skewed stream between so many machines: the lower its number, the more often a machine talks; each
+    /// talks to 8 others.
+    fn stream(macs: usize) -> Vec<[u8; 14]> {
+        let mut state = 0x2545_f491_4f6c_dd1d_u64;
+        let mut next = || {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            state
+        };
+        let frame = |_| {
+            let share = (next() >> 11) as f64 / (1_u64 << 53) as f64;
+            let from = (share * share * macs as f64) as usize;
+            let to = (from + 1 + (next() % 8) as usize) % macs;
+            let mut header = [0; 14];
+            header[..6].copy_from_slice(&mac(to).0);
+            header[6..12].copy_from_slice(&mac(from).0);
+            header
+        };
+        (0..FRAMES).map(frame).collect()
+    }
+
+    fn destination(frame: &[u8; 14]) -> Mac {
+        let [a, b, c, d, e, f, ..] = *frame;
+        Mac([a, b, c, d, e, f])
+    }
+
+    #[divan::bench(args = MACS, sample_count = 10)]
+    fn lookup_alone(bencher: Bencher<'_, '_>, macs: usize) {
+        let (fdb, frames) = (table(macs), stream(macs));
+        bencher.counter(ItemsCount::new(FRAMES)).bench_local(|| {
+            for frame in &frames {
+                black_box(fdb.lookup(NOW, 0, destination(black_box(frame))));
+            }
+        });
+    }
+
+    #[divan::bench(args = MACS, sample_count = 10)]
+    fn lookup_and_counters(bencher: Bencher<'_, '_>, macs: usize) {
+        let (fdb, frames) = (table(macs), stream(macs));
+        let mut pairs = Pairs::new(SEED);
+        bencher.counter(ItemsCount::new(FRAMES)).bench_local(|| {
+            for window in frames.chunks(WINDOW) {
+                for frame in window {
+                    pairs.count(Side::Out(PortId(1)), black_box(frame), Volume { frames: 1, bytes: 1_514 });
+                    black_box(fdb.lookup(NOW, 0, destination(black_box(frame))));
+                }
+                drop(pairs.take());
+            }
+        });
+    }
 }

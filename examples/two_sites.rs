@@ -39,18 +39,7 @@ const PICTURE: &str = r"
 ";
 
 fn main() -> ExitCode {
-    std::panic::set_hook(Box::new(|panic| {
-        let payload = panic.payload();
-        let sentence = match payload.downcast_ref::<String>() {
-            Some(sentence) => sentence,
-            None => payload.downcast_ref::<&str>().copied().unwrap_or("a bug in the example"),
-        };
-        eprintln!("\ntwo_sites: {sentence}");
-    }));
-    match std::panic::catch_unwind(show) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(_) => ExitCode::FAILURE,
-    }
+    lab::example("two_sites", show)
 }
 
 fn show() {

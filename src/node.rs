@@ -12,7 +12,7 @@
 //! [`Command`](crate::datapath::Command) and [`Notice`](crate::datapath::Notice).
 
 pub use crate::seam::budget::LinkBudget;
-pub use crate::seam::reserve::{RESERVED_MAX, ReserveSettings, contradiction};
+pub use crate::seam::reserve::{MEGABIT, RESERVED_MAX, ReserveSettings, contradiction};
 pub use crate::seam::rule::{LINKS_MAX, LinkSettings, LinkTo, RouteSettings, Target, check_source};
 pub use crate::seam::{
     Announce, Deadline, DoorCommand, DoorId, Event, HandshakeKind, LinkCommand, LinkEvent, LinkId, Memory,
@@ -29,6 +29,7 @@ use crate::datapath::frame::Mac;
 use crate::datapath::lane::{Handed, Lane, Order, Report};
 use crate::datapath::{Datapath, SwitchSettings};
 use crate::time::{Time, WallTime};
+use crate::wire::tree::ShortId;
 
 /// Spare batches kept for reuse.
 const SPARES: usize = 4;
@@ -46,8 +47,9 @@ impl Node {
     /// A node that has done nothing yet. `seed` is all the chance it will ever have.
     pub fn new(settings: Settings, seed: [u8; 32], now: Time, wall: WallTime) -> Self {
         let mut rng = <rand_chacha::ChaCha20Rng as rand_chacha::rand_core::SeedableRng>::from_seed(seed);
-        let station = settings.identity.id().station();
-        let switch = |overlay: &OverlaySettings| SwitchSettings { station: Mac(station), ..overlay.switch };
+        let id = settings.identity.id();
+        let (station, short) = (Mac(id.station()), ShortId::of(id));
+        let switch = |overlay: &OverlaySettings| SwitchSettings { station, short, ..overlay.switch };
         let switches = settings.overlays.iter().map(switch).collect::<Vec<_>>();
         let datapath = Datapath::new(&switches, &mut rng);
         let mut control_seed = [0; 32];

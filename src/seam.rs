@@ -2,259 +2,28 @@
 //!
 //! Below the node and the control room, so that both speak of the same things.
 
+mod settings;
+
 pub mod budget;
 pub mod reserve;
 pub mod rule;
+
+mod link;
+
 pub mod stream;
 
-use std::collections::BTreeMap;
+pub use link::{DoorCommand, DoorId, LinkCommand, LinkEvent, LinkId};
+pub use settings::{
+    HandshakeKind, Memory, OverlaySettings, RelaySettings, RememberedPeer, ServeSettings, Settings, SupernodeSettings,
+};
+
 use std::net::{IpAddr, SocketAddr};
 
-use bytes::Bytes;
-use serde::{Deserialize, Serialize};
-
-use crate::datapath::SwitchSettings;
 use crate::datapath::buf::{Deliveries, OverlayIndex, Transmits};
 use crate::datapath::fdb::Address;
 use crate::datapath::lane::Order;
-use crate::keys::{Fingerprint, Identity, NodeId, OverlayId, OverlaySecrets};
+use crate::keys::{Fingerprint, NodeId, OverlayId};
 use crate::time::Time;
-use crate::wire::carry::RelayFor;
-
-use budget::LinkBudget;
-use reserve::ReserveSettings;
-use rule::{LinkSettings, RouteSettings};
-
-/// All that a node is told at its start.
-#[derive(Debug)]
-pub struct Settings {
-    /// The node's own keys.
-    pub identity: Identity,
-    /// What people call it.
-    pub name: String,
-    /// The overlays it is a member of; [`OverlayIndex`] counts them in this order.
-    pub overlays: Vec<OverlaySettings>,
-    /// The supernodes it registers at, every overlay at each.
-    pub supernodes: Vec<SupernodeSettings>,
-    /// Set if the node is a supernode for others.
-    pub serve: Option<ServeSettings>,
-    /// What it does for members that cannot reach each other.
-    pub relaying: RelaySettings,
-    /// What the host may send in all, in bytes per second; unknown if `None`.
-    pub uplink: Option<u64>,
-    /// How many links to members are kept awake.
-    pub links: LinkBudget,
-    /// What an earlier run of this node wanted to know again.
-    pub memory: Memory,
-    /// Whether many ports may be tried at a peer whose NAT takes random ones.
-    pub birthday: bool,
-    /// How keys are agreed on.
-    pub handshake: HandshakeKind,
-    /// Whether members on the same link look for each other.
-    pub discovery: bool,
-    /// Whether the processor has AES instructions: then AES-256-GCM is proposed.
-    pub has_aes: bool,
-}
-
-/// One overlay of a node.
-#[derive(Debug)]
-pub struct OverlaySettings {
-    /// The overlay's name.
-    pub name: String,
-    /// What its key gives.
-    pub secrets: OverlaySecrets,
-    /// What the user chose of its switch.
-    pub switch: SwitchSettings,
-    /// Its static rules for frames.
-    pub routes: Vec<RouteSettings>,
-    /// Direct paths that are kept in it.
-    pub links: Vec<LinkSettings>,
-    /// What is reserved in it.
-    pub reserve: ReserveSettings,
-}
-
-impl OverlaySettings {
-    /// Without rules and reservations.
-    pub fn new(name: &str, secrets: OverlaySecrets, switch: SwitchSettings) -> Self {
-        let (routes, links, reserve) = (Vec::new(), Vec::new(), ReserveSettings::default());
-        Self { name: name.into(), secrets, switch, routes, links, reserve }
-    }
-}
-
-/// A supernode to register at.
-#[derive(Clone, Debug)]
-pub struct SupernodeSettings {
-    /// `host:port` or `host:port/tcp-port`, as the user wrote it; `io` resolves it.
-    pub address: String,
-    /// The key it must show; the first one it shows is taken and remembered otherwise.
-    pub pin: Option<Fingerprint>,
-}
-
-/// How a supernode serves.
-#[derive(Clone, Debug, Default)]
-pub struct ServeSettings {
-    /// The overlays served; all if `None`.
-    pub allow: Option<Vec<OverlayId>>,
-    /// Other supernodes that members are told of; those without a key are not told.
-    pub peers: Vec<SupernodeSettings>,
-}
-
-/// What a member does for others that cannot reach each other.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct RelaySettings {
-    /// For whom it relays. A supernode relays as such and never as a member.
-    pub carries: RelayFor,
-    /// Bytes per second that it passes on, for all together; as many as come if `None`.
-    pub share: Option<u32>,
-    /// The site it is at, in its user's words; empty if that was not said.
-    pub site: String,
-}
-
-/// How keys are agreed on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum HandshakeKind {
-    /// Noise IKpsk2. The only one the daemon knows.
-    Noise,
-    /// Same messages and same keys at the end, no secrecy: for worlds of a thousand nodes.
-    StandIn,
-}
-
-/// What a node wants to know again after a restart. Addresses only help; trust comes from handshakes.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Memory {
-    /// Keys that supernodes showed, by `host:port`, in text form.
-    #[serde(default)]
-    pub supernodes: BTreeMap<String, String>,
-    /// Where supernodes were reached last, by `host:port`: for the day that no name server answers.
-    #[serde(default)]
-    pub reached: BTreeMap<String, SocketAddr>,
-    /// Supernodes that other supernodes told of, as `host:port#fingerprint`.
-    #[serde(default)]
-    pub learned: Vec<String>,
-    /// Members and where they were last heard, by overlay id in text form.
-    #[serde(default)]
-    pub peers: BTreeMap<String, Vec<RememberedPeer>>,
-}
-
-/// A member as it was known last.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RememberedPeer {
-    /// Its node id in text form.
-    pub id: String,
-    /// Its name.
-    pub name: Option<String>,
-    /// Where it was heard directly, best first.
-    pub addresses: Vec<SocketAddr>,
-}
-
-/// A control link: the reliable, ordered channel of messages between a node and a supernode.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum LinkId {
-    /// To the supernode at this place of the settings; one at a time.
-    Dialled(usize),
-    /// From a node that dialled us; numbered by whoever accepts, never reused.
-    Accepted(u64),
-}
-
-/// What happens to a control link.
-#[derive(Clone, Debug)]
-pub enum LinkEvent {
-    /// It stands. Its first message may follow. A dialled one that stands already has moved to another transport.
-    Up {
-        /// Which.
-        link: LinkId,
-        /// The other end's validated address, or the stream's ([`stream`]).
-        remote: SocketAddr,
-        /// Where it comes from, for limits and logs: `remote`, or the TCP address.
-        origin: SocketAddr,
-        /// Both ends' TLS exporter value (protocol.md section 7): binds signatures to this link.
-        exporter: [u8; 32],
-        /// The key the supernode showed; `None` on an accepted link.
-        fingerprint: Option<Fingerprint>,
-    },
-    /// One whole message came (protocol.md section 7, without its length).
-    Message {
-        /// On which.
-        link: LinkId,
-        /// The other end's validated address, as it is now.
-        remote: SocketAddr,
-        /// Type and body.
-        message: Vec<u8>,
-    },
-    /// It is gone, or never came to be.
-    Down {
-        /// Which.
-        link: LinkId,
-        /// Why, as a sentence for the user.
-        reason: String,
-    },
-}
-
-/// What to do with a control link.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum LinkCommand {
-    /// Dial; ends in [`LinkEvent::Up`] or [`LinkEvent::Down`].
-    Dial {
-        /// Always [`LinkId::Dialled`].
-        link: LinkId,
-        /// `host:port`.
-        address: String,
-        /// The only key to accept, if there is one.
-        pin: Option<Fingerprint>,
-        /// Where it was reached last: tried where no name server helps.
-        known: Option<SocketAddr>,
-    },
-    /// Send one message.
-    Send {
-        /// On which.
-        link: LinkId,
-        /// Type and body. What goes to many links is one piece of memory.
-        message: Bytes,
-    },
-    /// Find another way than UDP for a dialled link that stands. If there is one, [`LinkEvent::Up`] comes again.
-    Detour {
-        /// Always [`LinkId::Dialled`].
-        link: LinkId,
-    },
-    /// Close after what was sent; no [`LinkEvent::Down`] follows.
-    Close {
-        /// Which.
-        link: LinkId,
-    },
-}
-
-/// A socket beside the underlay socket, opened for one peer behind a difficult NAT.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct DoorId(pub u32);
-
-/// What to do with doors. What comes in by one is handed in as any datagram.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum DoorCommand {
-    /// Send this by a door; open it if it is not open.
-    Send {
-        /// Which.
-        door: DoorId,
-        /// Where to.
-        to: SocketAddr,
-        /// As it is.
-        packet: Vec<u8>,
-    },
-    /// What the node sends to this address leaves by this door from now on, or by the first one by which
-    /// something comes from there.
-    Route {
-        /// Which; opened if it is not open.
-        door: DoorId,
-        /// The address.
-        to: SocketAddr,
-    },
-    /// Close these, but for the one that leads to `keep`.
-    Close {
-        /// Which.
-        doors: std::ops::Range<DoorId>,
-        /// The address.
-        keep: Option<SocketAddr>,
-    },
-}
 
 /// What [`Node::poll_output`](crate::node::Node::poll_output) says.
 #[derive(Debug)]

@@ -7,40 +7,27 @@ mod lab;
 
 use std::time::Duration;
 
-use lab::{Iperf, Lab, Nat, World};
+use lab::{By, Iperf, Nat, Rates, World};
 
 const MEETING: Duration = Duration::from_secs(20);
 /// Mb/s of the uplinks, of the narrow trunk, of the others.
-const UPLINK: u32 = 100;
-const NARROW: u32 = 20;
-const WIDE: u32 = 90;
+const UPLINK: f64 = 100.0;
+const NARROW: f64 = 20.0;
+const WIDE: f64 = 90.0;
 /// By then the better way carries.
 const ADAPTED: usize = 10;
 /// Eight tenths of what a plain TCP relay reached on these links (85 Mb/s), and what is had directly.
 const RATE_MIN: f64 = 68.0;
 const GAIN_MIN: f64 = 3.5;
 
-/// Gives each pair of sites its trunk, in both directions: a class of the uplink for each destination.
+/// Gives each pair of sites its trunk, in both directions: a part of the uplink for each destination.
 fn shape(world: &World) {
     for (number, node) in world.nodes.iter().enumerate() {
-        let tc = |words: &str| {
-            let words: Vec<&str> = ["tc"].into_iter().chain(words.split_whitespace()).collect();
-            let output = node.site.router.run(&words);
-            assert!(output.status.success(), "{words:?}: {}", String::from_utf8_lossy(&output.stderr));
-        };
-        tc("qdisc add dev wan0 root handle 1: htb default 99 r2q 100");
-        tc(&format!("class add dev wan0 parent 1: classid 1:1 htb rate {UPLINK}mbit ceil {UPLINK}mbit burst 16k"));
-        // The way to the supernode, among others.
-        tc(&format!("class add dev wan0 parent 1:1 classid 1:99 htb rate 1mbit ceil {NARROW}mbit burst 16k"));
-        for (other, there) in world.nodes.iter().enumerate().filter(|(other, _)| *other != number) {
-            let trunk = if number + other == 1 { NARROW } else { WIDE };
-            let class = other + 10;
-            // Their guarantees must not add up past the uplink: a small rate, and the trunk as the ceiling.
-            let rates = format!("rate 1mbit ceil {trunk}mbit burst 16k cburst 16k quantum 3000");
-            tc(&format!("class add dev wan0 parent 1:1 classid 1:{class} htb {rates}"));
-            let to = there.host.address;
-            tc(&format!("filter add dev wan0 parent 1: protocol ip prio 5 u32 match ip dst {to}/32 flowid 1:{class}"));
-        }
+        let others = world.nodes.iter().enumerate().filter(|(other, _)| *other != number);
+        let trunk = |other: usize| if number + other == 1 { NARROW } else { WIDE };
+        let parts: Vec<_> = others.map(|(other, there)| (there.host.address, trunk(other))).collect();
+        let rates = Rates { all: UPLINK, rest: NARROW, by: By::Destination, parts: &parts };
+        node.site.router.shape("wan0", rates);
     }
 }
 
@@ -56,15 +43,7 @@ fn mean(rates: &[f64]) -> f64 {
 
 #[test]
 fn a_bulk_pair_over_a_narrow_trunk_goes_by_a_member_at_a_third_site() {
-    let mut lab = Lab::new();
-    let server = lab.supernode_host("sn");
-    let places = (1..=3).map(|number| {
-        let site = lab.site(&format!("s{number}"), Nat::Open);
-        let host = lab.host(&site, &format!("h{number}"));
-        (site, host)
-    });
-    let places = places.collect();
-    let world = World::with_words(lab, server, places, &["--relay=on", "--relay=on", "--relay=on"]);
+    let world = World::new_with(&[Nat::Open; 3], "--relay=on");
     world.wait_paths("direct", MEETING);
     shape(&world);
 

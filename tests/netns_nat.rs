@@ -175,8 +175,8 @@ fn netcheck_says_before_joining_what_stands_in_front() {
     let kinds = [Nat::Open, Nat::Restricted, Nat::PortRestricted, Nat::Symmetric, Nat::Counting, Nat::Firewall];
     let world = World::new(&kinds);
     let place = &world.supernode.address;
+    let program = lab::program().to_string_lossy().into_owned();
     for (node, nat) in world.nodes.iter().zip(kinds) {
-        let program = lab::program().to_string_lossy().into_owned();
         let check = || {
             let output = node.host.space.run(&[&program, "netcheck", "--supernode", place, "--json"]);
             serde_json::from_slice::<serde_json::Value>(&output.stdout).expect("JSON")
@@ -206,4 +206,8 @@ fn netcheck_says_before_joining_what_stands_in_front() {
         assert_eq!(status["nat"]["mapping"], found["mapping"], "{nat:?}");
         assert_eq!(status["nat"]["filtering"], found["filtering"], "{nat:?}");
     }
+    let other = format!("{place}#aeaqcaibaeaqcaibaeaqcaibaeaqcaibaeaqcaibaeaqcaibaeaq");
+    let said = world.nodes[0].host.space.run(&[&program, "netcheck", "--supernode", &other]);
+    let text = String::from_utf8_lossy(&said.stdout);
+    assert!(!said.status.success() && text.contains("somebody stands in between"), "another key:\n{text}");
 }

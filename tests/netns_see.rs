@@ -5,7 +5,7 @@ mod lab;
 
 use std::time::Duration;
 
-use lab::{Iperf, Lab, Nat, World, wait_for};
+use lab::{Iperf, Nat, World, wait_for};
 
 const MEETING: Duration = Duration::from_secs(20);
 /// Of the stream, in Mb/s and in bytes per second.
@@ -14,15 +14,7 @@ const RATE: u64 = 5_000_000;
 
 #[test]
 fn the_views_tell_what_flows_between_which_machines() {
-    let mut lab = Lab::new();
-    let server = lab.supernode_host("sn");
-    let places = (1..=3).map(|number| {
-        let site = lab.site(&format!("s{number}"), Nat::Open);
-        let host = lab.host(&site, &format!("h{number}"));
-        (site, host)
-    });
-    let places = places.collect();
-    let world = World::with_words(lab, server, places, &[]);
+    let world = World::new(&[Nat::Open; 3]);
     world.wait_paths("direct", MEETING);
     let (one, two) = (&world.nodes[0], &world.nodes[1]);
     let (from, to) = (one.guest.mac.to_string(), two.guest.mac.to_string());

@@ -78,7 +78,18 @@ fn a_site_without_udp_joins_by_tcp_and_takes_udp_when_it_passes() {
     assert!(world.nodes[0].daemon.show(&["peers"]).contains("over TCP"));
     assert!(world.nodes[0].daemon.show(&["status"]).contains("up over TCP"));
     assert!(world.nodes[0].daemon.show(&["explain", "n2"]).contains("over TCP"));
+    for (one, other, who) in [(0, "n2", "this host"), (1, "n1", "n1")] {
+        let said = world.nodes[one].daemon.show(&["explain", other]);
+        assert!(said.contains(&format!("{who} reaches its supernodes by TCP only")), "{said}");
+    }
+    let program = lab::program().to_string_lossy().into_owned();
+    let host = &world.nodes[0].host.space;
+    let checked = host.run(&[&program, "netcheck", "--supernode", &world.supernode.address]);
+    let said = String::from_utf8_lossy(&checked.stdout);
+    assert!(said.contains("no answer by UDP; answers by TCP 443; its key is "), "{said}");
     flows(&world);
+    let said = world.nodes[0].daemon.process().stderr();
+    assert!(!said.contains("supernode lost"), "the first connection stands: {said}");
 
     let ends = (&world.nodes[0].guest, &world.nodes[1].guest);
     let stream = Stream::start(&ends.0.space, (&ends.1.space, ends.1.address), 100);

@@ -22,12 +22,17 @@ const WEATHER: Weather = Weather { noise: 0.1, drift: 0.05 };
 const PATTERNS: [&str; 4] = ["ring", "mesh2d", "a2a", "rand"];
 /// 4 sites of 3.
 const HOSTS: u16 = 12;
-/// What others keep when one lies. The aim is 0.95, and most lies cost less; who wants all and denies all costs more.
-const KEPT_MIN: f64 = 0.85;
+/// What others keep when one lies. The aim is 0.95: who wants all and denies all, and who says that it reaches nobody,
+/// cost others a tenth on four sites.
+const KEPT_MIN: f64 = 0.88;
+/// When one registers anew before every report. The aim is 0.95 here too.
+const FLAPPING_MIN: f64 = 0.75;
 /// Worlds of each kind. Nothing was tuned on these.
-const SEEDS: Range<u64> = 100..110;
+const SEEDS: Range<u64> = 1000..1010;
 /// Of those that take long.
-const FEW: Range<u64> = 100..103;
+const FEW: Range<u64> = 1000..1003;
+/// Worlds that the planner grew up with.
+const OLD: Range<u64> = 0..5;
 
 fn mean(values: &[f64]) -> f64 {
     values.iter().sum::<f64>() / values.len() as f64
@@ -48,25 +53,39 @@ fn world(kind: Kind, name: &str, seed: u64) -> World {
     world
 }
 
-#[test]
-fn four_sites_come_near_the_best_routing_in_ten_seconds_and_stay() {
+/// The mean ratio of all patterns in worlds like these, at 10 s and from 30 s on.
+fn soon_and_later(seeds: Range<u64>, epochs: usize, world: impl Fn(&str, u64) -> World) -> (f64, f64) {
     let (mut at_ten, mut later) = (Vec::new(), Vec::new());
     for name in PATTERNS {
         let (mut soon, mut long) = (Vec::new(), Vec::new());
-        for seed in SEEDS {
-            let mut world = world(Kind::Sites, name, seed);
-            let ratios = run(&mut world, 60);
+        for seed in seeds.clone() {
+            let ratios = run(&mut world(name, seed), epochs);
             soon.push(ratios[5]);
             long.extend_from_slice(&ratios[15..]);
         }
-        eprintln!("{name}: {:.3} at 10 s, {:.3} from 30 s", mean(&soon), mean(&long));
+        eprintln!("{name} of {seeds:?}: {:.3} at 10 s, {:.3} from 30 s", mean(&soon), mean(&long));
         at_ten.append(&mut soon);
         later.append(&mut long);
     }
-    eprintln!("all: {:.3} at 10 s, {:.3} from 30 s", mean(&at_ten), mean(&later));
-    // The aim is 0.90 and 0.95: in one world of twenty a link is blamed wrongly, and that heals too late.
-    assert!(mean(&at_ten) >= 0.87, "at 10 s {}", mean(&at_ten));
-    assert!(mean(&later) >= 0.92, "from 30 s {}", mean(&later));
+    eprintln!("all of {seeds:?}: {:.3} at 10 s, {:.3} from 30 s", mean(&at_ten), mean(&later));
+    (mean(&at_ten), mean(&later))
+}
+
+#[test]
+fn four_sites_come_near_the_best_routing_in_ten_seconds_and_stay() {
+    for seeds in [OLD, SEEDS] {
+        let (soon, later) = soon_and_later(seeds, 60, |name, seed| world(Kind::Sites, name, seed));
+        assert!(soon >= 0.90, "at 10 s {soon}");
+        assert!(later >= 0.95, "from 30 s {later}");
+    }
+}
+
+#[test]
+fn members_that_know_no_more_than_daemons_do_are_planned_for_nearly_as_well() {
+    let (soon, later) = soon_and_later(SEEDS, 30, |name, seed| world(Kind::Sites, name, seed).of_daemons());
+    // The aim is the same: what is known of no uplink at first is learned one bottleneck after the other.
+    assert!(soon >= 0.80, "at 10 s {soon}");
+    assert!(later >= 0.88, "from 30 s {later}");
 }
 
 #[test]
@@ -157,15 +176,13 @@ const LIES: [(&str, Lie); 5] = [
     }),
 ];
 
-/// The least share that a pair without the liar gets, over worlds of a kind.
-fn others(kind: Kind, lie: Option<Lie>) -> f64 {
+/// The least share that a pair without one member gets, over worlds of a kind; that one does as `spoil` says.
+fn others(kind: Kind, spoil: impl Fn(&mut World, NodeIndex)) -> f64 {
     let mut least = Vec::new();
     for seed in SEEDS {
         let mut world = world(kind, "rand", seed);
         let liar = NodeIndex(seed as u16 % HOSTS);
-        if let Some(lie) = lie {
-            world.lies(liar, lie);
-        }
+        spoil(&mut world, liar);
         (0..15).for_each(|_| drop(world.step()));
         for _ in 0..30 {
             world.step();
@@ -179,13 +196,21 @@ fn others(kind: Kind, lie: Option<Lie>) -> f64 {
 #[test]
 fn a_liar_hurts_hardly_anybody_but_its_own_pairs() {
     for kind in [Kind::Sites, Kind::Inet] {
-        let honest = others(kind, None);
+        let honest = others(kind, |_, _| {});
         for (name, lie) in LIES {
-            let kept = others(kind, Some(lie)) / honest;
+            let kept = others(kind, |world, liar| world.lies(liar, lie)) / honest;
             eprintln!("{kind:?}, it {name}: the others keep {kept:.3} of {honest:.3}");
             assert!(kept >= KEPT_MIN, "{kind:?}, it {name}: {kept}");
         }
     }
+}
+
+#[test]
+fn who_registers_anew_every_two_seconds_keeps_nobody_else_from_a_better_way() {
+    let honest = others(Kind::Sites, |_, _| {});
+    let kept = others(Kind::Sites, World::flaps) / honest;
+    eprintln!("the others keep {kept:.3} of {honest:.3}");
+    assert!(kept >= FLAPPING_MIN, "{kept}");
 }
 
 #[test]

@@ -13,7 +13,7 @@ use longwire::control::topology::resources::{Resource, Site};
 use longwire::control::topology::view::{Config, NodeView, View};
 use longwire::control::topology::{NodeIndex, Pair};
 use longwire::node::{Event, HandshakeKind};
-use longwire::sim::{Conditions, HostId, SiteSpec};
+use longwire::sim::{Conditions, HostId, HostSpec, SiteSpec};
 use longwire::time::Time;
 
 const MB: f64 = 1e6;
@@ -84,13 +84,17 @@ fn a_move_that_helps_less_than_half_as_much_again_is_not_advised() {
 
 /// A line of 250 kB/s in front of the first of three members.
 fn narrow() -> Lab {
+    narrow_with(|spec| spec)
+}
+
+/// The same with members that are set up like this.
+fn narrow_with(set_up: fn(HostSpec) -> HostSpec) -> Lab {
     let mut lab = Lab::empty(1, 1, HandshakeKind::Noise);
     let conditions = Conditions { rate: Some(250_000), queue: 40_000, ..Conditions::default() };
-    let site = lab.world.site(SiteSpec { conditions, ..SiteSpec::default() });
-    lab.member(site);
-    for _ in 0..2 {
-        let site = lab.site(None);
-        lab.member(site);
+    let narrow = lab.world.site(SiteSpec { conditions, ..SiteSpec::default() });
+    for site in [narrow, lab.site(None), lab.site(None)] {
+        let spec = set_up(lab.spec(site).member(lab.overlay));
+        lab.add(spec);
     }
     lab.settle();
     lab
@@ -219,4 +223,15 @@ fn a_busy_host_tells_the_supernode_and_takes_no_machine() {
     assert_eq!(node.load_percent, Some(80));
     let planned = advice(&mut lab, supernode);
     assert!(planned.iter().all(|advice| !id.starts_with(&advice.target)), "{planned:?}");
+}
+
+#[test]
+fn members_that_do_not_adapt_count_no_machines_and_tell_the_supernode_nothing() {
+    let mut lab = narrow_with(HostSpec::without_adapting);
+    blast(&mut lab, 12);
+    let (member, supernode) = (lab.hosts[0], lab.supernodes[0]);
+    let seen = traffic(&mut lab, member);
+    assert!(seen.machines.is_empty() && seen.hosts[0].bytes_per_s > 200_000, "{seen:?}");
+    assert_eq!(traffic(&mut lab, supernode).hosts, []);
+    assert_eq!(topology(&mut lab, supernode).links, []);
 }

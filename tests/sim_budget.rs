@@ -56,6 +56,22 @@ fn partners(from: usize, nodes: usize) -> impl Iterator<Item = usize> {
     (1..=PARTNERS / 2).flat_map(move |step| [(from + step) % nodes, (from + nodes - step) % nodes])
 }
 
+/// Each machine asks everybody for an address that nobody has, one after the other within `seconds`.
+fn ask_in_vain(lab: &mut Lab, seconds: u64) {
+    // A place without an overlay.
+    let nobody = lab.world.vm(lab.supernodes[0], lab.overlay, [2, 0, 0, 0xff, 0, 1], 0);
+    let vms = lab.vms.clone();
+    let pause = Duration::from_secs(seconds) / u32::try_from(vms.len()).expect("small");
+    let ask = |vm| {
+        let asked = lab.world.ask_for(vm, nobody);
+        lab.world.run_for(pause);
+        asked
+    };
+    let asked = vms.into_iter().map(ask).collect::<Vec<_>>();
+    lab.run(3.0);
+    assert!(asked.into_iter().all(|asked| lab.world.missed(asked).is_empty()));
+}
+
 /// Each machine sends `count` datagrams to each of its partners, four times a second.
 fn talk(lab: &mut Lab, count: usize, seconds: usize) {
     let nodes = lab.vms.len();
@@ -127,10 +143,11 @@ fn keeps_the_budget(count: usize, handshake: HandshakeKind) {
     let mut lab = crowd(count, handshake);
     lab.run(TIRED);
     let rest = measure(&mut lab, "at rest", |lab| lab.run(125.0));
+    let vain = measure(&mut lab, "a question for nobody each in three minutes", |lab| ask_in_vain(lab, 180));
     ask(&mut lab);
     talk(&mut lab, 1, 10);
     let busy = measure(&mut lab, "a little traffic", |lab| talk(lab, 1, 20));
-    for way in rest.iter().chain(&busy) {
+    for way in rest.iter().chain(&vain).chain(&busy) {
         assert!(way.mean <= BUDGET, "{:.0} B/s", way.mean);
         assert!(way.most <= MOST, "{:.0} B/s", way.most);
     }

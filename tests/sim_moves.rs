@@ -228,7 +228,14 @@ fn a_user_may_claim_for_a_machine_that_says_nothing() {
     assert_eq!(lab.world.ask(lab.hosts[2], &claim), Some(Response::Done));
     lab.run(0.2);
     assert!(lab.answers(0, 1));
-    let nonsense = Request::ClaimMac { mac: "ff:ff:ff:ff:ff:ff".into(), vlan: 0, ip: None, overlay: None };
-    assert!(matches!(lab.world.ask(lab.hosts[2], &nonsense), Some(Response::Error(_))));
+    for (mac, vlan, why) in
+        [("ff:ff:ff:ff:ff:ff", 0, "no address of a machine"), ("02:00:00:00:00:01", 4095, "no VLAN")]
+    {
+        let nonsense = Request::ClaimMac { mac: mac.into(), vlan, ip: None, overlay: None };
+        match lab.world.ask(lab.hosts[2], &nonsense) {
+            Some(Response::Error(refused)) => assert!(refused.contains(why), "{mac} in {vlan}: {refused}"),
+            other => panic!("{mac} in {vlan}: {other:?}"),
+        }
+    }
     lab.check();
 }

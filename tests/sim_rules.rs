@@ -230,6 +230,7 @@ fn what_cannot_be_is_refused_with_the_reason() {
         (same("mill"), "no member is called \"mill\""),
         ("any any via path n1,mill".into(), "no member is called \"mill\""),
         ("any any via path n0,n1".into(), "a path begins at another member"),
+        ("any any via path n1,n2".into(), "n1 relays for its own site only: it needs relay = \"on\""),
         (format!("any {own} via n1"), "this daemon's own address"),
         ("any 02:00 via n1".into(), "six pairs"),
     ] {

@@ -7,21 +7,31 @@ use std::time::Duration;
 use common::Lab;
 use longwire::control::report::{PathKind, PeerState};
 use longwire::node::{Event, HandshakeKind, LinkBudget};
-use longwire::sim::{Behaviour, FrameId, HostId};
+use longwire::sim::{Behaviour, FrameId, HostId, HostSpec};
 
 /// Two links may idle, three may be awake.
 const SMALL: LinkBudget = LinkBudget { soft: 2, hard: 3 };
 /// A link that was not used for so long is asleep: three minutes, a keepalive, and a look.
 const TIRED: f64 = 240.0;
+/// What a broadcast for which all keys have to be made costs each member in bytes: half a handshake by the supernode with
+/// whom it has the frame from, and half with each to whom it hands it on.
+const KEYS: u64 = 1_000;
+const GROUP: [u8; 4] = [239, 1, 2, 3];
+/// By then a supernode has told what a segment wants.
+const TOLD: f64 = 15.0;
 
 /// `count` members on all kinds of access, with a small budget; whoever was met first sleeps by now.
 fn crowd(count: usize) -> Lab {
-    let mut lab = Lab::empty(11, 1, HandshakeKind::Noise);
+    crowd_of(count, HandshakeKind::Noise, |spec| spec)
+}
+
+fn crowd_of(count: usize, handshake: HandshakeKind, also: impl Fn(HostSpec) -> HostSpec) -> Lab {
+    let mut lab = Lab::empty(11, 1, handshake);
     let boxes = [None, Some(Behaviour::port_restricted()), Some(Behaviour::firewall())];
     for number in 0..count {
         let site = lab.site(boxes[number % boxes.len()]);
         let spec = lab.spec(site).member(lab.overlay).keeping(SMALL);
-        lab.add(spec);
+        lab.add(also(spec));
     }
     lab.settle();
     lab.run(TIRED);
@@ -34,8 +44,10 @@ fn state(lab: &mut Lab, from: usize, to: usize) -> PeerState {
 }
 
 fn awake(lab: &mut Lab, from: usize) -> usize {
-    let all = 0..lab.hosts.len();
-    all.filter(|to| *to != from && state(lab, from, *to) != PeerState::Asleep).count()
+    let status = lab.world.status(lab.hosts[from]).expect("it runs");
+    let peers = &status.overlays[0].peers;
+    assert_eq!(peers.len(), lab.hosts.len() - 1);
+    peers.iter().filter(|peer| peer.state != PeerState::Asleep).count()
 }
 
 fn counter(lab: &mut Lab, host: HostId, name: &str) -> u64 {
@@ -117,6 +129,83 @@ fn what_is_flooded_reaches_sleepers_once_and_wakes_nobody() {
         assert!((0..6).all(|from| awake(&mut lab, from) == 0));
         lab.run(100.0);
     }
+    lab.check();
+}
+
+/// Frames and bytes of control that left each member.
+fn crossings(lab: &Lab) -> Vec<(u64, u64)> {
+    let of = |host: &HostId| (lab.world.crossings(*host).copies, lab.world.crossings(*host).sent.control());
+    lab.hosts.iter().map(of).collect()
+}
+
+#[test]
+fn a_broadcast_comes_to_120_sleepers_by_eight_copies_of_each_at_most_and_wakes_nobody() {
+    let mut lab = crowd_of(120, HandshakeKind::StandIn, |spec| spec);
+    let mut costs = Vec::new();
+    // The second one of a root finds the keys of the first.
+    for from in [0, 0, 60, 119] {
+        let before = crossings(&lab);
+        let frame = lab.world.broadcast(lab.vms[from]);
+        lab.run(5.0);
+        assert_eq!(lab.world.missed(frame), &[] as &[String]);
+        assert!((0..120).all(|member| awake(&mut lab, member) == 0));
+        let grown =
+            crossings(&lab).into_iter().zip(before).map(|(after, before)| (after.0 - before.0, after.1 - before.1));
+        let (copies, control): (Vec<_>, Vec<_>) = grown.unzip();
+        assert_eq!(copies.iter().sum::<u64>(), 119);
+        assert!(copies.iter().all(|copies| *copies <= 8), "{copies:?}");
+        costs.push(control.iter().sum::<u64>() / 120);
+    }
+    eprintln!("bytes of control per member and broadcast: {costs:?}");
+    assert!(costs.iter().all(|cost| *cost <= KEYS), "{costs:?}");
+    assert!(costs[1] <= KEYS / 10, "{costs:?}");
+    lab.check();
+}
+
+/// At which members a frame for a group comes out.
+fn cast(lab: &mut Lab, from: usize) -> Vec<usize> {
+    let frame = lab.world.cast(lab.vms[from], GROUP);
+    lab.run(3.0);
+    let delivered = &lab.world.sent(frame).delivered;
+    (0..lab.hosts.len()).filter(|member| delivered.contains_key(&lab.hosts[*member])).collect()
+}
+
+#[test]
+fn a_group_is_carried_to_the_sleepers_that_joined_it_and_to_nobody_else() {
+    let mut lab = crowd_of(6, HandshakeKind::Noise, HostSpec::snooping);
+    lab.world.join(lab.vms[2], GROUP);
+    lab.run(TOLD);
+    assert_eq!(cast(&mut lab, 0), [2]);
+    lab.world.join(lab.vms[4], GROUP);
+    lab.run(TOLD);
+    assert_eq!(cast(&mut lab, 0), [2, 4]);
+    lab.world.part(lab.vms[2], GROUP);
+    lab.run(2.0 * TOLD);
+    assert_eq!(cast(&mut lab, 0), [4]);
+    assert!((0..6).all(|from| awake(&mut lab, from) == 0));
+    lab.check();
+}
+
+#[test]
+fn a_sleeper_that_dies_costs_those_behind_it_one_broadcast() {
+    let mut lab = crowd_of(30, HandshakeKind::StandIn, |spec| spec);
+    let before = crossings(&lab);
+    lab.world.broadcast(lab.vms[0]);
+    // Longer than keys live, and then one dies that handed on.
+    lab.run(200.0);
+    let handing = crossings(&lab).into_iter().zip(before).map(|(after, before)| after.0 - before.0).collect::<Vec<_>>();
+    let dead = (1..30).max_by_key(|member| handing[*member]).expect("thirty");
+    assert!(handing[dead] > 0, "nobody hands on");
+    lab.world.kill(lab.hosts[dead]);
+    let frames = (0..4).map(|_| {
+        let frame = lab.world.broadcast(lab.vms[0]);
+        lab.run(2.0);
+        frame
+    });
+    let frames = frames.collect::<Vec<_>>();
+    let missed = frames.iter().map(|frame| 28 - lab.world.sent(*frame).delivered.len()).collect::<Vec<_>>();
+    eprintln!("{} behind the dead one; missed {missed:?}", handing[dead]);
+    assert!(missed[0] > 0 && missed[1..].iter().all(|missed| *missed == 0), "{missed:?}");
     lab.check();
 }
 

@@ -22,9 +22,22 @@ fn the_keys_are_those_of_the_contract() {
     let overlay = &sample["overlays"][0];
     assert_eq!(
         keys(overlay),
-        ["arp", "bindings", "counters", "fdb_entries", "id", "name", "peers", "supernodes", "tap", "tap_offload"]
+        [
+            "arp",
+            "bindings",
+            "counters",
+            "fdb_entries",
+            "groups",
+            "id",
+            "multicast",
+            "name",
+            "peers",
+            "supernodes",
+            "tap",
+            "tap_offload"
+        ]
     );
-    assert_eq!(keys(&overlay["supernodes"][0]), ["address", "reason", "rtt_us", "state", "transport"]);
+    assert_eq!(keys(&overlay["supernodes"][0]), ["address", "fingerprint", "reason", "rtt_us", "state", "transport"]);
     let peer = &overlay["peers"][0];
     let of_peer = [
         ["id", "last_heard_ms", "mtu", "mtu_state", "name"].as_slice(),
@@ -63,7 +76,7 @@ fn the_views_have_the_keys_of_the_contract() {
     let node = json!({"id": "aeaq", "name": "cellar", "site": null, "is_supernode": false, "is_here": true,
         "is_up": true, "load_percent": null});
     let link = json!({"from": "aeaq", "to": "aiaq", "kind": "relayed", "via": "amaq", "rtt_us": 850,
-        "loss_percent": null, "sent": 1000, "heard": null, "is_limited": true});
+        "loss_percent": null, "sent": 1000, "heard": null, "is_limited": true, "capacity": 125_000});
     let route = json!({"from": "aeaq", "to": "aiaq", "via": null, "by": "plan"});
     let topology = json!({"overlay": "lab", "seen_by": "cellar", "nodes": [node], "links": [link], "routes": [route],
         "unknown": ["loss"]});

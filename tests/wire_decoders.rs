@@ -10,6 +10,7 @@ use bytes::{Bytes, feed, share};
 use longwire::config::{AllowedOverlay, Cidr, Config, InterfaceName, OverlayName, SupernodeText};
 use longwire::datapath::clamp::clamp_mss;
 use longwire::datapath::frame::{self, Mac};
+use longwire::datapath::neighbour;
 use longwire::keys::{Fingerprint, Identity, NodeId, OverlayId, OverlayKey, OverlaySecrets};
 use longwire::wire::advice::Advice;
 use longwire::wire::carry::{Carry, Grant, Leg, Neighbour, Neighbours, RelayFor};
@@ -23,8 +24,9 @@ use longwire::wire::probe::{self, Probe};
 use longwire::wire::relay::{self, LegKey, RelayId};
 use longwire::wire::session::{self, Candidate, CandidateKind};
 use longwire::wire::stream::{self, Frame};
+use longwire::wire::tree::{self, Head, ShortId, Tree};
 use longwire::wire::version::Version;
-use longwire::wire::{DecodeError, Kind, observe};
+use longwire::wire::{DecodeError, Kind, Parts, observe};
 
 #[test]
 fn arbitrary_handshakes_end_in_a_value_or_an_error() {
@@ -39,8 +41,8 @@ fn arbitrary_handshakes_end_in_a_value_or_an_error() {
             assert!(covered.len() < input.len());
         }
     });
-    let (has_aes, follows, streams) = (true, true, true);
-    let payload = Payload { boot: 7, timestamp: [3; 12], has_aes, follows, streams, certificate: certificate() };
+    let (has_aes, follows, streams, trees, certificate) = (true, true, true, true, certificate());
+    let payload = Payload { boot: 7, timestamp: [3; 12], has_aes, follows, streams, trees, certificate };
     feed(share(20), &mut Bytes::new("payload", vec![payload.bytes()]), |input| {
         if let Ok(payload) = Payload::parse(input) {
             assert_eq!(Payload::parse(&payload.bytes()), Ok(payload));
@@ -60,7 +62,7 @@ fn arbitrary_announcements_end_in_a_value_or_an_error() {
     });
     let packet = [discovery::head(&[5; 12]).as_slice(), &[1; discovery::PLAIN_LEN + 16]].concat();
     feed(share(10), &mut Bytes::new("announced", vec![packet]), |input| {
-        if let Ok(discovery::Parts { head, nonce, sealed }) = discovery::split(input) {
+        if let Ok(Parts { head, nonce, sealed }) = discovery::split(input) {
             assert_eq!([head, sealed].concat(), input);
             assert_eq!(discovery::head(&nonce), head);
         }
@@ -77,7 +79,7 @@ fn arbitrary_loop_probes_end_in_a_value_or_an_error() {
     });
     let body = [probe::head(&[5; 12]).as_slice(), &told.bytes(), &[1; 16]].concat();
     feed(share(10), &mut Bytes::new("probed", vec![body]), |input| {
-        if let Ok(probe::Parts { head, nonce, sealed }) = probe::split(input) {
+        if let Ok(Parts { head, nonce, sealed }) = probe::split(input) {
             assert_eq!([head, sealed].concat(), input);
             assert_eq!(probe::head(&nonce), head);
         }
@@ -119,6 +121,20 @@ fn arbitrary_packets_end_in_a_value_or_an_error() {
             assert_eq!([&fragment.bytes(), rest].concat(), input[1..]);
         }
         assert_eq!(Kind::of(*first).is_some(), matches!(*first, 1 | 2 | 4 | 5 | 8 | 10 | 11 | 13) || first & 0x40 != 0);
+    });
+}
+
+#[test]
+fn arbitrary_trees_end_in_a_list_and_a_frame_or_an_error() {
+    let mut whole = Vec::new();
+    let head = Head { is_returned: false, hops: 5, root: ShortId(7) };
+    tree::write(&mut whole, head, [ShortId(8), ShortId(9)].into_iter(), &[5; 60]);
+    feed(share(20), &mut Bytes::new("tree", vec![whole]), |input| {
+        let Ok(tree) = Tree::parse(input) else { return };
+        let (members, mut again) = (tree.members().collect::<Vec<_>>(), Vec::new());
+        tree::write(&mut again, tree.head, members.into_iter(), tree.frame);
+        assert_eq!(again, input);
+        assert_eq!(tree::frame(input), tree.frame);
     });
 }
 
@@ -251,7 +267,8 @@ fn arbitrary_frames_are_read_within_their_bounds() {
         };
         assert!(header.payload <= input.len() && header.vlan < 4096);
         let _either = frame::announces(input, &header);
-        let _whose = frame::speaker(input, &header);
+        let heard = neighbour::read(input, &header);
+        assert!(heard.address.is_some() || (heard.speaker, heard.question) == (None, None), "{heard:?}");
         let _which = frame::link_local(header.dst);
         if let Some(payload) = frame::udp_payload(input, &header) {
             assert!(input.as_ptr_range().contains(&payload.as_ptr()) || payload.is_empty());
@@ -395,6 +412,8 @@ fn frames() -> Vec<Vec<u8>> {
 fn inventory() -> Inventory {
     let four = Binding { vlan: 7, ip: [10, 0, 0, 1].into(), mac: [2, 0, 0, 0, 0, 9], is_router: false };
     let six = Binding { ip: std::net::Ipv6Addr::LOCALHOST.into(), is_router: true, ..four };
-    let items = [(four, true), (six, false)].map(|(binding, is_gone)| Item { binding, is_gone }).to_vec();
+    let group = Binding::of_group([239, 1, 2, 3].into());
+    let items =
+        [(four, true), (six, false), (group, true)].map(|(binding, is_gone)| Item { binding, is_gone }).to_vec();
     Inventory { is_anew: true, has_more: true, wants_answer: false, digest: 5, items }
 }

@@ -8,6 +8,7 @@
 //! apt-get install -y fastd tinc openvpn n2n linux-perf && cargo install vpncloud
 //! cargo bench --bench tunnel -- --json tunnel.json --svg tunnel.svg     # all, about an hour
 //! cargo bench --bench tunnel -- --quick                                 # under 90 s
+//! cargo bench --bench tunnel -- --adapt-cost                            # what adapting costs, four minutes
 //! ```
 //!
 //! vpncloud and fastd must be there, the other programs are compared with where they are.
@@ -24,6 +25,8 @@ mod stage;
 mod candidate;
 
 mod lossy;
+
+mod adapt;
 
 mod measure;
 
@@ -57,7 +60,8 @@ use stage::Stage;
 
 fn main() -> ExitCode {
     let options = Options::parse();
-    match check(&options).and_then(|()| bench(&options)) {
+    let done = if options.adapt_cost { adapt::run(&options) } else { check(&options).and_then(|()| bench(&options)) };
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(sentence) => {
             eprintln!("{sentence}");

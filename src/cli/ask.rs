@@ -176,6 +176,14 @@ fn overlay_text(overlay: &OverlayStatus) -> String {
         ),
         _ => "ARP is flooded\n".into(),
     };
+    if overlay.multicast == "snoop" {
+        text += &format!(
+            "multicast is pruned: {} groups wanted here, {} frames to those that want them, {} to nobody\n",
+            overlay.groups,
+            counted("pruned"),
+            counted("unwanted")
+        );
+    }
     for supernode in &overlay.supernodes {
         let state = match supernode.state {
             LinkState::Up => "up",

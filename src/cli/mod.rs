@@ -7,6 +7,7 @@ mod reserve;
 mod rules;
 mod see;
 mod table;
+mod up;
 
 pub(crate) use args::Cli;
 
@@ -51,8 +52,8 @@ pub(crate) fn run(cli: Cli) -> Result<(), Failure> {
         Command::Route(command) => rules::route(command),
         Command::Reserve(args) => reserve::run(*args),
         Command::Link(command) => rules::link(command),
-        Command::Mac(MacCommand::Claim { mac, vlan, ip, overlay, ask }) => {
-            ask::claim(&Request::ClaimMac { mac, vlan, ip, overlay }, &ask)
+        Command::Mac(MacCommand::Claim { mac, vlan, ip, which, ask }) => {
+            ask::claim(&Request::ClaimMac { mac, vlan, ip, overlay: which.overlay }, &ask)
         }
         Command::Explain { peer, ask } => ask::explain(peer, &ask),
     }

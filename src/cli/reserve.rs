@@ -5,14 +5,13 @@ use std::fmt::Write;
 use clap::Args;
 use longwire::control::report::reserve::{Reservations, ReserveRequest, ReserveRow};
 use longwire::control::report::{Request, Response};
+use longwire::node::MEGABIT;
 
-use super::args::AskArgs;
+use super::args::{AskArgs, OverlayArgs};
 use super::ask::{ask, print_json, strange};
 use super::table::Table;
 use super::{Failure, print};
 
-/// Bytes per second of a megabit per second.
-const MEGABIT: u64 = 125_000;
 /// Where nothing says what the uplink carries, tc is told a rate that no class comes near.
 const UPLINK_UNKNOWN: u64 = 10_000 * MEGABIT;
 
@@ -35,18 +34,17 @@ pub(crate) struct ReserveArgs {
     /// Print tc commands that reserve the same in the kernel, against all that this host sends; runs nothing.
     #[arg(long)]
     print: bool,
-    /// Its overlay, where the daemon is in several.
-    #[arg(long, value_name = "NAME")]
-    overlay: Option<String>,
+    #[command(flatten)]
+    which: OverlayArgs,
     #[command(flatten)]
     ask: AskArgs,
 }
 
 pub(super) fn run(args: ReserveArgs) -> Result<(), Failure> {
-    let ReserveArgs { peer, rate, cap, uplink, dscp, print: prints, overlay, ask: whom } = args;
+    let ReserveArgs { peer, rate, cap, uplink, dscp, print: prints, which, ask: whom } = args;
     let bytes = |megabits: Option<u32>| megabits.map(|megabits| u64::from(megabits) * MEGABIT);
     let (rate, cap, uplink) = (bytes(rate), bytes(cap), bytes(uplink));
-    let order = ReserveRequest { overlay, peer, rate, cap, uplink, dscp };
+    let order = ReserveRequest { overlay: which.overlay, peer, rate, cap, uplink, dscp };
     let Response::Reservations(reserved) = ask(&whom, &Request::Reserve(order))? else { return Err(strange()) };
     match (prints, whom.json) {
         (true, _) => print(&commands(&reserved)),

@@ -5,7 +5,7 @@ use clap::Subcommand;
 use longwire::control::report::rules::{LinkRequest, LinkRow, Origin, RouteRequest, RouteRow};
 use longwire::control::report::{Request, Response};
 
-use super::args::AskArgs;
+use super::args::{AskArgs, OverlayArgs};
 use super::ask::{ask, print_json, strange};
 use super::table::{Table, bytes};
 use super::{Failure, print};
@@ -25,9 +25,8 @@ pub(crate) enum RouteCommand {
         /// SRC DST via NODE|path A,B|supernode|direct|drop [prio N] [src-if any|tap]
         #[arg(required = true, value_name = "WORDS")]
         words: Vec<String>,
-        /// Its overlay, where the daemon is in several.
-        #[arg(long, value_name = "NAME")]
-        overlay: Option<String>,
+        #[command(flatten)]
+        which: OverlayArgs,
         #[command(flatten)]
         ask: AskArgs,
     },
@@ -49,9 +48,8 @@ pub(crate) enum LinkCommand {
         /// PEER|ADDRESS[:PORT] [udp] [pin]; with pin no plan and no relaying member takes its place.
         #[arg(required = true, value_name = "WORDS")]
         words: Vec<String>,
-        /// Its overlay, where the daemon is in several.
-        #[arg(long, value_name = "NAME")]
-        overlay: Option<String>,
+        #[command(flatten)]
+        which: OverlayArgs,
         #[command(flatten)]
         ask: AskArgs,
     },
@@ -59,9 +57,8 @@ pub(crate) enum LinkCommand {
     Del {
         /// As it was added.
         to: String,
-        /// Its overlay, where the daemon is in several.
-        #[arg(long, value_name = "NAME")]
-        overlay: Option<String>,
+        #[command(flatten)]
+        which: OverlayArgs,
         #[command(flatten)]
         ask: AskArgs,
     },
@@ -71,7 +68,7 @@ pub(crate) enum LinkCommand {
 
 pub(super) fn route(command: RouteCommand) -> Result<(), Failure> {
     let (order, args) = match command {
-        RouteCommand::Add { words, overlay, ask } => (route_of(&words, overlay)?, ask),
+        RouteCommand::Add { words, which, ask } => (route_of(&words, which.overlay)?, ask),
         RouteCommand::Del { id, ask } => (RouteRequest::Del { id }, ask),
         RouteCommand::Show(ask) => (RouteRequest::Show, ask),
     };
@@ -86,8 +83,8 @@ pub(super) fn route(command: RouteCommand) -> Result<(), Failure> {
 
 pub(super) fn link(command: LinkCommand) -> Result<(), Failure> {
     let (order, args) = match command {
-        LinkCommand::Add { words, overlay, ask } => (link_of(&words, overlay)?, ask),
-        LinkCommand::Del { to, overlay, ask } => (LinkRequest::Del { overlay, to }, ask),
+        LinkCommand::Add { words, which, ask } => (link_of(&words, which.overlay)?, ask),
+        LinkCommand::Del { to, which, ask } => (LinkRequest::Del { overlay: which.overlay, to }, ask),
         LinkCommand::Show(ask) => (LinkRequest::Show, ask),
     };
     let is_quiet = order != LinkRequest::Show;

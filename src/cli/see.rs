@@ -17,7 +17,7 @@ use clap::Args;
 use longwire::control::report::{Request, Response};
 use longwire::control::sight::{Topology, Traffic};
 
-use super::args::AskArgs;
+use super::args::{AskArgs, OverlayArgs};
 use super::ask::{ask, print_json, strange};
 use super::{Failure, print};
 
@@ -35,7 +35,7 @@ pub(crate) struct TopoArgs {
     #[arg(long, value_name = "FILE", conflicts_with = "json")]
     svg: Option<PathBuf>,
     #[command(flatten)]
-    which: Which,
+    which: OverlayArgs,
     #[command(flatten)]
     ask: AskArgs,
 }
@@ -49,7 +49,7 @@ pub(crate) struct TopArgs {
     #[arg(long, value_name = "N", default_value_t = 20)]
     rows: usize,
     #[command(flatten)]
-    which: Which,
+    which: OverlayArgs,
     #[command(flatten)]
     ask: AskArgs,
 }
@@ -63,9 +63,8 @@ pub(crate) struct TraceArgs {
     /// Their VLAN; 0 = untagged.
     #[arg(long, value_name = "ID", default_value_t = 0)]
     vlan: u16,
-    /// Their overlay, where the daemon is in several.
-    #[arg(long, value_name = "NAME")]
-    overlay: Option<String>,
+    #[command(flatten)]
+    which: OverlayArgs,
     #[command(flatten)]
     ask: AskArgs,
 }
@@ -79,7 +78,7 @@ pub(crate) struct MatrixArgs {
     #[arg(long)]
     machines: bool,
     #[command(flatten)]
-    which: Which,
+    which: OverlayArgs,
     #[command(flatten)]
     ask: AskArgs,
 }
@@ -90,14 +89,7 @@ pub(crate) struct AdviseArgs {
     ask: AskArgs,
 }
 
-#[derive(Debug, Args)]
-struct Which {
-    /// The overlay by its name, at a supernode by its id or the start of it, where there are several.
-    #[arg(long, value_name = "OVERLAY")]
-    overlay: Option<String>,
-}
-
-impl Which {
+impl OverlayArgs {
     /// Keeps the wanted ones: that of the very name, or those that begin so.
     fn keep<T>(&self, all: &mut Vec<T>, name: impl Fn(&T) -> &str) {
         let Some(wanted) = &self.overlay else { return };
@@ -165,7 +157,7 @@ pub(super) fn matrix(args: &MatrixArgs) -> Result<(), Failure> {
     print(&all.iter().map(|one| grid(one).text()).collect::<String>())
 }
 
-fn traffics(args: &AskArgs, which: &Which) -> Result<Vec<Traffic>, Failure> {
+fn traffics(args: &AskArgs, which: &OverlayArgs) -> Result<Vec<Traffic>, Failure> {
     let Response::Traffic(mut all) = ask(args, &Request::Traffic)? else {
         return Err(strange());
     };
@@ -174,7 +166,7 @@ fn traffics(args: &AskArgs, which: &Which) -> Result<Vec<Traffic>, Failure> {
 }
 
 pub(super) fn trace(args: TraceArgs) -> Result<(), Failure> {
-    let TraceArgs { from, to, vlan, overlay, ask: asked } = args;
+    let TraceArgs { from, to, vlan, which: OverlayArgs { overlay }, ask: asked } = args;
     let Response::Trace(trace) = ask(&asked, &Request::Trace { from, to, vlan, overlay })? else {
         return Err(strange());
     };

@@ -67,9 +67,9 @@ pub enum ConfigError {
     /// Reservations that cannot all hold.
     #[error("`rate` and `cap`: {0}")]
     Reserve(String),
-    /// A static rule that cannot be.
-    #[error("`route` {0} of an overlay: {1}")]
-    Route(usize, String),
+    /// One of several that cannot be, counted from 1.
+    #[error("`{0}` {1} of an overlay: {2}")]
+    Entry(&'static str, usize, String),
     /// A number too small or too large.
     #[error("`{0}` {1}: from {2} to {3} is possible")]
     OutOfRange(&'static str, i64, i64, i64),

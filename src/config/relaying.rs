@@ -1,20 +1,18 @@
 //! The keys that say what a node does for members that cannot reach each other.
 
+use clap::ValueEnum;
 use serde::Deserialize;
 
 use super::{Config, ConfigError};
-use crate::node::RelaySettings;
+use crate::node::{MEGABIT, RelaySettings};
 use crate::wire::carry::RelayFor;
+use crate::wire::message::NAME_MAX;
 
 /// Megabits per second: from a line that can hardly spare any to more than one process passes on.
 const RATE_RANGE: std::ops::RangeInclusive<u32> = 1..=30_000;
-/// Bytes per second in a megabit per second.
-const MEGABIT: u32 = 125_000;
-/// The longest name of a site, in bytes: it stands in every directory entry.
-const SITE_MAX: usize = 63;
 
 /// For whom a node relays.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum RelayText {
     /// Nobody.
@@ -43,9 +41,9 @@ impl Config {
             super::within("relay-rate", rate, &RATE_RANGE)?;
         }
         let site = self.site.clone().unwrap_or_default();
-        if site.len() > SITE_MAX || site.chars().any(char::is_control) {
-            return Err(ConfigError::Site(SITE_MAX));
+        if site.len() > NAME_MAX || site.chars().any(char::is_control) {
+            return Err(ConfigError::Site(NAME_MAX));
         }
-        Ok(RelaySettings { carries, share: self.relay_rate.map(|rate| rate * MEGABIT), site })
+        Ok(RelaySettings { carries, share: self.relay_rate.map(|rate| rate * MEGABIT as u32), site })
     }
 }

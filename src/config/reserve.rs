@@ -4,10 +4,8 @@ use serde::{Deserialize, Deserializer, de};
 
 use super::{ConfigError, within};
 use crate::datapath::{Marking, RATE_MAX, Share};
-use crate::node::ReserveSettings;
+use crate::node::{MEGABIT, RESERVED_MAX, ReserveSettings};
 
-/// Bytes per second of a megabit per second.
-const MEGABIT: u64 = 125_000;
 /// What rates may be.
 const RANGE: std::ops::RangeInclusive<u32> = 1..=(RATE_MAX / MEGABIT) as u32;
 
@@ -58,9 +56,12 @@ pub(super) fn settings(
     let share = |(least, most)| Ok(Share { rate: rate("rate", least)?, cap: rate("cap", most)? });
     let mut settings = ReserveSettings { overlay: share(own)?, ..ReserveSettings::default() };
     settings.marking = dscp.unwrap_or_default().0;
-    super::limit("reserve", peers.len(), crate::node::RESERVED_MAX)?;
-    for ReserveConfig { to, rate, cap } in peers {
-        settings.peers.insert(to, share((rate, cap))?);
+    super::limit("reserve", peers.len(), RESERVED_MAX)?;
+    for (place, ReserveConfig { to, rate, cap }) in peers.into_iter().enumerate() {
+        let twice = format!("there is one for {to} already");
+        if settings.peers.insert(to, share((rate, cap))?).is_some() {
+            return Err(ConfigError::Entry("reserve", place + 1, twice));
+        }
     }
     Ok(settings)
 }

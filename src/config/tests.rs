@@ -1,7 +1,9 @@
 use std::os::unix::fs::PermissionsExt;
 
 use super::*;
-use crate::keys::{Fingerprint, OverlayKey};
+use crate::datapath::SwitchSettings;
+use crate::datapath::offload::TapOffload;
+use crate::keys::{Fingerprint, OverlayKey, OverlaySecrets};
 use crate::wire::carry::RelayFor;
 
 #[test]
@@ -32,6 +34,8 @@ fn a_whole_file_becomes_settings() {
         mtu = 1504
         mss-clamp = false
         arp = "flood"
+        multicast = "snoop"
+        adapt = false
         [[overlay]]
         name = "home"
         key-file = {key:?}
@@ -53,6 +57,8 @@ fn a_whole_file_becomes_settings() {
             stp: false,
             clamp_mss: false,
             answers: false,
+            snoops: true,
+            adapts: false,
             tap: TapOffload::TcpAndUdp,
             ..SwitchSettings::default()
         }
@@ -60,14 +66,7 @@ fn a_whole_file_becomes_settings() {
     assert_eq!(settings.overlays[1].attach.clone(), Attach::Address("10.10.0.1/24".parse().expect("CIDR")));
     assert_eq!(
         settings.overlays[1].switch,
-        SwitchSettings {
-            mtu: 1500,
-            stp: true,
-            clamp_mss: true,
-            answers: true,
-            tap: TapOffload::None,
-            ..SwitchSettings::default()
-        }
+        SwitchSettings { mtu: 1500, stp: true, tap: TapOffload::None, ..SwitchSettings::default() }
     );
     assert_eq!(settings.socket, SocketChoice::At("/tmp/socket".into()));
     assert!(settings.serve.is_none() && settings.log_json);
@@ -123,6 +122,10 @@ fn each_bad_word_has_its_line_and_sentence() {
 fn what_does_not_fit_together_is_refused() {
     let (_dir, key) = key_file(0o600);
     let overlay = format!("[[overlay]]\nname = \"a\"\nkey-file = {key:?}\n");
+    let lists = |of: &str, one: &str, two: &str| {
+        let entries = [one, two].map(|entry| format!("[[overlay.{of}]]\n{entry}\n"));
+        format!("supernode = [\"a\"]\n{overlay}{}", entries[..if two.is_empty() { 1 } else { 2 }].concat())
+    };
     let cases = [
         (String::new(), "no overlay"),
         (overlay.clone(), "no supernode"),
@@ -136,6 +139,12 @@ fn what_does_not_fit_together_is_refused() {
         (format!("lanes = 17\nsupernode = [\"a\"]\n{overlay}"), "`lanes` 17: from 1 to 16"),
         (format!("priority = -21\nsupernode = [\"a\"]\n{overlay}"), "`priority` -21: from -20 to 19"),
         ("supernode = [\"a\"]\n[[overlay]]\nname = \"a\"".into(), "no key for the overlay a"),
+        (lists("link", "to = \"192.0.2.1\"\npin = true", ""), "`link` 1 of an overlay: an address cannot be pinned"),
+        (lists("link", "to = \"b\"", "to = \"b\"\npin = true"), "`link` 2 of an overlay: link 1 leads to b already"),
+        (
+            lists("reserve", "to = \"b\"\ncap = 1", "to = \"b\"\nrate = 1"),
+            "`reserve` 2 of an overlay: there is one for b",
+        ),
     ];
     for (text, word) in cases {
         let says = check_error(&text, None);

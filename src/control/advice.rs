@@ -19,6 +19,8 @@ pub(super) struct End {
     pub(super) nat: Option<NatClass>,
     /// Where its router says that it lets others in.
     pub(super) mapped: Option<SocketAddr>,
+    /// It reaches supernodes, and none of them by UDP.
+    pub(super) is_on_tcp: bool,
 }
 
 /// What else matters.
@@ -32,6 +34,10 @@ pub(super) struct Between {
 
 /// Why the two do not meet, and what would help, the surest first. They have no direct path.
 pub(super) fn advise(here: &End, there: &End, between: Between) -> Vec<String> {
+    let without_udp = [here, there].into_iter().filter(|end| end.is_on_tcp).map(no_udp).collect::<Vec<_>>();
+    if !without_udp.is_empty() {
+        return without_udp;
+    }
     let unknown = [here, there].into_iter().find(|end| end.nat.is_none());
     let mut said = Vec::new();
     if between.is_one_address {
@@ -52,6 +58,14 @@ pub(super) fn advise(here: &End, there: &End, between: Between) -> Vec<String> {
         said.extend(helps(end));
     }
     said
+}
+
+fn no_udp(end: &End) -> String {
+    format!(
+        "{} reaches its supernodes by TCP only: its network lets no UDP out, or hardly any, and a direct path is UDP; \
+         let UDP out at the firewall of {}",
+        end.who, end.place
+    )
 }
 
 /// Why two known NATs keep their ends apart.
@@ -130,12 +144,12 @@ mod tests {
 
     fn here(nat: Option<NatClass>) -> End {
         let host = "10.0.0.5:7777".parse().ok();
-        End { who: "this host".into(), place: "this site".into(), host, nat, mapped: None }
+        End { who: "this host".into(), place: "this site".into(), host, nat, mapped: None, is_on_tcp: false }
     }
 
     fn there(nat: Option<NatClass>) -> End {
         let host = "192.168.1.9:7778".parse().ok();
-        End { who: "attic".into(), place: "site b".into(), host, nat, mapped: None }
+        End { who: "attic".into(), place: "site b".into(), host, nat, mapped: None, is_on_tcp: false }
     }
 
     fn first(a: Option<NatClass>, b: Option<NatClass>, birthday: bool) -> String {
@@ -193,6 +207,16 @@ mod tests {
             let said = first(a, b, true);
             assert!(said.starts_with(&format!("how the NAT of {place} behaves is not known")), "{said}");
         }
+    }
+
+    #[test]
+    fn without_udp_no_router_helps_and_the_end_is_named() {
+        let mut end = there(None);
+        end.is_on_tcp = true;
+        let said = advise(&here(home()), &end, Between::default());
+        assert!(said[0].starts_with("attic reaches its supernodes by TCP only"), "{}", said[0]);
+        assert!(said[0].ends_with("let UDP out at the firewall of site b"), "{}", said[0]);
+        assert_eq!(said.len(), 1);
     }
 
     #[test]

@@ -29,12 +29,8 @@ impl Control {
         if was_loaded == self.is_loaded() {
             return;
         }
-        // An idle member reports nothing else, and is where machines would go.
-        for overlay in (0..self.overlays.len()).map(OverlayIndex) {
-            if let Some(place) = self.planner_of(overlay).map(|home| home.place) {
-                self.tell_itself(place, overlay);
-            }
-        }
+        // An idle member is where machines would go.
+        self.tell_planners();
     }
 
     /// Whether this host should take no more machines.

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::inward::Inward;
+use super::path::trip::Trip;
 use crate::seam::stream::is_stream;
 use crate::time::Time;
 use crate::wire::session::CandidateKind;
@@ -27,8 +28,8 @@ pub struct CandidateState {
     pub sent: Option<Time>,
     /// When the last answer came.
     pub answered: Option<Time>,
-    /// Round trip of the last answer.
-    pub rtt: Option<Duration>,
+    /// Round trips of the last answers.
+    pub trip: Option<Trip>,
     /// The other side has answered on it, and it has not fallen silent since.
     pub proven: bool,
     /// Counts up each time any address is told or heard: greater is newer.
@@ -41,6 +42,13 @@ pub struct Candidates {
     table: BTreeMap<SocketAddr, CandidateState>,
     inward: Arc<Inward>,
     news: u64,
+}
+
+impl CandidateState {
+    /// Round trip of the last answer.
+    pub fn rtt(&self) -> Option<Duration> {
+        self.trip.map(|trip| trip.last)
+    }
 }
 
 impl Candidates {
@@ -64,7 +72,7 @@ impl Candidates {
             self.table.remove(&oldest);
         }
         let state =
-            CandidateState { kind, probes: 0, answers: 0, sent: None, answered: None, rtt: None, proven: false, news };
+            CandidateState { kind, probes: 0, answers: 0, sent: None, answered: None, trip: None, proven: false, news };
         self.table.insert(addr, state);
     }
 
@@ -99,7 +107,7 @@ impl Candidates {
         let Some(state) = self.table.get_mut(&addr) else { return false };
         state.answers += 1;
         state.answered = Some(now);
-        state.rtt = Some(rtt);
+        state.trip = Some(state.trip.map_or(Trip::first(rtt), |trip| trip.and(rtt)));
         !std::mem::replace(&mut state.proven, true)
     }
 

@@ -4,9 +4,12 @@
 //! While frames flow to such a peer, it and we tell each other whom we reach directly. The members that both reach,
 //! by the sum of their round trips, are asked for legs ([`carrying`](super::carrying)); a leg is a way like one
 //! through a supernode, and `path` chooses among all by what was measured on them. One member is kept as a standby
-//! though it be slower. Without a path at all, the nearest members are asked without knowing whom they reach.
+//! though it be slower. Without a path at all, the nearest members are asked without knowing whom they reach. Where there
+//! is a direct path, one may still be asked because the way by it is quicker ([`nearer`]).
 
 mod asking;
+
+mod nearer;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -83,6 +86,7 @@ pub struct Carriers {
     /// Members by which static rules send some of the frames.
     pub(super) ruled: BTreeSet<PortId>,
     by_member: BTreeMap<PortId, Carrier>,
+    nearer: nearer::Nearer,
     compared: Option<Time>,
     /// When the last frame went to the peer, as far as was measured.
     pub(super) sent: Option<Time>,
@@ -109,6 +113,11 @@ impl Carriers {
         self.via != Via::Auto || !self.ruled.is_empty()
     }
 
+    /// Frames went to the peer of late.
+    fn is_active(&self, now: Time) -> bool {
+        self.sent.is_some_and(|sent| now.since(sent) < IDLE)
+    }
+
     /// Members with a leg for this peer, or asked for one.
     fn busy(&self) -> usize {
         let is_busy = |carrier: &&Carrier| !matches!(carrier.standing, Standing::Rests(_));
@@ -125,9 +134,9 @@ impl Carriers {
 }
 
 impl Peer {
-    /// Frames flow, or did a moment ago: if they take no direct path, a member may carry them.
+    /// Frames flow, or did a moment ago: if they take no direct path, or a long one, a member may carry them.
     pub(super) fn want_carriers(&mut self, fx: &mut Effects) {
-        if !self.is_direct() && fx.timers.when(Timer::Carry(self.port)).is_none() {
+        if fx.timers.when(Timer::Carry(self.port)).is_none() {
             fx.timers.set(Timer::Carry(self.port), fx.now + FIRST_AFTER);
         }
     }
@@ -140,14 +149,17 @@ impl Peer {
     }
 
     fn wants_carriers(&self, now: Time) -> bool {
-        if !self.carriers.ruled.is_empty() {
-            return self.session.is_some();
+        if self.session.is_none() || self.is_asleep() {
+            return false;
         }
-        let is_active = self.carriers.sent.is_some_and(|sent| now.since(sent) < IDLE);
+        if !self.carriers.ruled.is_empty() {
+            return true;
+        }
+        let is_wanted = !self.is_direct() || self.carriers.nearer.is_sought(now);
         match self.carriers.via {
-            Via::Auto => self.session.is_some() && !self.is_direct() && is_active,
+            Via::Auto => is_wanted && self.carriers.is_active(now),
             Via::Direct | Via::Home(_) => false,
-            Via::Member(_) => self.session.is_some(),
+            Via::Member(_) => true,
         }
     }
 

@@ -48,6 +48,8 @@ struct Client {
 #[derive(Debug, Default)]
 pub(super) struct Carrying {
     pub(super) settings: RelaySettings,
+    /// Bytes per second that the corridor passes on at most.
+    share: Option<u32>,
     clients: BTreeMap<PortId, Client>,
     /// Who asked for the way to whom, and until when that holds.
     pairs: BTreeMap<(PortId, PortId), Time>,
@@ -55,10 +57,7 @@ pub(super) struct Carrying {
 
 impl Carrying {
     /// With nobody carried.
-    pub(super) fn new(settings: RelaySettings, fx: &mut Effects) -> Self {
-        if let Some(bytes_per_s) = settings.share {
-            fx.commands.push_back(Command::SetShare { bytes_per_s });
-        }
+    pub(super) fn new(settings: RelaySettings) -> Self {
         Self { settings, ..Self::default() }
     }
 
@@ -132,6 +131,27 @@ impl Carrying {
 }
 
 impl Control {
+    /// What we pass on for others at most, in bytes per second: what is guaranteed to our own machines is not for them.
+    pub(super) fn spare(&self) -> Option<u32> {
+        let unreserved = self.reserved.spare().map(|spare| u32::try_from(spare).unwrap_or(u32::MAX));
+        self.carrying.settings.share.into_iter().chain(unreserved).min()
+    }
+
+    /// Whom we carry for: nobody, where all is guaranteed.
+    pub(super) fn carries(&self) -> RelayFor {
+        if self.spare() == Some(0) { RelayFor::Nobody } else { self.carrying.settings.carries }
+    }
+
+    /// Reservations may be others now: so is what is left to pass on.
+    pub(super) fn review_spare(&mut self) {
+        let bytes_per_s = self.spare();
+        if bytes_per_s != std::mem::replace(&mut self.carrying.share, bytes_per_s) {
+            self.fx.commands.push_back(Command::SetShare { bytes_per_s });
+            self.update_directories();
+            self.tell_planners();
+        }
+    }
+
     /// CARRY: a member wants its packets carried to another one, or no more.
     pub(super) fn on_carry(&mut self, from: PortId, path: Path, carry: Carry) {
         let Some(asker) = self.peers.get_mut(&from) else { return };
@@ -144,7 +164,11 @@ impl Control {
                 self.carrying.pairs.remove(&(from, other));
                 self.carrying.sweep(&mut self.fx);
             }
-            Some(other) if self.may_carry([from, other], path) => self.grant((from, path), other),
+            Some(other) if self.may_carry([from, other], path) && self.reaches(other) => {
+                self.grant((from, path), other);
+            }
+            // It asks again in a moment, and perhaps there is a direct path by then.
+            Some(other) if self.may_carry([from, other], path) && self.is_waking(other) => {}
             Some(_) | None if carry.wanted => {
                 self.fx.dropped(DropReason::RelayRefused);
                 self.fx.send(from, path, &Message::Leg(Leg { node: carry.node, grant: None }));
@@ -155,24 +179,44 @@ impl Control {
 
     /// A supernode has legs of its own for whoever registers there, so that it gives none as a member.
     fn may_carry(&self, ends: [PortId; 2], asked_by: Path) -> bool {
-        let is_willing = match self.carrying.settings.carries {
+        let is_willing = match self.carries() {
             RelayFor::Nobody => false,
             RelayFor::Site => ends.iter().any(|end| self.peers.get(end).is_some_and(|peer| self.is_of_our_site(peer))),
             RelayFor::Everyone => true,
         };
-        is_willing
-            && self.serving.is_none()
-            && asked_by.is_direct()
-            && self.peers.get(&ends[1]).is_some_and(|peer| peer.session.is_some() && peer.is_direct())
-            && self.carrying.has_room(ends)
+        is_willing && self.serving.is_none() && asked_by.is_direct() && self.carrying.has_room(ends)
+    }
+
+    fn reaches(&self, port: PortId) -> bool {
+        self.peers.get(&port).is_some_and(|peer| peer.session.is_some() && peer.is_direct())
     }
 
     /// Whether it says so, or supernodes see it and us at one address.
-    fn is_of_our_site(&self, peer: &Peer) -> bool {
+    pub(super) fn is_of_our_site(&self, peer: &Peer) -> bool {
         let site = &self.carrying.settings.site;
+        (!site.is_empty() && peer.site == *site) || self.is_at_our_address(peer)
+    }
+
+    /// Whether supernodes see it and us at one address.
+    pub(super) fn is_at_our_address(&self, peer: &Peer) -> bool {
         let is_ours =
             |seen: &SocketAddr| self.homes.iter().any(|home| home.seen.is_some_and(|own| own.ip() == seen.ip()));
-        (!site.is_empty() && peer.site == *site) || peer.seen.values().any(is_ours)
+        peer.seen.values().any(is_ours)
+    }
+
+    /// Why the member at `by` will not relay between us and the peer at `to`, if that shows from here.
+    pub(super) fn unwilling(&self, by: PortId, to: PortId) -> Option<String> {
+        let (member, peer) = (self.peers.get(&by)?, self.peers.get(&to)?);
+        let name = member.called();
+        match member.relays {
+            RelayFor::Nobody if member.session.is_some() => {
+                Some(format!("{name} relays for nobody: it needs relay = \"on\" or \"site\""))
+            }
+            RelayFor::Site if !self.is_of_our_site(member) && !are_of_one_site(member, peer) => {
+                Some(format!("{name} relays for its own site only: it needs relay = \"on\""))
+            }
+            RelayFor::Nobody | RelayFor::Site | RelayFor::Everyone => None,
+        }
     }
 
     fn grant(&mut self, (from, path): (PortId, Path), other: PortId) {
@@ -203,4 +247,10 @@ impl Control {
             self.fx.timers.set(Timer::Carrying, *until);
         }
     }
+}
+
+/// Whether two members say so, or supernodes see them at one address.
+fn are_of_one_site(one: &Peer, other: &Peer) -> bool {
+    let is_its = |seen: &SocketAddr| one.seen.values().any(|at| at.ip() == seen.ip() && !at.ip().is_unspecified());
+    (!one.site.is_empty() && one.site == other.site) || other.seen.values().any(is_its)
 }

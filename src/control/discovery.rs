@@ -8,20 +8,19 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use rand_chacha::rand_core::RngCore;
-use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
 
-use super::Control;
 use super::effects::Effects;
 use super::overlay::Overlay;
 use super::timers::Timer;
+use super::{Control, sealing};
 use crate::datapath::Path;
 use crate::datapath::buf::OverlayIndex;
 use crate::datapath::stats::DropReason;
 use crate::seam::Announce;
 use crate::time::Time;
-use crate::wire::DecodeError;
-use crate::wire::discovery::{ADDRESSES_MAX, Announcement, NONCE_LEN, Parts, head, split};
+use crate::wire::discovery::{ADDRESSES_MAX, Announcement, head, split};
 use crate::wire::session::CandidateKind;
+use crate::wire::{DecodeError, NONCE_LEN, Parts};
 
 /// Between the first announcements.
 const INTERVAL_FIRST: Duration = Duration::from_secs(10);
@@ -119,29 +118,17 @@ impl Control {
     }
 }
 
-pub(super) fn key(overlay: &Overlay) -> LessSafeKey {
-    LessSafeKey::new(UnboundKey::new(&CHACHA20_POLY1305, overlay.secrets.link_key()).expect("the key is 32 bytes long"))
-}
-
 fn seal(overlay: &Overlay, announcement: &Announcement, fx: &mut Effects) -> Vec<u8> {
     let mut nonce = [0; NONCE_LEN];
     fx.rng.fill_bytes(&mut nonce);
-    let mut packet = head(&nonce);
-    let mut sealed = announcement.bytes();
-    key(overlay)
-        .seal_in_place_append_tag(Nonce::assume_unique_for_key(nonce), Aad::from(&packet), &mut sealed)
-        .expect("an announcement is 190 bytes long");
-    packet.extend_from_slice(&sealed);
-    packet
+    let head = head(&nonce);
+    let sealed = sealing::seal(overlay.secrets.link_key(), nonce, &head, announcement.bytes());
+    [head, sealed].concat()
 }
 
 fn open(overlay: &Overlay, packet: &[u8]) -> Result<Announcement, DecodeError> {
     let Parts { head, nonce, sealed } = split(packet)?;
-    let mut sealed = sealed.to_vec();
-    let plain = key(overlay)
-        .open_in_place(Nonce::assume_unique_for_key(nonce), Aad::from(head), &mut sealed)
-        .map_err(|_| DecodeError::Forged)?;
-    Announcement::parse(plain)
+    Announcement::parse(&sealing::open(overlay.secrets.link_key(), nonce, head, sealed)?)
 }
 
 #[cfg(test)]

@@ -60,6 +60,7 @@ impl Control {
             Timer::Loop(overlay) => self.on_loop_timer(overlay),
             Timer::Shape => self.fx.commands.push_back(Command::Release),
             Timer::Rules => self.review_rules(),
+            Timer::Reserve => self.review_reserved(),
             Timer::Inventory(overlay) => self.on_inventory_timer(overlay),
             Timer::Addresses => self.on_addresses_timer(),
             Timer::Traffic(overlay) => self.on_traffic_timer(overlay),

@@ -1,4 +1,5 @@
-//! What is behind our TAP, told in our directory entry: members whose links to us sleep answer questions by it.
+//! What is behind our TAP, told in our directory entry: members whose links to us sleep answer questions by it, and send us
+//! frames for groups.
 //!
 //! Sealed for members, as all of the entry (protocol.md section 7); as much of it as finds room there. Those whose link
 //! is awake know more, and sooner, by INVENTORY.
@@ -45,9 +46,8 @@ impl Control {
     /// What the directory entry of the peer at `port` says of its machines.
     pub(super) fn on_told(&mut self, port: PortId, excerpt: Excerpt) {
         let Some(peer) = self.peers.get_mut(&port) else { return };
-        let digest = excerpt.digest();
         // The same again would make certain what others have put in doubt since.
-        let is_news = peer.excerpt.replace(digest) != Some(digest);
+        let is_news = peer.excerpt.replace(excerpt.clone()).is_none_or(|before| before != excerpt);
         if is_news && (peer.is_asleep() || peer.session.is_none()) {
             self.fx.commands.push_back(Command::Believe { port, excerpt });
         }

@@ -75,7 +75,7 @@ impl Control {
             kind: state.kind.name().into(),
             probes: state.probes,
             answers: state.answers,
-            rtt_us: micros(state.rtt),
+            rtt_us: micros(state.rtt()),
             result: result(state, is_current).into(),
             probed_ms: state.sent.map(|at| millis(now.since(at))),
             answered_ms: state.answered.map(|at| millis(now.since(at))),
@@ -91,6 +91,7 @@ impl Control {
             host: own_host(self.me.candidates.iter().map(|one| (one.kind, one.addr))),
             nat: self.observing.class,
             mapped: self.mapped,
+            is_on_tcp: only(self.homes.iter().filter(|home| home.remote.is_some()), |home| home.is_on_stream()),
         };
         let known = || peer.paths.candidates.iter().map(|(addr, state)| (state.kind, addr));
         let there = End {
@@ -99,12 +100,17 @@ impl Control {
             host: own_host(known()),
             nat: peer.nat,
             mapped: known().find(|(kind, _)| *kind == CandidateKind::Mapped).map(|(_, addr)| addr),
+            // Who comes by TCP is seen nowhere.
+            is_on_tcp: only(peer.seen.values(), |seen| seen.port() == 0),
         };
-        let is_ours =
-            |seen: &SocketAddr| self.homes.iter().any(|home| home.seen.is_some_and(|own| own.ip() == seen.ip()));
-        let between = Between { is_one_address: peer.seen.values().any(is_ours), birthday: self.me.birthday };
+        let between = Between { is_one_address: self.is_at_our_address(peer), birthday: self.me.birthday };
         advice::advise(&here, &there, between)
     }
+}
+
+/// Whether there are any, all of this kind.
+fn only<T>(mut all: impl Iterator<Item = T>, is_of_it: impl Fn(T) -> bool) -> bool {
+    all.next().is_some_and(&is_of_it) && all.all(is_of_it)
 }
 
 /// The address that a router would forward to.

@@ -10,19 +10,19 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use rand_chacha::rand_core::RngCore;
-use ring::aead::{Aad, Nonce};
 
 use super::overlay::Overlay;
 use super::timers::Timer;
-use super::{Control, discovery};
+use super::{Control, sealing};
 use crate::datapath::buf::OverlayIndex;
 use crate::datapath::fdb::PortId;
 use crate::datapath::{Command, Gate};
 use crate::keys::{Identity, NodeId};
 use crate::seam::Event;
 use crate::time::Time;
-use crate::wire::probe::{self, ETHERTYPE, GROUP, NONCE_LEN, Parts, Probe};
+use crate::wire::probe::{self, ETHERTYPE, GROUP, Probe};
 use crate::wire::session::Message;
+use crate::wire::{NONCE_LEN, Parts};
 
 /// Between two probes: a loop is found this fast.
 const ROUND: Duration = Duration::from_secs(2);
@@ -227,18 +227,12 @@ impl Control {
 /// A whole frame with a probe.
 fn seal(overlay: &Overlay, identity: &Identity, probe: &Probe, nonce: [u8; NONCE_LEN]) -> Vec<u8> {
     let head = probe::head(&nonce);
-    let mut sealed = probe.bytes();
-    discovery::key(overlay)
-        .seal_in_place_append_tag(Nonce::assume_unique_for_key(nonce), Aad::from(&head), &mut sealed)
-        .expect("a probe is a few dozen bytes");
+    let sealed = sealing::seal(overlay.secrets.link_key(), nonce, &head, probe.bytes());
     [&GROUP[..], &identity.id().station(), &ETHERTYPE.to_be_bytes(), &head, &sealed].concat()
 }
 
 /// A probe of this overlay's, if `body` is one.
 fn open(overlay: &Overlay, body: &[u8]) -> Option<Probe> {
     let Parts { head, nonce, sealed } = probe::split(body).ok()?;
-    let mut sealed = sealed.to_vec();
-    let nonce = Nonce::assume_unique_for_key(nonce);
-    let plain = discovery::key(overlay).open_in_place(nonce, Aad::from(head), &mut sealed).ok()?;
-    Probe::parse(plain).ok()
+    Probe::parse(&sealing::open(overlay.secrets.link_key(), nonce, head, sealed).ok()?).ok()
 }

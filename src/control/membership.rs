@@ -11,7 +11,7 @@ use crate::datapath::fdb::PortId;
 use crate::datapath::stats::DropReason;
 use crate::datapath::{LegId, LegTally, Path};
 use crate::keys::{Fingerprint, OverlayId};
-use crate::seam::{Event, RelaySettings};
+use crate::seam::Event;
 use crate::wire::message::{DIRECTORY_CANDIDATES_MAX, Directory, Member, Message, ROSTER_MAX, registration};
 use crate::wire::relay::{LegKey, RelayId};
 use crate::wire::session::{CANDIDATES_MAX, Candidate, CandidateKind};
@@ -47,7 +47,7 @@ impl Control {
     fn directory(&mut self, index: OverlayIndex) -> Vec<u8> {
         let own = self.me.candidates.iter().filter(|candidate| candidate.kind.is_own());
         let candidates = own.take(DIRECTORY_CANDIDATES_MAX).copied().collect();
-        let RelaySettings { carries: relays, site, .. } = self.carrying.settings.clone();
+        let (relays, site) = (self.carries(), self.carrying.settings.site.clone());
         let machines = self.overlays[index.0].told.excerpt.clone();
         let entry = Directory { name: self.name.clone(), candidates, relays, site, machines };
         self.overlays[index.0].seal_directory(&entry, &mut self.fx.rng)
@@ -163,6 +163,7 @@ impl Control {
 
     /// Where we can be heard may have changed: members and supernodes are told, direct paths sought anew.
     pub(super) fn on_own_addresses(&mut self) {
+        self.on_own_site();
         let (port, addresses) = &self.host;
         let host = addresses.iter().map(|ip| (CandidateKind::Host, SocketAddr::new(*ip, *port)));
         let seen = self.homes.iter().filter_map(|home| home.seen).map(|seen| (CandidateKind::Reflexive, seen));
@@ -185,8 +186,12 @@ impl Control {
             peer.punch_anew(&mut self.fx);
         }
         if own_changed {
-            (0..self.overlays.len()).for_each(|overlay| self.update_directory(OverlayIndex(overlay)));
+            self.update_directories();
         }
+    }
+
+    pub(super) fn update_directories(&mut self) {
+        (0..self.overlays.len()).for_each(|overlay| self.update_directory(OverlayIndex(overlay)));
     }
 
     /// Our entry in the directory of `overlay` is told anew.
@@ -218,7 +223,10 @@ impl Control {
         let mut machines = None;
         if let Ok(entry) = entry {
             machines = entry.machines;
-            peer.name = Some(entry.name).filter(|name| !name.is_empty());
+            let name = Some(entry.name).filter(|name| !name.is_empty());
+            if std::mem::replace(&mut peer.name, name.clone()) != name {
+                self.reserved.on_other_members(&mut self.fx);
+            }
             (peer.relays, peer.site) = (entry.relays, entry.site);
             for candidate in entry.candidates {
                 peer.paths.candidates.add(candidate.kind, candidate.addr);
@@ -247,6 +255,8 @@ impl Control {
         if was_another && peer.is_asleep() {
             peer.let_keys_lapse(&mut self.fx);
         }
+        peer.on_version(&mut self.fx, member.version);
+        self.on_member_site(port);
         machines.into_iter().for_each(|excerpt| self.on_told(port, excerpt));
         Some(port)
     }

@@ -3,10 +3,10 @@
 //! Notices of the corridor, events of control links, deadlines and requests come in; everything that
 //! follows is written into [`Effects`], which the node drains. One thing at a time, in this order:
 //! `supernode` and `registration` bring members together, `peer` makes keys, `punch` finds a direct
-//! way, `path` chooses, `carriers` finds members that relay, `carrying` relays for others, `liveness` watches, `sleep` saves,
-//! `mtu` measures, `discovery` finds neighbours, `mobility` tells of machines that move, `excerpt` of all there are, `loops` finds shared
-//! segments, `advising` knows which machine should move, `rules` and `reserve` know who is meant by what users order,
-//! `report` tells people, and `sight` shows them the whole.
+//! way, `path` chooses, `carriers` finds members that relay, `carrying` relays for others, `liveness` watches, `sleep`
+//! saves, `mtu` measures, `discovery` finds neighbours, `sites` says who is where, `mobility` tells of machines that move,
+//! `excerpt` of all there are, `loops` finds shared segments, `advising` knows which machine should move, `rules` and
+//! `reserve` know who is meant by what users order, `report` tells people, and `sight` shows them the whole.
 
 pub mod effects;
 
@@ -17,6 +17,8 @@ mod due;
 pub mod timers;
 
 pub mod overlay;
+
+mod sealing;
 
 mod certificates;
 
@@ -33,6 +35,8 @@ mod homes;
 mod membership;
 
 mod whereabouts;
+
+mod sites;
 
 pub mod peer;
 
@@ -120,6 +124,7 @@ use crate::seam::budget::LinkBudget;
 use crate::seam::{HandshakeKind, LinkEvent, LinkId, Memory, RememberedPeer, Settings};
 use crate::time::{Time, WallTime};
 use crate::wire::session::{CandidateKind, Message};
+use crate::wire::tree::ShortId;
 
 use carrying::Carrying;
 use discovery::Discovery;
@@ -217,15 +222,17 @@ impl Control {
             handshake_limit: Bucket::new(HANDSHAKE_RATE, HANDSHAKE_BURST),
             certificates: certificates::Certificates::default(),
             observing: Observing::default(),
-            carrying: Carrying::new(settings.relaying, &mut fx),
+            carrying: Carrying::new(settings.relaying),
             load: None,
             rules: rules::Rules::new(&settings.overlays),
             reserved: reserve::Reserved::new(settings.uplink, &settings.overlays),
             fx,
         };
+        control.on_own_site();
         control.review_homes();
         control.recall();
         control.review_rules();
+        control.review_reserved();
         (0..control.segments.len()).for_each(|overlay| control.on_loop_timer(OverlayIndex(overlay)));
         control
     }
@@ -262,7 +269,8 @@ impl Control {
         peer.paths.candidates.set_inward(&self.inward);
         self.peers.insert(port, peer);
         self.by_id.insert((overlay, node), port);
-        self.fx.commands.push_back(Command::OpenPort { port, overlay });
+        self.fx.commands.push_back(Command::OpenPort { port, overlay, short: ShortId::of(node) });
+        self.reserved.on_other_members(&mut self.fx);
         Some(port)
     }
 
@@ -273,6 +281,7 @@ impl Control {
         self.fx.timers.cancel(Timer::Carry(port));
         self.by_id.remove(&(peer.overlay, peer.id));
         self.fx.commands.push_back(Command::ClosePort { port });
+        self.reserved.on_other_members(&mut self.fx);
         self.carrying.forget(&mut self.fx, port);
         if let Some(own) = peer.own_leg {
             self.fx.drop_leg(own.leg);

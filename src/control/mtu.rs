@@ -25,7 +25,7 @@ use super::timers::Timer;
 use crate::datapath::{Command, MTU_ASSUMED, MTU_FLOOR, Path};
 use crate::time::Time;
 use crate::wire::session::Message;
-use crate::wire::{data, relay};
+use crate::wire::{HEADERS_V4, HEADERS_V6, data, relay};
 
 /// Between two probes of one size, at least; two round trips if that is longer.
 const PROBE_GAP: Duration = Duration::from_millis(200);
@@ -56,10 +56,6 @@ const ORDINARY: u16 = 1500;
 const CLOSE: u16 = 10;
 /// Ethernet header and two VLAN tags.
 const ETHERNET: usize = 22;
-/// IPv4 and UDP headers, of a direct path.
-const HEADERS_V4: usize = 28;
-/// IPv6 and UDP headers; also of a relayed path, whose other half may be IPv6.
-const HEADERS_V6: usize = 48;
 /// A probe that came out with fewer bytes was the small one.
 const SMALL: u16 = 200;
 
@@ -152,6 +148,7 @@ impl Mtu {
         let headers = match path {
             Some(Path::Direct(addr)) if addr.is_ipv4() => HEADERS_V4,
             Some(Path::Direct(_)) | None => HEADERS_V6,
+            // Its other half may be IPv6.
             Some(Path::Relayed(..)) => HEADERS_V6 + relay::HEADER_LEN,
         };
         let whole = self.inner + ETHERNET + data::OVERHEAD + headers;

@@ -3,6 +3,8 @@
 //! Who asks and when is `observing`; `longwire netcheck` asks by itself and has the same judge.
 //! Read first: RFC 4787 sections 4 and 5 (the terms), RFC 5780 section 4 (the tests).
 
+pub mod questions;
+
 use std::net::SocketAddr;
 
 use super::report::NatStatus;

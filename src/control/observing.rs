@@ -11,12 +11,14 @@ use rand_chacha::rand_core::RngCore;
 
 use super::Control;
 use super::effects::Effects;
-use super::natcheck::{Observation, Stranger, judge};
+use super::natcheck::judge;
+use super::natcheck::questions::{Question, Questions};
 use super::timers::Timer;
 use crate::datapath::stats::DropReason;
 use crate::datapath::{Command, Path};
+use crate::seam::stream::is_stream;
 use crate::time::Time;
-use crate::wire::observe::{NatClass, Observe, Observed};
+use crate::wire::observe::{NatClass, Observed};
 
 /// From the reason to the first question: several reasons come at once.
 const SETTLE: Duration = Duration::from_millis(100);
@@ -29,15 +31,6 @@ const REST: Duration = Duration::from_secs(20);
 /// Supernodes asked in a round.
 const ASKED_MAX: usize = 4;
 
-/// One question of a round.
-#[derive(Clone, Copy, Debug)]
-struct Question {
-    token: u64,
-    asked: SocketAddr,
-    elsewhere: bool,
-    answer: Option<Observed>,
-}
-
 /// What we know of our own NAT, and the round in progress.
 #[derive(Debug, Default)]
 pub struct Observing {
@@ -45,7 +38,7 @@ pub struct Observing {
     pub class: Option<NatClass>,
     /// Where we were seen at that time.
     pub public: Option<SocketAddr>,
-    questions: Vec<Question>,
+    questions: Questions,
     tries: u32,
     began: Option<Time>,
 }
@@ -68,89 +61,50 @@ impl Observing {
             self.began = Some(fx.now);
             self.questions.clear();
             for home in homes.iter().take(ASKED_MAX) {
-                self.question(fx, *home, false);
-                self.question(fx, *home, true);
+                self.questions.add(*home, false, || fx.rng.next_u64());
+                self.questions.add(*home, true, || fx.rng.next_u64());
             }
         }
         if self.tries < TRIES && !self.questions.is_empty() {
             self.tries += 1;
-            for question in self.questions.iter().filter(|question| question.answer.is_none()) {
-                ask(fx, question);
-            }
+            self.questions.open().for_each(|question| ask(fx, question));
             fx.timers.set(Timer::Observe, fx.now + REPEAT);
             return false;
         }
         self.tries = 0;
-        let told = |question: &Question| {
-            let seen = question.answer.filter(|_| !question.elsewhere)?.seen;
-            Some(Observation { asked: question.asked, seen })
-        };
-        let observations = self.questions.iter().filter_map(told).collect::<Vec<_>>();
-        let class = judge(&observations, is_own, port, self.stranger());
+        let observations = self.questions.observations();
+        let class = judge(&observations, is_own, port, self.questions.stranger());
         self.public = observations.first().map(|one| one.seen).or(self.public);
         class.is_some() && std::mem::replace(&mut self.class, class) != class
     }
 
     /// Who answered, in the order in which they were asked.
     fn places(&self) -> Vec<SocketAddr> {
-        let answered = |question: &&Question| !question.elsewhere && question.answer.is_some();
-        self.questions.iter().filter(answered).map(|question| question.asked).collect()
-    }
-
-    fn question(&mut self, fx: &mut Effects, asked: SocketAddr, elsewhere: bool) {
-        let known = |question: &Question| question.asked == asked && question.elsewhere == elsewhere;
-        if !self.questions.iter().any(known) {
-            self.questions.push(Question { token: fx.rng.next_u64(), asked, elsewhere, answer: None });
-        }
+        self.questions.observations().into_iter().map(|one| one.asked).collect()
     }
 
     /// An answer. One that tells of a second port leads to a question there.
     fn on_observed(&mut self, fx: &mut Effects, answer: Observed) {
-        if !self.questions.iter().any(|question| question.token == answer.token) {
+        if !self.questions.awaits(answer) {
             return fx.dropped(DropReason::Unasked);
         }
-        let awaited = self.questions.iter_mut().find(|question| question.token == answer.token);
-        let Some(question) = awaited.filter(|question| question.elsewhere == answer.elsewhere) else { return };
-        let asked = question.asked;
-        question.answer = Some(answer);
-        if let Some(other) = answer.other_of(asked).filter(|_| !answer.elsewhere && self.tries > 0) {
-            let before = self.questions.len();
-            self.question(fx, other, false);
-            for question in &self.questions[before..] {
-                ask(fx, question);
-            }
+        let Some(other) = self.questions.keep(answer).filter(|_| self.tries > 0) else { return };
+        if let Some(question) = self.questions.add(other, false, || fx.rng.next_u64()) {
+            ask(fx, &question);
         }
-    }
-
-    /// Whether a port that we never sent to came through; its silence counts only where it was asked for.
-    fn stranger(&self) -> Stranger {
-        let mut found = Stranger::Unasked;
-        for question in self.questions.iter().filter(|question| question.elsewhere) {
-            let here = |other: &&Question| other.asked == question.asked && !other.elsewhere;
-            let known = self.questions.iter().find(here).and_then(|here| here.answer);
-            let other = known.and_then(|known| known.other_of(question.asked));
-            match (other, question.answer) {
-                (Some(other), Some(_)) if other.ip() != question.asked.ip() => return Stranger::OtherAddress,
-                (Some(_), Some(_)) => found = Stranger::OtherPort,
-                (Some(_), None) if found == Stranger::Unasked => found = Stranger::Silent,
-                (Some(_) | None, _) => {}
-            }
-        }
-        found
     }
 }
 
 fn ask(fx: &mut Effects, question: &Question) {
-    let packet = Observe { token: question.token, elsewhere: question.elsewhere }.bytes();
-    fx.commands.push_back(Command::SendPlain { path: Path::Direct(question.asked), packet });
+    fx.commands.push_back(Command::SendPlain { path: Path::Direct(question.asked), packet: question.packet() });
 }
 
 impl Control {
     /// [`Timer::Observe`].
     pub(super) fn on_observe_timer(&mut self) {
         // IPv4 where there is some: NATs stand there.
-        let remotes = self.homes.iter().filter_map(|home| home.remote).filter(|remote| !remote.ip().is_loopback());
-        let mut homes = remotes.collect::<Vec<_>>();
+        let may_be_asked = |remote: &SocketAddr| !remote.ip().is_loopback() && !is_stream(*remote);
+        let mut homes = self.homes.iter().filter_map(|home| home.remote).filter(may_be_asked).collect::<Vec<_>>();
         if homes.iter().any(SocketAddr::is_ipv4) {
             homes.retain(SocketAddr::is_ipv4);
         }
@@ -184,7 +138,7 @@ impl Control {
 mod tests {
     use super::*;
     use crate::time::WallTime;
-    use crate::wire::observe::{Filtering, Mapping, Ports};
+    use crate::wire::observe::{Filtering, Mapping, Observe, Ports};
 
     const HOME: ([u8; 4], u16) = ([192, 0, 2, 1], 7777);
 

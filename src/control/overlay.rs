@@ -2,18 +2,19 @@
 
 use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::RngCore;
-use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
+use ring::hmac;
 
 use super::excerpt::Told;
 use super::handshake::Local;
+use super::sealing;
 use super::traffic::Traffic;
+use crate::datapath::SwitchSettings;
 use crate::keys::{Identity, NodeId, OverlayId, OverlaySecrets};
 use crate::seam::OverlaySettings;
-use crate::wire::DecodeError;
 use crate::wire::certificate::Certificate;
 use crate::wire::message::Directory;
-
-const NONCE_LEN: usize = 12;
+use crate::wire::plan::SiteTag;
+use crate::wire::{DecodeError, NONCE_LEN};
 
 /// One overlay this node is a member of.
 pub struct Overlay {
@@ -29,6 +30,8 @@ pub struct Overlay {
     pub(super) is_large: bool,
     /// What our entry says of our machines.
     pub(super) told: Told,
+    /// Whether ways follow what flows: it is reported, and plans are obeyed.
+    pub adapts: bool,
     /// What flows in it.
     pub(super) traffic: Traffic,
 }
@@ -37,8 +40,10 @@ impl Overlay {
     /// Joins on paper: signs our certificate.
     pub fn new(settings: &OverlaySettings, identity: &Identity) -> Self {
         let certificate = Certificate::issue(&settings.secrets, identity);
-        let (name, secrets, mtu) = (settings.name.clone(), settings.secrets.clone(), settings.switch.mtu);
-        Self { name, secrets, certificate, mtu, is_large: false, told: Told::default(), traffic: Traffic::default() }
+        let (name, secrets) = (settings.name.clone(), settings.secrets.clone());
+        let SwitchSettings { mtu, adapts, .. } = settings.switch;
+        let (is_large, told, traffic) = (false, Told::default(), Traffic::default());
+        Self { name, secrets, certificate, mtu, is_large, told, adapts, traffic }
     }
 
     /// Its public name.
@@ -51,31 +56,26 @@ impl Overlay {
         Local { identity, secrets: &self.secrets }
     }
 
-    fn directory_key(&self) -> LessSafeKey {
-        LessSafeKey::new(UnboundKey::new(&CHACHA20_POLY1305, self.secrets.dir_key()).expect("the key is 32 bytes long"))
+    /// What a supernode may know of the name of a site: nothing but whether it is the same one.
+    pub fn site_tag(&self, name: &str) -> SiteTag {
+        let key = hmac::Key::new(hmac::HMAC_SHA256, self.secrets.dir_key());
+        let whole = hmac::sign(&key, &[b"longwire site".as_slice(), name.as_bytes()].concat());
+        SiteTag(*whole.as_ref().first_chunk().expect("a hash is longer than eight bytes"))
     }
 
     /// Seals our directory entry, for members only (protocol.md section 7).
     pub fn seal_directory(&self, entry: &Directory, rng: &mut ChaCha20Rng) -> Vec<u8> {
         let mut nonce = [0; NONCE_LEN];
         rng.fill_bytes(&mut nonce);
-        let mut sealed = entry.bytes();
-        let aad = Aad::from(associated(self.certificate.node));
-        self.directory_key()
-            .seal_in_place_append_tag(Nonce::assume_unique_for_key(nonce), aad, &mut sealed)
-            .expect("an entry is a few hundred bytes");
+        let whose = associated(self.certificate.node);
+        let sealed = sealing::seal(self.secrets.dir_key(), nonce, &whose, entry.bytes());
         [nonce.as_slice(), &sealed].concat()
     }
 
     /// Opens the entry of `node`.
     pub fn open_directory(&self, node: NodeId, sealed: &[u8]) -> Result<Directory, DecodeError> {
         let (nonce, sealed) = sealed.split_first_chunk::<NONCE_LEN>().ok_or(DecodeError::Short)?;
-        let mut sealed = sealed.to_vec();
-        let plain = self
-            .directory_key()
-            .open_in_place(Nonce::assume_unique_for_key(*nonce), Aad::from(associated(node)), &mut sealed)
-            .map_err(|_| DecodeError::Forged)?;
-        Directory::parse(plain)
+        Directory::parse(&sealing::open(self.secrets.dir_key(), *nonce, &associated(node), sealed)?)
     }
 }
 
@@ -101,6 +101,9 @@ mod tests {
         let node = overlay(1).certificate.node;
         assert!(!sealed.windows(5).any(|window| window == b"alpha"));
         assert_eq!(overlay(1).open_directory(node, &sealed), Ok(entry));
+        assert_eq!(overlay(1).site_tag("mill"), overlay(1).site_tag("mill"));
+        assert_ne!(overlay(1).site_tag("mill"), overlay(1).site_tag("attic"));
+        assert_ne!(overlay(1).site_tag("mill"), overlay(2).site_tag("mill"), "nobody else can tell");
         assert_eq!(overlay(1).open_directory(NodeId([9; 32]), &sealed), Err(DecodeError::Forged));
         assert_eq!(overlay(2).open_directory(node, &sealed), Err(DecodeError::Forged));
     }

@@ -3,6 +3,10 @@
 //! A relayed path is usable as soon as both ends have legs; a direct one only after an answer came
 //! back on it. Sans-IO and without timers: `peer` sends what is asked for and sets the deadlines.
 
+mod relayed;
+
+pub mod trip;
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -12,6 +16,8 @@ use crate::datapath::{LegId, Path};
 use crate::time::Time;
 use crate::wire::relay::RelayId;
 use crate::wire::session::CandidateKind;
+use relayed::{KNOWN_AFTER, LOSS_ALL, RELAY_LOST, RelayWay};
+use trip::Trip;
 
 /// A path is not left for one that is merely a little better before this time has passed.
 const HOLD: Duration = Duration::from_secs(10);
@@ -31,66 +37,8 @@ const SUSPECT_GAP: Duration = Duration::from_millis(250);
 const DOUBT_GAP: Duration = Duration::from_secs(1);
 /// ...and probed once more after this time, at least.
 const DOUBT_PATIENCE: Duration = Duration::from_millis(150);
-/// A relay that failed is not taken again before this, if there is another.
-const RELAY_REST: Duration = Duration::from_secs(10);
 /// Probes in flight to one peer that are remembered.
 const OUTSTANDING_MAX: usize = 128;
-
-/// What a relayed way that loses everything seems to take longer; one that loses a tenth, a tenth of it.
-const LOSS_COST: Duration = Duration::from_millis(500);
-/// A probe through a relay that was not answered when the next one goes out, this much later, is lost.
-const RELAY_LOST: Duration = Duration::from_secs(1);
-/// Shares of loss: this many are all.
-const LOSS_ALL: u32 = 1024;
-/// A way probed less often than this is not known yet.
-const KNOWN_AFTER: u32 = 2;
-
-/// One way through a supernode or a member: both legs, there and back.
-#[derive(Clone, Copy, Debug)]
-struct RelayWay {
-    relay: RelayId,
-    rtt: Option<Duration>,
-    /// Answers to probes.
-    answers: u32,
-    /// The probe that waits for its answer.
-    asked: Option<Time>,
-    /// Of [`LOSS_ALL`], of late.
-    loss: u32,
-    failed: Option<Time>,
-}
-
-impl RelayWay {
-    const fn new(relay: RelayId) -> Self {
-        Self { relay, rtt: None, answers: 0, asked: None, loss: 0, failed: None }
-    }
-
-    fn on_probe(&mut self, now: Time) {
-        match self.asked {
-            Some(asked) if now.since(asked) < RELAY_LOST => return,
-            Some(_) => self.loss += (LOSS_ALL - self.loss) / 8,
-            None => {}
-        }
-        self.asked = Some(now);
-    }
-
-    fn on_answer(&mut self, rtt: Duration) {
-        let smooth = |old: Duration| if self.answers == 0 { rtt } else { (old * 3 + rtt) / 4 };
-        self.rtt = Some(self.rtt.map_or(rtt, smooth));
-        self.answers += 1;
-        self.asked = None;
-        self.loss -= self.loss.div_ceil(8);
-        self.failed = None;
-    }
-
-    fn rests(&self, now: Time) -> bool {
-        self.failed.is_some_and(|at| now.since(at) < RELAY_REST)
-    }
-
-    /// What it takes, losses counted as time.
-    fn cost(&self) -> Duration {
-        self.rtt.map_or(Duration::MAX, |rtt| rtt + LOSS_COST * self.loss / LOSS_ALL)
-    }
-}
 
 /// What the path in use deserves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -152,15 +100,43 @@ impl Paths {
 
     /// Every relayed way, with what is known of it: round trip, probes lost of late in percent.
     pub fn relay_ways(&self) -> impl Iterator<Item = (Path, Option<Duration>, u32)> {
-        self.relays.iter().map(|(leg, way)| (Path::Relayed(*leg, way.relay), way.rtt, way.loss * 100 / LOSS_ALL))
+        self.relays.iter().map(|(leg, way)| (Path::Relayed(*leg, way.relay), way.rtt(), way.loss * 100 / LOSS_ALL))
     }
 
     /// Round trip of a path.
     pub fn rtt(&self, path: Path) -> Option<Duration> {
         match path {
-            Path::Direct(addr) => self.candidates.get(addr)?.rtt,
-            Path::Relayed(leg, _) => self.relays.get(&leg)?.rtt,
+            Path::Direct(addr) => self.candidates.get(addr)?.rtt(),
+            Path::Relayed(leg, _) => self.relays.get(&leg)?.rtt(),
         }
+    }
+
+    /// The same as it was last and on average, where it was seen more than by chance.
+    pub fn trip(&self, path: Path) -> Option<Trip> {
+        match path {
+            Path::Direct(addr) => self.candidates.get(addr)?.trip,
+            Path::Relayed(leg, _) => self.relays.get(&leg).filter(|way| way.answers >= KNOWN_AFTER)?.trip,
+        }
+    }
+
+    /// The best direct path that was proven, in use or not, to compare others with.
+    pub fn known_direct(&self) -> Option<(Path, Trip)> {
+        let proven = self.candidates.iter().filter(|(_, state)| state.proven);
+        let trips = proven.filter_map(|(addr, state)| Some((Path::Direct(addr), state.trip?)));
+        trips.min_by_key(|(path, trip)| (self.class(*path), trip.smooth))
+    }
+
+    /// The relay whose way beats this direct one most, if one does.
+    pub fn nearest_relay(&self, direct: Trip) -> Option<LegId> {
+        let way = |leg: &LegId| Some((self.trip(self.relayed(*leg)?)?, *leg));
+        let better = self.relays.keys().filter_map(way).filter(|(trip, _)| trip.beats(direct));
+        better.min_by_key(|(trip, leg)| (trip.smooth, *leg)).map(|(_, leg)| leg)
+    }
+
+    /// Ways by relays that may beat this direct one, or of which nothing is known yet.
+    pub fn promising(&self, direct: Trip) -> impl Iterator<Item = Path> {
+        let promises = move |way: &RelayWay| way.trip.is_none_or(|trip| trip.beats(direct));
+        self.relays.iter().filter(move |(_, way)| promises(way)).map(|(leg, way)| Path::Relayed(*leg, way.relay))
     }
 
     /// Round trip of the path in use.
@@ -268,7 +244,7 @@ impl Paths {
             }
             Path::Relayed(leg, _) => {
                 if let Some(way) = self.relays.get_mut(&leg) {
-                    way.rtt.get_or_insert(rtt);
+                    way.trip.get_or_insert(Trip::first(rtt));
                     way.failed = None;
                 }
             }

@@ -33,8 +33,10 @@ use crate::time::Time;
 use crate::wire::carry::RelayFor;
 use crate::wire::certificate::Certificate;
 use crate::wire::handshake::{Envelope, Payload, Suite};
+use crate::wire::inventory::Excerpt;
 use crate::wire::observe::NatClass;
 use crate::wire::session::{Candidate, Message};
+use crate::wire::version::Version;
 
 /// New keys are made after this time, by the side that initiated (WireGuard's rekey-after-time).
 const REKEY_AFTER: Duration = Duration::from_secs(120);
@@ -89,7 +91,7 @@ impl Me {
     fn payload(&self, fx: &mut Effects, certificate: &Certificate) -> Payload {
         let (boot, has_aes) = (self.boot, self.has_aes);
         let (timestamp, certificate) = (fx.timestamp(), certificate.clone());
-        Payload { boot, timestamp, has_aes, follows: true, streams: true, certificate }
+        Payload { boot, timestamp, has_aes, follows: true, streams: true, trees: true, certificate }
     }
 }
 
@@ -155,8 +157,8 @@ pub struct Peer {
     pub session: Option<Session>,
     /// Whether it is kept awake.
     pub(super) slumber: Slumber,
-    /// What its directory entry said last of its machines, as a digest.
-    pub(super) excerpt: Option<u64>,
+    /// What its directory entry said last of its machines.
+    pub(super) excerpt: Option<Excerpt>,
     /// When a frame for one machine alone went to it or came from it last, as far as was measured.
     pub(super) used: Option<Time>,
     /// When anything genuine came from it, as far as was measured.
@@ -429,7 +431,16 @@ impl Peer {
 
     fn on_abilities(&mut self, fx: &mut Effects, payload: &Payload) {
         self.has_aes = payload.has_aes;
-        fx.commands.push_back(Command::SetFollows { port: self.port, follows: payload.follows });
+        let (port, follows, trees) = (self.port, payload.follows, payload.trees);
+        fx.commands.push_back(Command::SetAbilities { port, follows, trees });
+    }
+
+    /// A supernode says which version it speaks: as long as there are no keys nobody knows better.
+    pub(super) fn on_version(&self, fx: &mut Effects, version: Version) {
+        if self.session.is_none() {
+            let (follows, trees) = (version >= Version::FOLLOWS, version >= Version::TREES);
+            fx.commands.push_back(Command::SetAbilities { port: self.port, follows, trees });
+        }
     }
 
     /// A genuine INIT of another boot, but older than one we have seen: replayed, or the peer has restarted with its
@@ -473,9 +484,6 @@ impl Peer {
             self.state = PeerState::Up;
             fx.events.push_back(Event::PeerUp { overlay: self.overlay, peer: self.id, name: self.name.clone() });
         }
-        if is_new {
-            fx.commands.push_back(Command::TellAll { port: self.port });
-        }
         match self.is_asleep() {
             true => self.doubt_later(fx),
             false if is_new => self.begin_upkeep(fx),
@@ -483,8 +491,9 @@ impl Peer {
         }
     }
 
-    /// Relays are probed, the path in use is kept open, a direct one is sought.
+    /// Both tell what is behind their TAPs. Relays are probed, the path in use is kept open, a direct one is sought.
     pub(super) fn begin_upkeep(&mut self, fx: &mut Effects) {
+        fx.commands.push_back(Command::TellAll { port: self.port });
         self.punch = Punch::default();
         for relay in self.paths.relays().collect::<Vec<_>>() {
             self.probe(fx, relay);

@@ -6,11 +6,14 @@
 
 mod advising;
 
+mod room;
+
 mod sight;
 
-use std::collections::BTreeMap;
+mod sites;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use std::time::Duration;
 
 use super::Control;
 use super::carriers::Via;
@@ -22,7 +25,6 @@ use super::topology::matrix::Rates;
 use super::topology::pattern::{Shape, infer};
 use super::topology::planner::{self, Planner};
 use super::topology::report::{PeerReport, Report};
-use super::topology::resources::Site;
 use super::topology::view::{Config, NodeView};
 use crate::datapath::buf::OverlayIndex;
 use crate::keys::{NodeId, OverlayId};
@@ -31,13 +33,11 @@ use crate::time::Time;
 use crate::wire::message::Message;
 use crate::wire::plan::{CHANGES_MAX, Change, Plan, Report as Told, Way};
 use crate::wire::relay::RelayId;
+use room::{Room, Tenant, room};
+use sites::Sites;
 
 /// What the planner calls the supernode itself: no member has this key.
 const HERE: NodeId = NodeId([0; 32]);
-/// Overlays that are planned for at a time; the others go their usual ways.
-const PLANNERS_MAX: usize = 256;
-/// When there is no room, an overlay that has not reported for so long is no longer planned for.
-const QUIET: Duration = Duration::from_secs(30);
 
 /// A member, as its supernode knows it.
 #[derive(Clone, Copy, Debug)]
@@ -61,17 +61,18 @@ struct HeardLink {
     rtt_us: Option<u64>,
     is_limited: bool,
     has_link: bool,
+    /// In bytes per second, if it is known.
+    capacity: Option<u64>,
 }
 
 /// An overlay that is planned for.
 #[derive(Debug)]
 struct Planned {
     planner: Planner,
-    reported: Time,
+    tenant: Tenant,
     by_relay: BTreeMap<RelayId, Place>,
     by_node: BTreeMap<NodeId, RelayId>,
-    /// Members behind one public address are one site.
-    sites: BTreeMap<IpAddr, Site>,
+    sites: Sites,
     /// Of each member its last report.
     heard: BTreeMap<NodeId, Heard>,
     /// While anything is held back: when it is looked next whether a machine should move.
@@ -84,20 +85,22 @@ struct Planned {
 #[derive(Debug, Default)]
 pub(super) struct Planning {
     overlays: BTreeMap<OverlayId, Planned>,
+    /// Reports of overlays for which there was no room.
+    crowded_out: u64,
 }
 
 impl Planned {
-    fn new(fx: &mut Effects) -> Self {
+    fn new(fx: &mut Effects, by: IpAddr) -> Self {
         let seed = rand_chacha::rand_core::RngCore::next_u64(&mut fx.rng);
         let config = Config { seed, spares_supernodes: true, ..Config::default() };
         let mut planner = Planner::new(config, fx.now);
         planner.put_node(HERE, NodeView { site: None, is_supernode: true, relays: true });
         Self {
             planner,
-            reported: fx.now,
+            tenant: Tenant { by, reported: fx.now },
             by_relay: BTreeMap::new(),
             by_node: BTreeMap::new(),
-            sites: BTreeMap::new(),
+            sites: Sites::default(),
             heard: BTreeMap::new(),
             advise_at: None,
             advised: None,
@@ -105,10 +108,7 @@ impl Planned {
     }
 
     fn put(&mut self, place: Place) {
-        let next = u16::try_from(self.sites.len()).ok().map(Site);
-        let known = self.sites.get(&customer(place.seen)).copied();
-        let site = known.or(next);
-        self.sites.extend(site.map(|site| (customer(place.seen), site)));
+        let site = self.sites.of(place.node, place.seen);
         let relays = self.planner.relays(place.node);
         self.planner.put_node(place.node, NodeView { site, is_supernode: false, relays });
         self.by_relay.insert(place.relay, place);
@@ -116,13 +116,69 @@ impl Planned {
     }
 
     fn hear(&mut self, from: NodeId, told: &Told) {
+        if self.sites.name(from, told.site) {
+            let place = self.place(from).copied();
+            place.into_iter().for_each(|place| self.put(place));
+        }
         let link = |one: &crate::wire::plan::PeerReport| {
             let rtt_us = Some(u64::from(one.rtt_us)).filter(|rtt| *rtt > 0);
-            let link = HeardLink { rtt_us, is_limited: one.is_limited, has_link: one.has_link };
+            let capacity = Some(u64::from(one.capacity) * 1000).filter(|capacity| *capacity > 0);
+            let link = HeardLink { rtt_us, is_limited: one.is_limited, has_link: one.has_link, capacity };
             Some((self.by_relay.get(&one.relay)?.node, link))
         };
         let links = told.peers.iter().filter_map(link).collect();
         self.heard.insert(from, Heard { load: told.load, links });
+    }
+
+    /// How wide paths to first hops are. What a member measures on its way to a peer is said of the relay, if one was
+    /// ordered; of two that share a hop, each has a part of it. Members of one site share the way to another one: what
+    /// one of them gets there is its part of something else, which the planner learns from all of them.
+    fn widths(&self, from: NodeId, told: &Told) -> BTreeMap<NodeId, f64> {
+        let ways = self.planner.routes().filter(|way| way.from == from);
+        let ways: BTreeMap<NodeId, NodeId> = ways.filter_map(|way| Some((way.to, way.via?))).collect();
+        let shared = self.shared_sites();
+        let site = |node| self.place(node).map(|place| customer(place.seen));
+        let is_shared = |node| site(node).is_some_and(|site| shared.contains(&site));
+        let mut widths: BTreeMap<NodeId, f64> = BTreeMap::new();
+        for one in told.peers.iter().filter(|one| one.is_limited && one.capacity > 0) {
+            let Some(node) = self.by_relay.get(&one.relay).map(|place| place.node) else { continue };
+            let hop = ways.get(&node).copied().unwrap_or(node);
+            if site(from) == site(hop) || !is_shared(from) && !is_shared(hop) {
+                *widths.entry(hop).or_default() += bytes(one.capacity);
+            }
+        }
+        widths
+    }
+
+    /// Where there is more than one member.
+    fn shared_sites(&self) -> BTreeSet<IpAddr> {
+        let mut seen = BTreeSet::new();
+        self.by_relay.values().map(|place| customer(place.seen)).filter(|site| !seen.insert(*site)).collect()
+    }
+
+    /// What the planner hears of a report that was just heard.
+    fn for_planner(&self, from: NodeId, told: &Told) -> Report {
+        let mut peers: BTreeMap<NodeId, PeerReport> = BTreeMap::new();
+        let silent = |peer: NodeId| PeerReport {
+            peer,
+            offered: Rates::default(),
+            arrives: 0.0,
+            is_limited: false,
+            capacity_to: None,
+            capacity_from: None,
+            has_link: true,
+        };
+        for one in &told.peers {
+            let Some(node) = self.by_relay.get(&one.relay).map(|place| place.node) else { continue };
+            let peer = peers.entry(node).or_insert_with(|| silent(node));
+            peer.offered = Rates { fast: bytes(one.fast), slow: bytes(one.slow) };
+            (peer.arrives, peer.is_limited, peer.has_link) = (bytes(one.arrives), one.is_limited, one.has_link);
+        }
+        for (hop, width) in self.widths(from, told) {
+            peers.entry(hop).or_insert_with(|| silent(hop)).capacity_to = Some(width);
+        }
+        let (relays, spare) = (told.relays, told.spare.map(bytes));
+        Report { sends: None, receives: None, relays, spare, peers: peers.into_values().collect() }
     }
 
     fn place(&self, node: NodeId) -> Option<&Place> {
@@ -131,40 +187,47 @@ impl Planned {
 }
 
 impl Planning {
-    /// REPORT of a member; `members` are all of its overlay.
+    /// REPORT of a member that registered from the address `at`; `members` are all of its overlay.
     pub(super) fn on_report(
         &mut self,
         fx: &mut Effects,
-        (overlay, from): (OverlayId, NodeId),
+        (overlay, from, at): (OverlayId, NodeId, IpAddr),
         told: &Told,
         members: impl FnOnce() -> Vec<Place>,
     ) {
         if !self.overlays.contains_key(&overlay) {
-            if !self.make_room(fx.now) {
+            let by = customer(at);
+            if !self.make_room(fx.now, by) {
                 return;
             }
-            let mut planned = Planned::new(fx);
+            let mut planned = Planned::new(fx, by);
             members().into_iter().for_each(|place| planned.put(place));
             self.overlays.insert(overlay, planned);
         }
         let Some(planned) = self.overlays.get_mut(&overlay) else { return };
-        planned.reported = fx.now;
-        let ways = planned.planner.routes().filter(|way| way.from == from);
-        let ways: BTreeMap<NodeId, NodeId> = ways.filter_map(|way| Some((way.to, way.via?))).collect();
-        let report = report(told, &planned.by_relay, &ways);
-        planned.planner.handle_report(fx.now, from, &report);
+        planned.tenant.reported = fx.now;
         planned.hear(from, told);
+        let report = planned.for_planner(from, told);
+        planned.planner.handle_report(fx.now, from, &report);
         fx.timers.set_earlier(Timer::Plan(overlay), planned.planner.deadline());
     }
 
-    /// Room for one more overlay; that of the longest silence may have to go.
-    fn make_room(&mut self, now: Time) -> bool {
-        if self.overlays.len() < PLANNERS_MAX {
-            return true;
+    /// Room for one more overlay, of the customer `by`; another may have to go.
+    fn make_room(&mut self, now: Time, by: IpAddr) -> bool {
+        let tenants = self.overlays.iter().map(|(overlay, planned)| (overlay, planned.tenant));
+        match room(now, by, tenants) {
+            Room::Free => true,
+            Room::Of(other) => self.overlays.remove(&other).is_some(),
+            Room::None => {
+                self.crowded_out += 1;
+                false
+            }
         }
-        let longest = self.overlays.iter().min_by_key(|(_, planned)| planned.reported);
-        let quiet = longest.filter(|(_, planned)| now.since(planned.reported) >= QUIET).map(|(overlay, _)| *overlay);
-        quiet.and_then(|overlay| self.overlays.remove(&overlay)).is_some()
+    }
+
+    /// Reports of overlays for which there was no room.
+    pub(super) const fn crowded_out(&self) -> u64 {
+        self.crowded_out
     }
 
     /// A member is there, or is seen elsewhere.
@@ -192,6 +255,7 @@ impl Planning {
                 planned.planner.remove_node(fx.now, node);
                 fx.timers.set_earlier(Timer::Plan(overlay), planned.planner.deadline());
                 planned.heard.remove(&node);
+                planned.sites.forget(node);
             }
         }
     }
@@ -235,32 +299,8 @@ impl Planning {
     }
 }
 
-/// What the planner hears. What a member measures on its way to a peer is said of the relay, if one was ordered.
-fn report(told: &Told, by_relay: &BTreeMap<RelayId, Place>, ways: &BTreeMap<NodeId, NodeId>) -> Report {
-    let bytes = |kilobytes: u32| f64::from(kilobytes) * 1000.0;
-    let mut peers: BTreeMap<NodeId, PeerReport> = BTreeMap::new();
-    let silent = |peer: NodeId| PeerReport {
-        peer,
-        offered: Rates::default(),
-        arrives: 0.0,
-        is_limited: false,
-        capacity_to: None,
-        capacity_from: None,
-        has_link: true,
-    };
-    for one in &told.peers {
-        let Some(node) = by_relay.get(&one.relay).map(|place| place.node) else { continue };
-        let peer = peers.entry(node).or_insert_with(|| silent(node));
-        peer.offered = Rates { fast: bytes(one.fast), slow: bytes(one.slow) };
-        (peer.arrives, peer.is_limited, peer.has_link) = (bytes(one.arrives), one.is_limited, one.has_link);
-        if one.is_limited && one.capacity > 0 {
-            let hop = ways.get(&node).copied().unwrap_or(node);
-            let hop = peers.entry(hop).or_insert_with(|| silent(hop));
-            // Of two that share a hop, each has a part of it.
-            *hop.capacity_to.get_or_insert(0.0) += bytes(one.capacity);
-        }
-    }
-    Report { sends: None, receives: None, relays: told.relays, peers: peers.into_values().collect() }
+fn bytes(kilobytes: u32) -> f64 {
+    f64::from(kilobytes) * 1000.0
 }
 
 /// Each change to the member whose frames it is about.

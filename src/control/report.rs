@@ -167,6 +167,12 @@ pub struct OverlayStatus {
     /// IP addresses of machines that are known, here and behind others.
     #[serde(default)]
     pub bindings: usize,
+    /// What becomes of frames for multicast groups: `snoop` or `flood`.
+    #[serde(default)]
+    pub multicast: String,
+    /// Groups that machines here want to hear.
+    #[serde(default)]
+    pub groups: usize,
     /// Every reason a frame or packet was dropped for, and the totals; names are stable.
     pub counters: BTreeMap<String, u64>,
 }
@@ -176,6 +182,9 @@ pub struct OverlayStatus {
 pub struct SupernodeStatus {
     /// `host:port`.
     pub address: String,
+    /// The key that it must show, if one is known.
+    #[serde(default)]
+    pub fingerprint: Option<String>,
     /// Of the control link.
     pub state: LinkState,
     /// By what the control link and relayed frames travel, while it stands.

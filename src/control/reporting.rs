@@ -15,6 +15,7 @@ use crate::datapath::fdb::{Address, Entry, PortId, TAP};
 use crate::datapath::{Datapath, Path};
 use crate::seam::stream::is_stream;
 use crate::time::Time;
+use crate::wire::VLAN_MAX;
 
 pub(super) fn micros(span: Option<Duration>) -> Option<u64> {
     span.map(|span| u64::try_from(span.as_micros()).unwrap_or(u64::MAX))
@@ -51,6 +52,7 @@ impl Control {
             Request::Advise => Response::Advice(self.move_advice(now)),
             Request::Trace { from, to, vlan, overlay } => {
                 let traced = self.overlay_named(overlay.as_deref()).and_then(|overlay| {
+                    check_vlan(*vlan)?;
                     let end = |text: &str| machine_called(datapath, overlay, (text, *vlan));
                     Ok(self.trace(overlay, [end(from)?, end(to)?], &datapath.fdb_entries(now, overlay)))
                 });
@@ -76,10 +78,7 @@ impl Control {
                 self.fx.now = now;
                 match self.via(peer, via) {
                     Ok((port, via)) => {
-                        self.order(port, via);
-                        if let Some(peer) = self.peers.get_mut(&port) {
-                            peer.carriers.is_pinned = via != Via::Auto;
-                        }
+                        self.pin(port, via);
                         Response::Done
                     }
                     Err(sentence) => Response::Error(sentence),
@@ -101,7 +100,8 @@ impl Control {
             Via::Member(member) if self.peers.get(&member).is_none_or(|member| member.overlay != peer.overlay) => {
                 Err("the two are in different overlays".into())
             }
-            via @ (Via::Auto | Via::Direct | Via::Member(_) | Via::Home(_)) => Ok((peer.port, via)),
+            Via::Member(member) => self.unwilling(member, peer.port).map_or(Ok((peer.port, via)), Err),
+            Via::Auto | Via::Direct | Via::Home(_) => Ok((peer.port, via)),
         }
     }
 
@@ -143,6 +143,7 @@ impl Control {
         let peers = self.peers.values().filter(|peer| peer.overlay == index);
         let supernode = |home: &super::Home| SupernodeStatus {
             address: home.address.clone(),
+            fingerprint: home.pin.map(|pin| pin.to_string()),
             state: home.state,
             transport: home.remote.map(transport),
             rtt_us: micros(home.rtt),
@@ -158,6 +159,8 @@ impl Control {
             fdb_entries: datapath.fdb_entries(now, index).len(),
             arp: if datapath.answers(index) { "local" } else { "flood" }.into(),
             bindings: datapath.bindings(index),
+            multicast: if datapath.snoops(index) { "snoop" } else { "flood" }.into(),
+            groups: datapath.groups(index),
             counters,
         }
     }
@@ -231,7 +234,8 @@ impl Control {
         overlay: Option<&str>,
     ) -> Result<(), String> {
         let overlay = self.overlay_named(overlay)?;
-        if address.mac.is_group() || address.mac.is_zero() || address.vlan > 4095 {
+        check_vlan(address.vlan)?;
+        if address.mac.is_group() || address.mac.is_zero() {
             return Err(format!("{address} is no address of a machine"));
         }
         if datapath.claim(now, overlay, address, ip) {
@@ -263,6 +267,11 @@ impl Control {
             _ => Err(format!("{text:?} fits {} peers; say more of it", found.len())),
         }
     }
+}
+
+/// IEEE 802.1Q keeps the highest identifier for itself: no machine is in that one.
+fn check_vlan(vlan: u16) -> Result<(), String> {
+    if vlan < VLAN_MAX { Ok(()) } else { Err(format!("{vlan} is no VLAN: 1 to {} are, 0 is none", VLAN_MAX - 1)) }
 }
 
 /// A machine by its MAC address, or one of ours by the IP address that it says is its own.

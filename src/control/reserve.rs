@@ -5,13 +5,14 @@
 use std::time::Duration;
 
 use super::Control;
+use super::effects::Effects;
 use super::report::PathKind;
 use super::report::reserve::{Reservations, ReserveRequest, ReserveRow};
-use super::rules::Whom;
+use super::timers::Timer;
 use crate::datapath::buf::OverlayIndex;
 use crate::datapath::{Command, Marking, RATE_MAX, Share, Shares};
 use crate::seam::OverlaySettings;
-use crate::seam::reserve::{RESERVED_MAX, ReserveSettings, contradiction};
+use crate::seam::reserve::{MEGABIT, RESERVED_MAX, ReserveSettings, contradiction};
 
 /// Frames that wait are let go in steps of this length: 5 kB at 20 Mb/s.
 pub(super) const SHAPE_EVERY: Duration = Duration::from_millis(2);
@@ -32,14 +33,22 @@ impl Reserved {
         Self { uplink, overlays, told: Shares::default(), marked }
     }
 
-    /// Whether nobody has to be looked up.
-    pub(super) fn is_settled(&self) -> bool {
-        self.overlays.iter().all(|overlay| overlay.peers.is_empty())
+    /// What of the uplink is guaranteed to nobody, in bytes per second, where it is known.
+    pub(super) fn spare(&self) -> Option<u64> {
+        let promised = self.overlays.iter().map(ReserveSettings::promised).fold(0, u64::saturating_add);
+        self.uplink.map(|uplink| uplink.saturating_sub(promised))
+    }
+
+    /// Members came, went or took other names: names may mean others now.
+    pub(super) fn on_other_members(&self, fx: &mut Effects) {
+        if self.overlays.iter().any(|overlay| !overlay.peers.is_empty()) {
+            fx.timers.set(Timer::Reserve, fx.now);
+        }
     }
 }
 
 impl Control {
-    /// What names mean now; with [`Control::review_rules`].
+    /// [`Timer::Reserve`], and after each order: what names mean now.
     pub(super) fn review_reserved(&mut self) {
         let mut shares = Shares { uplink: self.reserved.uplink, ..Shares::default() };
         for (overlay, settings) in (0..).map(OverlayIndex).zip(&self.reserved.overlays) {
@@ -47,7 +56,7 @@ impl Control {
                 shares.overlays.insert(overlay, settings.overlay);
             }
             for (name, share) in &settings.peers {
-                if let Ok(Whom::Peer(port, _)) = self.whom(overlay, name) {
+                if let Ok(port) = self.other(overlay, name) {
                     shares.peers.insert(port, *share);
                 }
             }
@@ -60,6 +69,7 @@ impl Control {
             self.reserved.told = shares.clone();
             self.fx.commands.push_back(Command::SetReserve { shares });
         }
+        self.review_spare();
     }
 
     /// Carries out an order; answers with all that is reserved then.
@@ -67,7 +77,7 @@ impl Control {
         let ReserveRequest { overlay, peer, rate, cap, uplink, dscp } = order;
         let wanted = [rate, cap, uplink].into_iter().flatten();
         if let Some(rate) = wanted.copied().find(|rate| *rate > RATE_MAX) {
-            return Err(format!("{} megabits per second are beyond what is counted", rate / 125_000));
+            return Err(format!("{} megabits per second are beyond what is counted", rate / MEGABIT));
         }
         let mut overlays = self.reserved.overlays.clone();
         if peer.is_some() || rate.is_some() || cap.is_some() || dscp.is_some() {
@@ -81,7 +91,7 @@ impl Control {
             return Err(why);
         }
         (self.reserved.uplink, self.reserved.overlays) = (total, overlays);
-        self.review_rules();
+        self.review_reserved();
         Ok(self.reservations())
     }
 
@@ -92,8 +102,10 @@ impl Control {
         settings: &mut ReserveSettings,
     ) -> Result<(), String> {
         let share = match &order.peer {
-            Some(peer) if self.whom(overlay, peer)? == Whom::Own => return Err("that is this node itself".into()),
-            Some(peer) => settings.peers.entry(peer.clone()).or_default(),
+            Some(peer) => {
+                self.other(overlay, peer)?;
+                settings.peers.entry(peer.clone()).or_default()
+            }
             None => &mut settings.overlay,
         };
         change(&mut share.rate, order.rate);
@@ -131,7 +143,7 @@ impl Control {
 
     /// Where a member's packets go, and whether its share is in force.
     fn reserved_for(&self, overlay: OverlayIndex, name: &str) -> (Option<std::net::SocketAddr>, String) {
-        let Ok(Whom::Peer(port, _)) = self.whom(overlay, name) else { return (None, format!("waits for {name}")) };
+        let Ok(port) = self.other(overlay, name) else { return (None, format!("waits for {name}")) };
         let path = self.path_status(self.peers.get(&port).and_then(|peer| peer.paths.current()));
         (path.remote.filter(|_| path.kind == PathKind::Direct), "in force".into())
     }
@@ -140,5 +152,63 @@ impl Control {
 fn change(value: &mut Option<u64>, to: Option<u64>) {
     if let Some(to) = to {
         *value = Some(to).filter(|to| *to > 0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::datapath::SwitchSettings;
+    use crate::datapath::fdb::PortId;
+    use crate::keys::{Identity, NodeId, OverlayKey, OverlaySecrets};
+    use crate::seam::{HandshakeKind, Memory, RelaySettings, Settings};
+    use crate::time::{Time, WallTime};
+
+    /// A node that reserves something for a member called mill.
+    fn node() -> Control {
+        let secrets = OverlaySecrets::derive("lab", &OverlayKey::from_bytes([1; 32]));
+        let mut overlay = OverlaySettings::new("lab", secrets, SwitchSettings::default());
+        overlay.reserve.peers.insert("mill".into(), Share { cap: Some(1), rate: None });
+        let settings = Settings {
+            identity: Identity::from_secret(&[1; 32]),
+            name: "n1".into(),
+            overlays: vec![overlay],
+            supernodes: Vec::new(),
+            serve: None,
+            relaying: RelaySettings::default(),
+            uplink: None,
+            links: crate::seam::budget::LinkBudget::default(),
+            memory: Memory::default(),
+            birthday: false,
+            handshake: HandshakeKind::Noise,
+            discovery: false,
+            has_aes: false,
+        };
+        Control::new(settings, [1; 32], Time::START, WallTime::since_1970(Duration::from_secs(1_700_000_000)))
+    }
+
+    /// For whom the corridor was told last that something is reserved.
+    fn told(control: &mut Control) -> Option<Vec<PortId>> {
+        control.handle_timeout(control.fx.now);
+        let commands = std::mem::take(&mut control.fx.commands);
+        let peers = |command: &Command| {
+            let Command::SetReserve { shares } = command else { return None };
+            Some(shares.peers.keys().copied().collect())
+        };
+        commands.iter().rev().find_map(peers)
+    }
+
+    #[test]
+    fn names_are_looked_up_when_members_come_and_go_and_not_every_second() {
+        let mut control = node();
+        assert_eq!(told(&mut control), None);
+        assert_eq!([Timer::Rules, Timer::Reserve].map(|timer| control.fx.timers.when(timer)), [None; 2]);
+        let port = control.peer_for(OverlayIndex(0), NodeId([2; 32])).expect("room");
+        assert_eq!(told(&mut control), None, "a member, but which?");
+        control.with(port, |peer, _| peer.name = Some("mill".into()));
+        control.reserved.on_other_members(&mut control.fx);
+        assert_eq!(told(&mut control), Some(vec![port]));
+        control.forget_peer(port);
+        assert_eq!(told(&mut control), Some(vec![]));
     }
 }

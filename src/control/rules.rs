@@ -7,6 +7,8 @@
 
 mod orders;
 
+pub(super) mod ruled;
+
 mod ways;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -100,7 +102,7 @@ impl Rules {
 }
 
 impl Control {
-    /// [`Timer::Rules`], and after each order: what rules and reservations mean now.
+    /// [`Timer::Rules`], and after each order: what rules mean now.
     pub(super) fn review_rules(&mut self) {
         let mut rules = std::mem::take(&mut self.rules);
         for route in &mut rules.routes {
@@ -117,9 +119,8 @@ impl Control {
         }
         self.review_ways(&mut rules);
         rules.links.iter_mut().for_each(|link| self.keep_link(link));
-        let is_quiet = rules.routes.is_empty() && rules.links.is_empty() && self.reserved.is_settled();
+        let is_quiet = rules.routes.is_empty() && rules.links.is_empty();
         self.rules = rules;
-        self.review_reserved();
         if !is_quiet {
             self.fx.timers.set(Timer::Rules, self.fx.now + LOOK_EVERY);
         }
@@ -159,6 +160,14 @@ impl Control {
         }
     }
 
+    /// The same, if it is another one.
+    pub(super) fn other(&self, overlay: OverlayIndex, name: &str) -> Result<PortId, String> {
+        match self.whom(overlay, name)? {
+            Whom::Peer(port, _) => Ok(port),
+            Whom::Own => Err("that is this node itself".into()),
+        }
+    }
+
     /// What the corridor is to do by a route, or whom it waits for.
     fn rule(&self, route: &Route) -> Result<Rule, String> {
         let waits = |name: &String| format!("waits for {name}");
@@ -191,7 +200,7 @@ impl Control {
     fn keep_link(&mut self, link: &mut Link) {
         match &link.settings.to {
             LinkTo::Peer(name) => {
-                let Ok(Whom::Peer(port, _)) = self.whom(link.overlay, name) else { return };
+                let Ok(port) = self.other(link.overlay, name) else { return };
                 if link.settings.pin && link.told.insert(port) {
                     self.pin(port, Via::Direct);
                 }
@@ -224,13 +233,13 @@ impl Control {
         let of_rule = |rule: &Rule| if let Action::To(port, _) = rule.action { Some(port) } else { None };
         let of_link = |link: &Link| {
             let LinkTo::Peer(name) = &link.settings.to else { return None };
-            let found = self.whom(overlay, name).ok().filter(|_| link.overlay == overlay)?;
-            if let Whom::Peer(port, _) = found { Some(port) } else { None }
+            self.other(overlay, name).ok().filter(|_| link.overlay == overlay)
         };
         rules.iter().filter_map(of_rule).chain(self.rules.links.iter().filter_map(of_link)).collect()
     }
 
-    fn pin(&mut self, port: PortId, via: Via) {
+    /// By order of the user.
+    pub(super) fn pin(&mut self, port: PortId, via: Via) {
         self.order(port, via);
         if let Some(peer) = self.peers.get_mut(&port) {
             peer.carriers.is_pinned = via != Via::Auto;
@@ -264,9 +273,10 @@ impl Control {
             Err(waits) => return waits,
         };
         match rule.action {
-            Action::To(port, RuleWay::Member(by)) if !self.carries_by(port, by) => {
-                "in force; frames go the usual way until that member carries".into()
-            }
+            Action::To(port, RuleWay::Member(by)) if !self.carries_by(port, by) => match self.unwilling(by, port) {
+                Some(why) => format!("in force; frames go the usual way, for {why}"),
+                None => "in force; frames go the usual way until that member carries".into(),
+            },
             Action::Here => "in force: that is here".into(),
             Action::To(..) | Action::Drop | Action::Learned(_) => "in force".into(),
         }
@@ -291,12 +301,9 @@ impl Control {
 
     fn link_state(&self, link: &Link) -> String {
         match &link.settings.to {
-            LinkTo::Peer(name) => match self.whom(link.overlay, name) {
-                Ok(Whom::Peer(port, _)) => {
-                    let path = self.peers.get(&port).and_then(|peer| peer.paths.current());
-                    self.fx.describe(path)
-                }
-                Ok(Whom::Own) | Err(_) => format!("waits for {name}"),
+            LinkTo::Peer(name) => match self.other(link.overlay, name) {
+                Ok(port) => self.fx.describe(self.peers.get(&port).and_then(|peer| peer.paths.current())),
+                Err(_) => format!("waits for {name}"),
             },
             LinkTo::Address(addr) => {
                 let answers = |peer: &&super::Peer| peer.paths.candidates.get(*addr).is_some_and(|one| one.answers > 0);

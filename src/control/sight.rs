@@ -80,6 +80,9 @@ pub struct Link {
     pub heard: Option<u64>,
     /// Whether the network holds back what is sent.
     pub is_limited: Option<bool>,
+    /// What it let through when it did so last, on the present way.
+    #[serde(default)]
+    pub capacity: Option<u64>,
 }
 
 /// A way that somebody chose.

@@ -20,6 +20,7 @@ use crate::datapath::buf::OverlayIndex;
 use crate::datapath::fdb::PortId;
 use crate::keys::NodeId;
 use crate::time::Time;
+use crate::wire::inventory::Excerpt;
 use crate::wire::session::Message;
 
 /// A link without a frame for one machine for so long may sleep, and one that was woken sleeps no earlier.
@@ -32,6 +33,8 @@ const LOOK_EVERY: Duration = Duration::from_secs(15);
 const IN_USE: Duration = Duration::from_secs(60);
 /// A roster of several messages is there in this time; only then it is known how many members there are.
 const ROSTER_PATIENCE: Duration = Duration::from_millis(100);
+/// A link that was woken has a direct path by then, if there is one.
+const WAKING: Duration = Duration::from_secs(5);
 /// Gateways keep a mapping for so long without traffic, at least (RFC 4787 REQ-5).
 const FORGETTING: Duration = Duration::from_secs(25);
 /// An overlay is large until it has lost so great a part of what it may have at most: its size swings.
@@ -69,7 +72,12 @@ impl Peer {
         self.paths.reset();
         self.paths.choose(fx.now, "it is asleep, and the supernode can carry what wakes it");
         self.use_path(fx);
-        fx.commands.push_back(Command::TellUse { port: self.port });
+        let port = self.port;
+        fx.commands.push_back(Command::SetAsleep { port, asleep: true });
+        // It tells us no more itself; until a supernode does, it may want everything.
+        let unknown = Excerpt { bindings: Vec::new(), has_more: true };
+        let excerpt = self.excerpt.clone().unwrap_or(unknown);
+        fx.commands.push_back(Command::Believe { port, excerpt });
     }
 
     fn say_sleep(&self, fx: &mut Effects) {
@@ -83,12 +91,11 @@ impl Peer {
         self.slumber = Slumber::Awake(fx.now);
         // Whether what was flooded to it found an answer says nothing.
         self.use_path(fx);
+        fx.commands.push_back(Command::SetAsleep { port: self.port, asleep: false });
         fx.commands.push_back(Command::Watch { port: self.port });
         if self.session.is_none() {
             return self.want_session(fx, me);
         }
-        // What has changed there since then was perhaps not told.
-        fx.commands.push_back(Command::TellAll { port: self.port });
         if fx.timers.when(Timer::Rekey(self.port)).is_none() {
             fx.timers.set(Timer::Rekey(self.port), fx.now);
         }
@@ -193,7 +200,7 @@ impl Control {
         }
         for port in self.members(overlay).collect::<Vec<_>>() {
             if self.peers.get(&port).is_some_and(Peer::is_asleep) {
-                self.fx.commands.push_back(Command::TellUse { port });
+                self.fx.commands.push_back(Command::SetAsleep { port, asleep: true });
             }
         }
         self.put_to_sleep(overlay, &needed);
@@ -286,6 +293,16 @@ impl Control {
         if self.count_awake(peer.overlay) < self.budget.hard {
             self.need(port);
         }
+    }
+
+    /// Somebody needs the link to the peer at `port`, which is woken if it sleeps: whether it is too early to say that
+    /// there is no direct path.
+    pub(super) fn is_waking(&mut self, port: PortId) -> bool {
+        self.rouse(port);
+        let Some(peer) = self.peers.get(&port).filter(|peer| self.overlays[peer.overlay.0].is_large) else {
+            return false;
+        };
+        matches!(peer.slumber, Slumber::Awake(since) if self.fx.now.since(since) < WAKING)
     }
 
     /// A frame for one machine crosses a link that sleeps.

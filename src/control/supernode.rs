@@ -375,8 +375,8 @@ impl Supernode {
     fn on_report(&mut self, fx: &mut Effects, link: u64, overlay: OverlayId, report: &Report) {
         let Some(relay) = self.links.get(&link).and_then(|link| link.registered.get(&overlay)) else { return };
         let Some(served) = self.overlays.get(&overlay) else { return };
-        let Some(from) = served.members.get(relay).map(|member| member.node) else { return };
-        self.planning.on_report(fx, (overlay, from), report, || served.places());
+        let Some(member) = served.members.get(relay) else { return };
+        self.planning.on_report(fx, (overlay, member.node, member.counted), report, || served.places());
     }
 
     /// [`Timer::Plan`]
@@ -394,7 +394,8 @@ impl Supernode {
     }
 
     /// What it does for others.
-    pub fn report(&self, counters: BTreeMap<String, u64>) -> Serving {
+    pub fn report(&self, mut counters: BTreeMap<String, u64>) -> Serving {
+        counters.insert("reports_crowded_out".into(), self.planning.crowded_out());
         let overlay = |(id, served): (&OverlayId, &Served)| ServedOverlay {
             id: id.to_string(),
             pattern: self.planning.pattern(*id),

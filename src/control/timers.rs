@@ -46,6 +46,8 @@ pub enum Timer {
     Shape,
     /// See what static rules mean now.
     Rules,
+    /// See for whom something is reserved now.
+    Reserve,
     /// Tell which IP addresses machines have, and look after them.
     Inventory(OverlayIndex),
     /// Probe our segment for other members.
@@ -84,6 +86,7 @@ impl Timer {
             Self::Addresses => "addresses",
             Self::Shape => "shape",
             Self::Rules => "rules",
+            Self::Reserve => "reserve",
             Self::Inventory(_) => "inventory",
             Self::Loop(_) => "loop probe",
             Self::Links(_) => "links",

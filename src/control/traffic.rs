@@ -147,17 +147,17 @@ impl Control {
             if flow.sent.fast.max(flow.heard.fast) >= BULK {
                 bulk.push(*port);
             }
+            if peer.has_outgrown(flow.sent.fast) {
+                self.fx.timers.set(Timer::Carry(*port), now);
+            }
             // A pair is remembered through a pause.
             flow.sent.slow.max(flow.heard.slow) >= WORTH / 8.0
         });
         // Though it be for everybody: a supernode has not to carry it for long.
         bulk.into_iter().for_each(|port| self.rouse(port));
-        let is_news = is_phase_change(&traffic.said, &traffic.rates());
-        let since = traffic.reported.map(|reported| now.since(reported));
-        if since.is_none_or(|since| since >= REPORT_EVERY || (is_news && since >= READ_EVERY)) {
-            self.report_traffic(overlay, &mut traffic);
+        if self.overlays[overlay.0].adapts {
+            self.adapt(overlay, &mut traffic);
         }
-        self.do_alone(overlay, &mut traffic);
         // After an empty reading only: the corridor tells of what begins then, and not before.
         if traffic.flows.is_empty() && tallies.is_empty() {
             traffic = Traffic::default();
@@ -165,6 +165,16 @@ impl Control {
             self.fx.timers.set(Timer::Traffic(overlay), now + READ_EVERY);
         }
         self.overlays[overlay.0].traffic = traffic;
+    }
+
+    /// What is known now is told, if it is time; without anybody to tell, we do what we can.
+    fn adapt(&mut self, overlay: OverlayIndex, traffic: &mut Traffic) {
+        let is_news = is_phase_change(&traffic.said, &traffic.rates());
+        let since = traffic.reported.map(|reported| self.fx.now.since(reported));
+        if since.is_none_or(|since| since >= REPORT_EVERY || (is_news && since >= READ_EVERY)) {
+            self.report_traffic(overlay, traffic);
+        }
+        self.do_alone(overlay, traffic);
     }
 
     /// Tells the supernode that plans for the overlay.
@@ -180,9 +190,8 @@ impl Control {
         }
         peers.sort_by_key(|peer| std::cmp::Reverse(peer.fast.max(peer.arrives)));
         peers.truncate(PEERS_MAX);
-        let report = Report { relays: self.relays_for_all(), load: self.load, peers };
-        let message = Message::Report { overlay: self.overlays[overlay.0].id(), report };
-        self.fx.tell(LinkId::Dialled(home.place), &message);
+        let (place, message) = (home.place, self.told(overlay, peers));
+        self.fx.tell(LinkId::Dialled(place), &message);
         traffic.reported = Some(self.fx.now);
         traffic.said = traffic.rates();
     }
@@ -218,22 +227,42 @@ impl Control {
         Some(Own { peer: port, rate: flow.sent.fast, is_limited: flow.is_limited(self.fx.now), via })
     }
 
-    /// A supernode that may plan is told at once that we relay, or that this host is busy, though nothing flows here.
+    /// A supernode that may plan is told at once that we relay, that this host is busy, or where it is, though nothing
+    /// flows here.
     pub(super) fn introduce(&mut self, place: usize, overlay: OverlayIndex) {
-        if self.relays_for_all() || self.is_loaded() {
+        let is_at_site = !self.carrying.settings.site.is_empty();
+        let has_news = self.carries() == RelayFor::Everyone || self.is_loaded() || is_at_site;
+        if self.overlays[overlay.0].adapts && has_news {
             self.tell_itself(place, overlay);
         }
     }
 
-    /// What we are to others, without what flows.
-    pub(super) fn tell_itself(&mut self, place: usize, overlay: OverlayIndex) {
-        let report = Report { relays: self.relays_for_all(), load: self.load, peers: Vec::new() };
-        let message = Message::Report { overlay: self.overlays[overlay.0].id(), report };
+    /// What we are to others has changed: an idle member reports nothing else.
+    pub(super) fn tell_planners(&mut self) {
+        for overlay in (0..self.overlays.len()).map(OverlayIndex) {
+            if let Some(place) = self.planner_of(overlay).map(|home| home.place) {
+                self.tell_itself(place, overlay);
+            }
+        }
+    }
+
+    fn tell_itself(&mut self, place: usize, overlay: OverlayIndex) {
+        let message = self.told(overlay, Vec::new());
         self.fx.tell(LinkId::Dialled(place), &message);
     }
 
-    fn relays_for_all(&self) -> bool {
-        self.carrying.settings.carries == RelayFor::Everyone
+    /// What we are to others, and what flows between them and us.
+    fn told(&self, overlay: OverlayIndex, peers: Vec<PeerReport>) -> Message {
+        let site = &self.carrying.settings.site;
+        let overlay = &self.overlays[overlay.0];
+        let report = Report {
+            relays: self.carries() == RelayFor::Everyone,
+            load: self.load,
+            peers,
+            site: (!site.is_empty()).then(|| overlay.site_tag(site)),
+            spare: self.spare().map(|spare| kilobytes(f64::from(spare)).max(1)),
+        };
+        Message::Report { overlay: overlay.id(), report }
     }
 
     fn peer_report(&self, port: PortId, flow: &Flow, registration: &Registration) -> Option<PeerReport> {
@@ -252,10 +281,11 @@ impl Control {
         })
     }
 
-    /// The supernode that plans for an overlay: of those registered at the one whose key comes first, so that all
-    /// members agree.
+    /// The supernode that plans for an overlay, if that adapts: of those registered at the one whose key comes first,
+    /// so that all members agree.
     pub(super) fn planner_of(&self, overlay: OverlayIndex) -> Option<&Home> {
-        let registered = self.homes.iter().filter(|home| home.leg(overlay).is_some());
+        let adapts = self.overlays[overlay.0].adapts;
+        let registered = self.homes.iter().filter(|home| adapts && home.leg(overlay).is_some());
         registered.min_by_key(|home| home.pin.map(|pin| pin.0))
     }
 

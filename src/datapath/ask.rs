@@ -8,13 +8,11 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::checksum;
 use super::fdb::Address;
-use super::frame::{ARP, IPV6, Mac, TAG_8021Q};
+use super::frame::{ARP, IPV6, IPV6_HEADER, Mac, TAG_8021Q};
 
-/// An IPv6 header.
-const IPV6_HEADER: usize = 40;
 /// A neighbour solicitation with the option that names its sender.
 const SOLICITATION: usize = 24 + 8;
-const ICMPV6: u8 = 58;
+pub(super) const ICMPV6: u8 = 58;
 
 /// The question for the machine with `ip`, in the VLAN of `about`, from `station`.
 pub(super) fn question(station: Mac, about: Address, ip: IpAddr) -> Vec<u8> {
@@ -31,7 +29,7 @@ pub(super) fn reminder(station: Mac, about: Address, ip: IpAddr) -> Vec<u8> {
     frame
 }
 
-fn ethernet(dst: Mac, src: Mac, vlan: u16, ethertype: u16) -> Vec<u8> {
+pub(super) fn ethernet(dst: Mac, src: Mac, vlan: u16, ethertype: u16) -> Vec<u8> {
     let mut frame = [dst.0, src.0].concat();
     if vlan != 0 {
         frame.extend([TAG_8021Q, vlan].map(u16::to_be_bytes).concat());
@@ -53,32 +51,36 @@ fn arp(station: Mac, vlan: u16, ip: Ipv4Addr) -> Vec<u8> {
 /// From our link-local address: without one it would mean that we want the machine's address for ourselves.
 fn solicitation(station: Mac, vlan: u16, ip: Ipv6Addr) -> Vec<u8> {
     let [.., x, y, z] = ip.octets();
-    let group = Ipv6Addr::from([0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0xff, x, y, z]);
     let mut frame = ethernet(Mac([0x33, 0x33, 0xff, x, y, z]), station, vlan, IPV6);
     let start = frame.len();
     let length = u8::try_from(SOLICITATION).expect("32 bytes");
     frame.extend([0x60, 0, 0, 0, 0, length, ICMPV6, 255]);
     frame.extend(link_local(station).octets());
-    frame.extend(group.octets());
+    frame.extend(solicited_node(ip).octets());
     frame.extend([135, 0, 0, 0, 0, 0, 0, 0]);
     frame.extend(ip.octets());
     frame.extend([1, 1]);
     frame.extend(station.0);
-    finish(&mut frame, start);
+    finish(&mut frame, (start, start + IPV6_HEADER));
     frame
 }
 
-/// Sums the ICMPv6 message, without other headers before it, in the IPv6 packet that begins at `start`.
-pub(super) fn finish(frame: &mut [u8], start: usize) {
-    let icmp = start + IPV6_HEADER;
-    let addresses = u64::from(checksum::sum(&frame[start + 8..icmp]));
+/// RFC 4291 2.7.1.
+pub(super) fn solicited_node(ip: Ipv6Addr) -> Ipv6Addr {
+    let [.., x, y, z] = ip.octets();
+    Ipv6Addr::from([0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0xff, x, y, z])
+}
+
+/// Sums the ICMPv6 message at `icmp` in the IPv6 packet that begins at `ip`.
+pub(super) fn finish(frame: &mut [u8], (ip, icmp): (usize, usize)) {
+    let addresses = u64::from(checksum::sum(&frame[ip + 8..ip + IPV6_HEADER]));
     let pseudo = checksum::fold(addresses + (frame.len() - icmp) as u64 + u64::from(ICMPV6));
     frame[icmp + 2..icmp + 4].copy_from_slice(&pseudo.to_be_bytes());
     checksum::finish(frame, icmp, 2);
 }
 
 /// RFC 4291, appendix A.
-fn link_local(Mac([a, b, c, d, e, f]): Mac) -> Ipv6Addr {
+pub(super) fn link_local(Mac([a, b, c, d, e, f]): Mac) -> Ipv6Addr {
     Ipv6Addr::from([0xfe, 0x80, 0, 0, 0, 0, 0, 0, a ^ 2, b, c, 0xff, 0xfe, d, e, f])
 }
 

@@ -4,12 +4,12 @@
 //! (RFC 9293 3.7.1; the checksum is mended by RFC 1624), and only in SYNs without data.
 
 use super::frame::{Header, IPV4, IPV6};
+use super::layout::{TCP_HEADER, Transport};
 use crate::wire::data::Checksum;
 
 /// A SYN is not longer: Ethernet, two tags, the longest IP and TCP headers.
 const SYN_MAX: usize = 14 + 8 + 60 + 60;
-const TCP: u8 = 6;
-const TCP_HEADER: usize = 20;
+const TCP: u8 = Transport::Tcp.number();
 const OPTION_END: u8 = 0;
 const OPTION_NOP: u8 = 1;
 const OPTION_MSS: u8 = 2;

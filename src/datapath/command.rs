@@ -8,16 +8,19 @@ use super::fdb::{Address, PortId};
 use super::gate::Gate;
 use super::ownership::News;
 use super::pairs::{MacPair, Volume};
-use super::port::{Activity, LegId, Path, Tally, Ways};
+use super::path::{LegId, Path, Ways};
+use super::port::{Activity, Tally};
 use super::relay::LegTally;
 use super::reserve::{Marking, Shares};
 use super::rules::Rule;
 use super::seal::SessionKeys;
 use super::stats::DropReason;
+use super::tree::Site;
 use crate::keys::OverlayId;
 use crate::time::Time;
 use crate::wire::inventory::Excerpt;
 use crate::wire::relay::{LegKey, RelayId};
+use crate::wire::tree::ShortId;
 
 /// From the control room.
 #[derive(Clone, Debug)]
@@ -28,6 +31,8 @@ pub enum Command {
         port: PortId,
         /// Its overlay.
         overlay: OverlayIndex,
+        /// How others name it.
+        short: ShortId,
     },
     /// A peer is gone: its MACs are forgotten.
     ClosePort {
@@ -69,17 +74,31 @@ pub enum Command {
         /// Its port.
         port: PortId,
     },
-    /// Tell us with [`Notice::Used`] when the next frame for one machine alone is sent or comes.
-    TellUse {
-        /// On this port.
+    /// A link sleeps: that the peer is there, a supernode says. Tell us with [`Notice::Used`] when the next frame for one
+    /// machine alone crosses it. Or it is awake.
+    SetAsleep {
+        /// The peer's port.
         port: PortId,
+        /// Which of both.
+        asleep: bool,
     },
-    /// What a peer's handshake said of machines that move.
-    SetFollows {
+    /// What a peer said that it can do, in its handshake or to the supernode.
+    SetAbilities {
         /// Its port.
         port: PortId,
-        /// Whether it knows of them.
+        /// Whether it knows of machines that move.
         follows: bool,
+        /// Whether it hands on what is for everybody.
+        trees: bool,
+    },
+    /// A peer, or this node (at the TAP's port), is at this site.
+    SetSite {
+        /// In this overlay.
+        overlay: OverlayIndex,
+        /// Which.
+        port: PortId,
+        /// Where.
+        site: Site,
     },
     /// Claim an address once more, if nothing has become of it since.
     ClaimAgain {
@@ -277,8 +296,8 @@ pub enum Command {
     },
     /// What is relayed for members, in all.
     SetShare {
-        /// At most.
-        bytes_per_s: u32,
+        /// At most; as much as comes if `None`.
+        bytes_per_s: Option<u32>,
     },
 }
 
@@ -335,7 +354,7 @@ pub enum Notice {
         /// To this port.
         port: PortId,
     },
-    /// The port is used, for more than what everybody gets ([`Command::TellUse`]).
+    /// The port is used, for more than what everybody gets ([`Command::SetAsleep`]).
     Used {
         /// Which.
         port: PortId,

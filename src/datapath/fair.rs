@@ -5,15 +5,13 @@
 //! and the same batch goes out.
 
 use super::buf::Frames;
-use super::frame::{Header, IPV4, IPV6};
+use super::frame::{Header, IPV4, IPV4_FRAGMENT, IPV6};
 use super::offload::Virtio;
 
 /// A flow that brought no more than two full frames is no bulk stream.
 const SPARSE_BYTES: usize = 3_100;
 /// Frames that are ordered at once: as many as a TAP gives in one read.
 const GROUP: usize = 64;
-/// "More fragments" and the offset.
-const IPV4_FRAGMENT: u16 = 0x3fff;
 
 /// The order in which frames are sealed.
 #[derive(Debug, Default)]

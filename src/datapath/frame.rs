@@ -5,10 +5,10 @@
 //! and no input panics. Read first: IEEE 802.3 clause 3, 802.1Q clause 9, RFC 826, RFC 4861 4.4.
 
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 use std::str::FromStr;
 
-use etherparse::icmpv6::{TYPE_NEIGHBOR_ADVERTISEMENT, TYPE_NEIGHBOR_SOLICITATION};
+use etherparse::icmpv6::TYPE_NEIGHBOR_ADVERTISEMENT;
 use etherparse::{ArpHardwareId, ArpPacketSlice, EtherType, Icmpv6Slice, Icmpv6Type, IpNumber, Ipv6HeaderSlice};
 
 use crate::wire::DISCOVER;
@@ -30,13 +30,13 @@ pub(super) const IPV6: u16 = EtherType::IPV6.0;
 pub(super) const ARP: u16 = EtherType::ARP.0;
 /// Reverse ARP: what hypervisors send for a machine that has just arrived.
 const RARP: u16 = 0x8035;
-const IPV4_HEADER: usize = 20;
-const IPV6_HEADER: usize = 40;
-const UDP_HEADER: usize = 8;
+pub(super) const IPV4_HEADER: usize = 20;
+pub(super) const IPV6_HEADER: usize = 40;
+pub(super) const UDP_HEADER: usize = 8;
 /// "More fragments" and the offset; both zero in an unfragmented IPv4 packet.
-const IPV4_FRAGMENT: u16 = 0x3fff;
+pub(super) const IPV4_FRAGMENT: u16 = 0x3fff;
 /// Neighbour discovery from another link has passed a router and is refused (RFC 4861 7.1.2).
-const ND_HOP_LIMIT: u8 = 255;
+pub(super) const ND_HOP_LIMIT: u8 = 255;
 
 /// A MAC address.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -125,7 +125,7 @@ impl Header {
 }
 
 /// The two bytes at `at`, big-endian.
-fn word(bytes: &[u8], at: usize) -> Option<u16> {
+pub(super) fn word(bytes: &[u8], at: usize) -> Option<u16> {
     bytes.get(at..)?.first_chunk().map(|word| u16::from_be_bytes(*word))
 }
 
@@ -139,18 +139,6 @@ pub fn announces(frame: &[u8], header: &Header) -> bool {
         IPV6 => is_unsolicited_advertisement(payload()),
         _ => false,
     }
-}
-
-/// The IP address that the sender of ARP or neighbour discovery says is its own; `None` in all other frames, and
-/// where it asks whether an address is free.
-pub fn speaker(frame: &[u8], header: &Header) -> Option<IpAddr> {
-    let packet = frame.get(header.payload..)?;
-    match header.ethertype {
-        ARP => arp_speaker(packet, header.src),
-        IPV6 => nd_speaker(packet),
-        _ => None,
-    }
-    .filter(|ip| !ip.is_unspecified() && !ip.is_multicast())
 }
 
 /// The IP address that a frame's packet comes from.
@@ -171,24 +159,6 @@ pub fn dscp(frame: &[u8], header: &Header) -> u8 {
         IPV6 => (start >> 6) as u8 & 0x3f,
         _ => 0,
     }
-}
-
-fn arp_speaker(packet: &[u8], src: Mac) -> Option<IpAddr> {
-    let arp = ArpPacketSlice::from_slice(packet).ok()?;
-    let is_ipv4 = arp.proto_addr_type() == EtherType::IPV4 && matches!(arp.operation().0, 1 | 2);
-    let ip = <[u8; 4]>::try_from(arp.sender_protocol_addr()).ok()?;
-    (is_ipv4 && arp.sender_hw_addr() == src.0).then_some(IpAddr::V4(Ipv4Addr::from(ip)))
-}
-
-/// Who solicits speaks from its own address, who advertises tells it.
-fn nd_speaker(packet: &[u8]) -> Option<IpAddr> {
-    let ip: [u8; 16] = match *packet.get(IPV6_HEADER)? {
-        TYPE_NEIGHBOR_SOLICITATION => *packet.get(8..)?.first_chunk()?,
-        TYPE_NEIGHBOR_ADVERTISEMENT => *packet.get(IPV6_HEADER + 8..)?.first_chunk()?,
-        _ => return None,
-    };
-    let is_nd = packet[6] == IpNumber::IPV6_ICMP.0 && packet[7] == ND_HOP_LIMIT;
-    is_nd.then_some(IpAddr::V6(Ipv6Addr::from(ip)))
 }
 
 /// ARP about the sender's own address: request and reply are both in use (RFC 5227 3).

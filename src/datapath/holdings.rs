@@ -61,6 +61,9 @@ pub(super) struct Holdings {
     /// What holds and others may know.
     told: BTreeSet<Binding>,
     digest: u64,
+    /// Multicast groups that our segment wants to hear.
+    wishes: BTreeSet<IpAddr>,
+    wished_digest: u64,
     /// What is still to be told, and how often.
     changes: BTreeMap<Binding, u8>,
     refused: u64,
@@ -144,6 +147,22 @@ impl Holdings {
         ask
     }
 
+    /// Our segment wants to hear these groups, and no others.
+    pub(super) fn wish(&mut self, wishes: BTreeSet<IpAddr>) {
+        let before = std::mem::replace(&mut self.wishes, wishes);
+        let changed = before.symmetric_difference(&self.wishes).copied().collect::<Vec<_>>();
+        for group in changed {
+            let binding = Binding::of_group(group);
+            self.wished_digest ^= binding.digest();
+            if self.wishes.contains(&group) { self.publish(binding) } else { self.withdraw(binding) }
+        }
+    }
+
+    /// Whether it wants to hear this one.
+    pub(super) fn wishes(&self, group: IpAddr) -> bool {
+        self.wishes.contains(&group)
+    }
+
     fn publish(&mut self, binding: Binding) {
         if self.told.insert(binding) {
             self.on_change(binding);
@@ -189,9 +208,12 @@ impl Holdings {
         self.told.iter().map(|binding| Item { binding: *binding, is_gone: false }).collect()
     }
 
-    /// The first ones of it.
+    /// The first ones of it: groups in falling order, since that which says that these are all is the least and must come
+    /// behind them, for what finds no room is cut off; then machines.
     pub(super) fn excerpt(&self) -> Excerpt {
-        let bindings = self.told.iter().take(EXCERPT_MAX).copied().collect();
+        let groups = self.wishes.iter().rev().map(|group| Binding::of_group(*group));
+        let machines = self.told.iter().filter(|binding| !binding.ip.is_multicast()).copied();
+        let bindings = groups.chain(machines).take(EXCERPT_MAX).collect();
         Excerpt { bindings, has_more: self.told.len() > EXCERPT_MAX }
     }
 
@@ -200,9 +222,14 @@ impl Holdings {
         self.digest
     }
 
-    /// How many there are.
+    /// Of the groups in it.
+    pub(super) const fn wished_digest(&self) -> u64 {
+        self.wished_digest
+    }
+
+    /// How many addresses there are.
     pub(super) fn len(&self) -> usize {
-        self.told.len()
+        self.told.len() - self.wishes.len()
     }
 
     /// How many found no room since the last call.
@@ -237,6 +264,19 @@ mod tests {
         assert_eq!(told(&holdings), [B]);
         let gone: Vec<_> = holdings.take_changes().iter().map(|item| (item.binding.mac, item.is_gone)).collect();
         assert_eq!(gone, [(A.0, true), (B.0, false)]);
+    }
+
+    #[test]
+    fn an_excerpt_says_last_of_the_groups_that_these_are_all() {
+        let mut holdings = Holdings::default();
+        holdings.hold(at(0), PLACE, (A, false), false);
+        let [all, group, six] = ["224.0.0.1", "239.1.2.3", "ff05::7"].map(|ip| ip.parse().expect("an address"));
+        holdings.wish([all, group, six].into());
+        let told = holdings.excerpt();
+        assert_eq!(told.bindings.iter().map(|binding| binding.ip).collect::<Vec<_>>(), [six, group, all, PLACE.ip]);
+        holdings.wish((0..EXCERPT_MAX).map(|low| IpAddr::from([239, 0, 0, low as u8])).chain([all]).collect());
+        let told = holdings.excerpt();
+        assert!(told.has_more && !told.bindings.contains(&Binding::of_group(all)));
     }
 
     #[test]

@@ -9,7 +9,8 @@ use super::frame::Header;
 use super::lane::Role;
 use super::outbound::is_for_one;
 use super::pairs::{Side, Volume};
-use super::port::{Generation, Path};
+use super::path::Path;
+use super::port::Generation;
 use super::segment::Work;
 use super::stats::DropReason;
 use super::switch::Verdict;
@@ -151,8 +152,11 @@ impl Datapath {
         let Some((Ok(meta), rest)) = plain.split_first().map(|(meta, rest)| (Meta::parse(*meta), rest)) else {
             return stats.dropped(DropReason::Reserved);
         };
+        if meta.kind == FrameKind::Tree && stream != 0 {
+            return stats.dropped(DropReason::Reserved);
+        }
         if !meta.fragment {
-            return self.deliver(now, from, (meta.kind, meta.checksum), rest);
+            return self.whole(now, from, meta, rest);
         }
         let (fragment, bytes) = match Fragment::parse(rest) {
             Ok(parsed) => parsed,
@@ -162,10 +166,19 @@ impl Datapath {
         let mut reassembly = mem::take(port.reassembly(stream));
         stats.dropped_many(DropReason::Reassembly, reassembly.take_lost());
         if let Some(frame) = reassembly.accept(now, fragment.id, fragment.part, bytes) {
-            self.deliver(now, from, (meta.kind, meta.checksum), frame);
+            self.whole(now, from, meta, frame);
         }
         if let Some(port) = self.ports.get_mut(&from.1) {
             *port.reassembly(stream) = reassembly;
+        }
+    }
+
+    fn whole(&mut self, now: Time, from: (OverlayIndex, PortId), meta: Meta, frame: &[u8]) {
+        match meta.kind {
+            FrameKind::Tree => self.branch(now, from, meta.checksum, frame),
+            kind @ (FrameKind::Direct | FrameKind::Copy | FrameKind::Moved) => {
+                self.deliver(now, from, (kind, meta.checksum), frame);
+            }
         }
     }
 
@@ -194,9 +207,12 @@ impl Datapath {
                 self.stats[from.0.0].moved += 1;
                 self.send(now, port, frame, Work::Whole(checksum), FrameKind::Moved);
             }
-            Verdict::Forward(_) | Verdict::Flood | Verdict::Ruled | Verdict::Answered | Verdict::Ask(_) => {
-                self.stats[from.0.0].dropped(DropReason::Elsewhere)
-            }
+            Verdict::Forward(_)
+            | Verdict::Flood
+            | Verdict::Group
+            | Verdict::Ruled
+            | Verdict::Answered
+            | Verdict::Ask(_) => self.stats[from.0.0].dropped(DropReason::Elsewhere),
             Verdict::Drop(reason) => self.stats[from.0.0].dropped(reason),
         }
     }
@@ -211,7 +227,7 @@ impl Datapath {
 
     fn delivered(&mut self, (overlay, port): (OverlayIndex, PortId), frame: &[u8]) {
         self.stats[overlay.0].frame_out(frame.len());
-        self.switches[overlay.0].pairs.count(Side::In(port), frame, Volume { frames: 1, bytes: frame.len() as u64 });
+        self.switches[overlay.0].count_pair(Side::In(port), frame, Volume { frames: 1, bytes: frame.len() as u64 });
     }
 }
 
@@ -236,6 +252,7 @@ mod tests {
         let plain = |kind, first| [Meta { kind, fragment: false, checksum: Checksum::Finished }.byte(), first, 0, 0, 0];
         assert!(is_use(&plain(FrameKind::Direct, 0x02)) && is_use(&plain(FrameKind::Moved, 0x02)));
         assert!(!is_use(&plain(FrameKind::Copy, 0x02)), "an unknown address is flooded");
+        assert!(!is_use(&plain(FrameKind::Tree, 0x02)), "a list comes first");
         assert!(!is_use(&plain(FrameKind::Direct, 0x33)) && !is_use(&plain(FrameKind::Direct, 0xff)), "groups");
         assert!(!is_use(&[]));
     }

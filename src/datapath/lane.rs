@@ -27,7 +27,8 @@ use super::buf::{Batch, Datagrams, Deliveries, Frames, OverlayIndex, Transmits};
 use super::fdb::PortId;
 use super::frame::Mac;
 use super::pairs::{MacPair, Volume};
-use super::port::{Activity, Path};
+use super::path::Path;
+use super::port::Activity;
 use super::rules::Rules;
 use super::seal::Share;
 use super::stats::Stats;
@@ -193,7 +194,8 @@ impl Datapath {
         let settings = self.switches.iter().map(|switch| switch.settings()).collect::<Vec<_>>();
         let mut datapath = Self::new(&settings, rng);
         for (id, port) in &self.ports {
-            datapath.handle_command(Time::START, Command::OpenPort { port: *id, overlay: port.overlay });
+            datapath
+                .handle_command(Time::START, Command::OpenPort { port: *id, overlay: port.overlay, short: port.short });
         }
         for (switch, copy) in self.switches.iter().zip(&mut datapath.switches) {
             copy.marking = switch.marking;

@@ -4,14 +4,9 @@
 //! frame. What cuts, joins and sums goes by these offsets and looks at nothing again. No input panics.
 //! Read first: RFC 791 3.1, RFC 8200 4, RFC 9293 3.1, RFC 768.
 
-use super::frame::{Header, IPV4, IPV6};
+use super::frame::{Header, IPV4, IPV4_FRAGMENT, IPV4_HEADER, IPV6, IPV6_HEADER, UDP_HEADER, word};
 
-const IPV4_HEADER: usize = 20;
-const IPV6_HEADER: usize = 40;
-const TCP_HEADER: usize = 20;
-const UDP_HEADER: usize = 8;
-/// "More fragments" and the offset; both zero in an unfragmented IPv4 packet.
-const IPV4_FRAGMENT: u16 = 0x3fff;
+pub(super) const TCP_HEADER: usize = 20;
 const HOP_BY_HOP: u8 = 0;
 const ROUTING: u8 = 43;
 const DESTINATION_OPTIONS: u8 = 60;
@@ -112,11 +107,6 @@ pub(super) fn packet_end(frame: &[u8], header: &Header) -> Option<usize> {
     };
     let is_there = packet[0] >> 4 == version && (fixed..=packet.len()).contains(&len);
     is_there.then_some(header.payload + len)
-}
-
-/// The two bytes at `at`, big-endian.
-pub(super) fn word(bytes: &[u8], at: usize) -> Option<u16> {
-    bytes.get(at..)?.first_chunk().map(|word| u16::from_be_bytes(*word))
 }
 
 fn length(frame: &[u8], at: usize) -> usize {

@@ -2,8 +2,9 @@
 //!
 //! Towards the peers: [`frame`] reads the header, `rules`, `switch` and [`fdb`] decide, `reserve` admits, `port` names
 //! keys and path, [`seal`] makes a packet, `relay` puts a leg in front, [`buf`] carries it out. Back the other
-//! way. No await, no lock, no clock, no log, no allocation per frame. It meets the control room only
-//! through [`Command`] and [`Notice`], which `node.rs` carries.
+//! way. What is for many goes by `tree`, what is for a group to whom `groups` says. No await, no lock, no clock, no
+//! log, no allocation per frame that has one receiver. It meets the control room only through [`Command`] and
+//! [`Notice`], which `node.rs` carries.
 
 pub mod buf;
 
@@ -29,13 +30,19 @@ mod stations;
 
 mod ask;
 
-mod neighbour;
+pub mod neighbour;
 
 mod holdings;
 
 mod told;
 
 mod suppress;
+
+mod listener;
+
+mod groups;
+
+mod tree;
 
 pub mod fdb;
 
@@ -44,6 +51,8 @@ pub mod limit;
 mod reserve;
 
 mod shape;
+
+mod path;
 
 mod port;
 
@@ -85,16 +94,18 @@ pub use command::{Command, Notice};
 pub use gate::Gate;
 pub use ownership::News;
 pub use pairs::{MacPair, Side, Volume};
-pub use port::{Activity, LegId, MTU_ASSUMED, MTU_FLOOR, Path, Tally, Ways};
+pub use path::{LegId, Path, Ways};
+pub use port::{Activity, MTU_ASSUMED, MTU_FLOOR, Tally};
 pub use relay::LegTally;
 pub use reserve::{Marking, RATE_MAX, Share, Shares};
 pub use rules::{Action, Hits, Pattern, RULES_MAX, Rank, Rule, RuleWay, rank};
 pub use switch::SwitchSettings;
+pub use tree::Site;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::net::SocketAddr;
 
-use buf::{Batch, Deliveries, Target, Transmits};
+use buf::{Deliveries, Target, Transmits};
 use coalesce::Coalescer;
 use fair::Order;
 use fdb::PortId;
@@ -107,12 +118,7 @@ use stats::Stats;
 use switch::{Hop, Switch};
 
 use crate::wire::data::OVERHEAD;
-use crate::wire::relay as relay_wire;
-
-/// IPv4 and UDP headers.
-const HEADERS_V4: usize = 20 + 8;
-/// IPv6 and UDP headers.
-const HEADERS_V6: usize = 40 + 8;
+use crate::wire::{HEADERS_V4, HEADERS_V6, relay as relay_wire};
 
 /// The corridor of a node: all its overlays, ports, keys and legs.
 pub struct Datapath {
@@ -129,16 +135,17 @@ pub struct Datapath {
     deliveries: Deliveries,
     order: Order,
     joining: Coalescer,
-    cuts: Batch<()>,
+    cut: Vec<u8>,
     ruled: Vec<Hop>,
     finished: Vec<u8>,
+    branch: Vec<u8>,
     scratch: Vec<u8>,
     notices: VecDeque<Notice>,
     reserve: Option<Reserve>,
     /// Peers for whom frames wait for their share of the way out.
     waiting: BTreeSet<PortId>,
-    /// Who was let go last.
-    released: Option<PortId>,
+    /// The turn of whoever was let go last.
+    turn: u64,
     role: Role,
 }
 

@@ -7,17 +7,12 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use etherparse::icmpv6::{TYPE_NEIGHBOR_ADVERTISEMENT as ADVERTISEMENT, TYPE_NEIGHBOR_SOLICITATION as SOLICITATION};
 use etherparse::{ArpHardwareId, ArpPacketSlice, EtherType};
 
-use super::ask;
-use super::frame::{ARP, HEADER, Header, IPV6, Mac, TAG_8021Q};
+use super::ask::{self, ICMPV6, solicited_node};
+use super::frame::{ARP, HEADER, Header, IPV6, IPV6_HEADER, Mac, ND_HOP_LIMIT, TAG_8021Q};
 
-const IPV6_HEADER: usize = 40;
-const ICMPV6: u8 = 58;
-/// What comes from another link has another one (RFC 4861 7.1).
-const HOP_LIMIT: u8 = 255;
-const SOLICITATION: u8 = 135;
-const ADVERTISEMENT: u8 = 136;
 /// Type, code, checksum, flags and the target.
 const FIXED: usize = 24;
 /// Flags of an advertisement: it is a router, it was asked, it shall replace what is known.
@@ -30,7 +25,7 @@ const TARGET_OPTION: u8 = 2;
 
 /// What its sender says of itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Speaker {
+pub enum Speaker {
     /// "This address is mine"; whether it is a router's.
     Holds(IpAddr, bool),
     /// It has this address, but does not say all that others have to know of it.
@@ -39,8 +34,10 @@ pub(super) enum Speaker {
 
 /// "Who has the first address? The second one asks", to everybody.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Question {
+pub enum Question {
+    /// By ARP.
     Arp(Ipv4Addr, Ipv4Addr),
+    /// By neighbour discovery.
     Nd(Ipv6Addr, Ipv6Addr),
 }
 
@@ -56,40 +53,42 @@ impl Question {
 
 /// What a frame says and asks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Heard {
-    pub(super) speaker: Option<Speaker>,
-    pub(super) question: Option<Question>,
+pub struct Heard {
+    /// An address of the sender's, by which it may be asked whether it is still there: from odd frames too.
+    pub address: Option<IpAddr>,
+    /// What others may be told of it.
+    pub speaker: Option<Speaker>,
+    /// What it asks everybody.
+    pub question: Option<Question>,
 }
 
 /// Reads ARP and neighbour discovery; nothing in all other frames.
-pub(super) fn read(frame: &[u8], header: &Header) -> Heard {
+pub fn read(frame: &[u8], header: &Header) -> Heard {
     let is_plain =
         header.payload == HEADER || (header.payload == HEADER + 4 && frame[12..14] == TAG_8021Q.to_be_bytes());
     let packet = frame.get(header.payload..).unwrap_or_default();
-    match header.ethertype {
-        ARP if is_plain => read_arp(packet, header),
-        IPV6 if is_plain => read_nd(packet, header).unwrap_or_default(),
-        _ => Heard::default(),
-    }
+    let heard = match header.ethertype {
+        ARP => read_arp(packet, header),
+        IPV6 => read_nd(packet, header),
+        _ => None,
+    };
+    let heard = heard.unwrap_or_default();
+    if is_plain { heard } else { Heard { address: heard.address, ..Heard::default() } }
 }
 
-fn read_arp(packet: &[u8], header: &Header) -> Heard {
+fn read_arp(packet: &[u8], header: &Header) -> Option<Heard> {
     let arp = ArpPacketSlice::from_slice(packet).ok().filter(|arp| {
         arp.hw_addr_type() == ArpHardwareId::ETHERNET
             && arp.proto_addr_type() == EtherType::IPV4
             && arp.sender_hw_addr() == header.src.0
             && matches!(arp.operation().0, 1 | 2)
-    });
-    let ends =
-        arp.as_ref().and_then(|arp| Some((four(arp.sender_protocol_addr())?, four(arp.target_protocol_addr())?)));
-    let (Some(arp), Some((sender, target))) = (arp, ends) else { return Heard::default() };
+    })?;
     // Without an address of its own it asks whether one is free: that only the owner may answer.
-    if !is_host(sender) {
-        return Heard::default();
-    }
+    let sender = four(arp.sender_protocol_addr()).filter(|sender| is_host(*sender))?;
+    let target = four(arp.target_protocol_addr())?;
     let asks = arp.operation().0 == 1 && header.dst.is_group() && target != sender && is_host(target);
-    let speaker = Speaker::Holds(IpAddr::V4(sender), false);
-    Heard { speaker: Some(speaker), question: asks.then_some(Question::Arp(target, sender)) }
+    let (address, question) = (IpAddr::V4(sender), asks.then_some(Question::Arp(target, sender)));
+    Some(Heard { address: Some(address), speaker: Some(Speaker::Holds(address, false)), question })
 }
 
 fn four(bytes: &[u8]) -> Option<Ipv4Addr> {
@@ -102,7 +101,7 @@ const fn is_host(ip: Ipv4Addr) -> bool {
 
 fn read_nd(packet: &[u8], header: &Header) -> Option<Heard> {
     let (ip, rest) = packet.split_first_chunk::<IPV6_HEADER>()?;
-    if ip[6] != ICMPV6 || ip[7] != HOP_LIMIT || ip[0] >> 4 != 6 {
+    if ip[6] != ICMPV6 || ip[7] != ND_HOP_LIMIT || ip[0] >> 4 != 6 {
         return None;
     }
     let body = rest.get(..usize::from(u16::from_be_bytes([ip[4], ip[5]])))?;
@@ -114,7 +113,7 @@ fn read_nd(packet: &[u8], header: &Header) -> Option<Heard> {
         (ADVERTISEMENT, 0) => {
             let is_own = fixed[4] & OVERRIDE != 0 && option(options, TARGET_OPTION) == Some(header.src);
             let speaker = is_own.then_some(Speaker::Holds(IpAddr::V6(target), fixed[4] & ROUTER != 0));
-            Some(Heard { speaker, question: None })
+            Some(Heard { address: Some(IpAddr::V6(target)), speaker, question: None })
         }
         _ => None,
     }
@@ -126,22 +125,20 @@ fn read_solicitation(
     (source, to, target): (Ipv6Addr, Ipv6Addr, Ipv6Addr),
     options: &[u8],
 ) -> Option<Heard> {
-    if source.is_unspecified() || source.is_multicast() || option(options, SOURCE_OPTION)? != header.src {
+    if source.is_unspecified() || source.is_multicast() {
         return None;
     }
+    let address = Some(IpAddr::V6(source));
+    if option(options, SOURCE_OPTION) != Some(header.src) {
+        return Some(Heard { address, ..Heard::default() });
+    }
     let asks = header.dst.is_group() && to == solicited_node(target) && target != source;
-    let speaker = Speaker::Uses(IpAddr::V6(source));
-    Some(Heard { speaker: Some(speaker), question: asks.then_some(Question::Nd(target, source)) })
+    let question = asks.then_some(Question::Nd(target, source));
+    Some(Heard { address, speaker: address.map(Speaker::Uses), question })
 }
 
 fn six(bytes: &[u8]) -> Option<Ipv6Addr> {
     <[u8; 16]>::try_from(bytes).ok().map(Ipv6Addr::from)
-}
-
-/// RFC 4291 2.7.1.
-pub(super) fn solicited_node(ip: Ipv6Addr) -> Ipv6Addr {
-    let [.., x, y, z] = ip.octets();
-    Ipv6Addr::from([0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0xff, x, y, z])
 }
 
 /// The MAC address in the first option of this kind.
@@ -170,7 +167,7 @@ pub(super) fn answer(frame: &[u8], header: &Header, question: Question, (mac, is
         }
         Question::Nd(target, asker) => {
             let start = answer.len();
-            answer.extend([0x60, 0, 0, 0, 0, 32, ICMPV6, HOP_LIMIT]);
+            answer.extend([0x60, 0, 0, 0, 0, 32, ICMPV6, ND_HOP_LIMIT]);
             answer.extend(target.octets());
             answer.extend(asker.octets());
             let router = if is_router { ROUTER } else { 0 };
@@ -178,7 +175,7 @@ pub(super) fn answer(frame: &[u8], header: &Header, question: Question, (mac, is
             answer.extend(target.octets());
             answer.extend([TARGET_OPTION, 1]);
             answer.extend(mac.0);
-            ask::finish(&mut answer, start);
+            ask::finish(&mut answer, (start, start + IPV6_HEADER));
         }
     }
     answer

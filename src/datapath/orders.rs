@@ -1,19 +1,19 @@
 //! Carrying out the control room's orders.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
 
 use rand_chacha::rand_core::RngCore;
 
-use super::buf::{Batch, Deliveries, Delivery, OverlayIndex, Transmits};
+use super::buf::{Deliveries, Delivery, OverlayIndex, Transmits};
 use super::coalesce::Coalescer;
 use super::fair::Order;
 use super::fdb::{Address, Entry, PortId};
 use super::lane::Role;
 use super::offload::Virtio;
-use super::port::{Epoch, Path, Port};
+use super::path::Path;
+use super::port::{Epoch, Port};
 use super::relay::{Channels, Legs};
-use super::reserve::Reserve;
 use super::rules::{Hits, Rule, Rules};
 use super::seal::SessionKeys;
 use super::source::Sources;
@@ -45,14 +45,15 @@ impl Datapath {
             deliveries: Deliveries::default(),
             order: Order::default(),
             joining: Coalescer::default(),
-            cuts: Batch::default(),
+            cut: Vec::new(),
             ruled: Vec::new(),
             finished: Vec::new(),
+            branch: Vec::new(),
             scratch: Vec::new(),
-            notices: VecDeque::new(),
+            notices: overlays.iter().enumerate().filter_map(first_call).collect(),
             reserve: None,
             waiting: BTreeSet::new(),
-            released: None,
+            turn: 0,
             role: Role::Alone,
         }
     }
@@ -108,6 +109,16 @@ impl Datapath {
         self.switches[overlay.0].settings().answers
     }
 
+    /// Whether frames for groups go to those that want to hear them.
+    pub fn snoops(&self, overlay: OverlayIndex) -> bool {
+        self.switches[overlay.0].settings().snoops
+    }
+
+    /// How many groups our segment wants to hear.
+    pub fn groups(&self, overlay: OverlayIndex) -> usize {
+        self.switches[overlay.0].groups.len()
+    }
+
     /// Somebody at this host says that a machine is behind our TAP. Whether it is now: it may be frozen elsewhere.
     pub fn claim(&mut self, now: Time, overlay: OverlayIndex, address: Address, ip: Option<IpAddr>) -> bool {
         let switch = &mut self.switches[overlay.0];
@@ -129,9 +140,10 @@ impl Datapath {
             first.pass_on(&command);
         }
         match command {
-            Command::OpenPort { port, overlay } => {
-                self.ports.insert(port, Port::new(overlay));
+            Command::OpenPort { port, overlay, short } => {
+                self.ports.insert(port, Port::new(overlay, short));
                 self.switches[overlay.0].ports.insert(port);
+                self.switches[overlay.0].trees.open(short, port);
             }
             Command::ClosePort { port } => self.close_port(port),
             Command::Install { port, keys, confirmed } => self.install(now, port, &keys, confirmed),
@@ -139,12 +151,13 @@ impl Datapath {
             Command::SetLimit { port, path, mtu } => self.set_limit(port, path, mtu),
             Command::Silence { port } => self.silence(now, port),
             Command::LapseKeys { port } => self.lapse_keys(port),
-            Command::TellUse { port } => self.tell_use(port),
-            Command::SetFollows { port, follows } => {
+            Command::SetAsleep { port, asleep } => self.set_asleep(port, asleep),
+            Command::SetAbilities { port, follows, trees } => {
                 if let Some(port) = self.ports.get_mut(&port) {
-                    port.follows = follows;
+                    (port.follows, port.trees) = (follows, trees);
                 }
             }
+            Command::SetSite { overlay, port, site } => self.set_site(overlay, port, site),
             Command::ClaimAgain { overlay, address, news } => self.tell_claim(now, overlay, address, news),
             Command::AskAgain { overlay, address } => self.ask(now, overlay, address),
             Command::TellAll { port } => self.tell_all(now, port, true),
@@ -154,7 +167,7 @@ impl Datapath {
             Command::Locate { from, owner, address, sequence } => self.locate(now, from, owner, (address, sequence)),
             Command::SetGate { overlay, gate } => self.switches[overlay.0].gate = gate,
             Command::SetRules { overlay, rules } => self.set_rules(overlay, &rules),
-            Command::SetReserve { shares } => self.reserve = Reserve::new(&shares),
+            Command::SetReserve { shares } => self.set_reserve(now, &shares),
             Command::Release => self.release(now),
             Command::SetMarking { overlay, marking } => self.switches[overlay.0].marking = marking,
             Command::SetWays { port, ways } => {
@@ -211,6 +224,7 @@ impl Datapath {
         let Some(port) = self.ports.remove(&id) else { return };
         let switch = &mut self.switches[port.overlay.0];
         switch.ports.remove(&id);
+        switch.trees.close(port.short, id);
         switch.fdb.flush_port(id);
         switch.moves.forget_port(id);
         switch.suppression.forget_port(id);
@@ -235,9 +249,9 @@ impl Datapath {
         }
     }
 
-    fn tell_use(&mut self, id: PortId) {
+    fn set_asleep(&mut self, id: PortId, asleep: bool) {
         if let Some(port) = self.ports.get_mut(&id) {
-            port.tells_use = true;
+            (port.asleep, port.tells_use) = (asleep, asleep);
         }
     }
 
@@ -372,4 +386,9 @@ impl Datapath {
     pub fn activity(&self, id: PortId) -> Activity {
         self.ports.get(&id).map(|port| port.activity).unwrap_or_default()
     }
+}
+
+/// A segment that is snooped is asked from the start.
+fn first_call((overlay, settings): (usize, &SwitchSettings)) -> Option<Notice> {
+    settings.snoops.then_some(Notice::Inventory { overlay: OverlayIndex(overlay), at: Time::START })
 }

@@ -14,7 +14,7 @@ use super::switch::{Hop, Verdict};
 use super::{Datapath, Notice, checksum, gate, way};
 use crate::time::Time;
 use crate::wire::data::{self, Checksum, FrameKind};
-use crate::wire::relay as relay_wire;
+use crate::wire::{relay as relay_wire, tree};
 
 impl Datapath {
     /// Frames out of the TAP of `overlay`, towards the peers.
@@ -68,7 +68,7 @@ impl Datapath {
         self.publish(now, overlay);
         match verdict {
             Verdict::Forward(port) | Verdict::SendOn(port) => {
-                self.switches[overlay.0].pairs.count(Side::Out(port), frame, Volume::of(frame, &work));
+                self.switches[overlay.0].count_pair(Side::Out(port), frame, Volume::of(frame, &work));
                 self.send(now, port, frame, work, FrameKind::Direct);
             }
             Verdict::Answered => self.deliver_answer(overlay),
@@ -79,7 +79,14 @@ impl Datapath {
             Verdict::Flood => {
                 self.stats[overlay.0].floods += 1;
                 let kind = if header.dst.is_group() { FrameKind::Direct } else { FrameKind::Copy };
+                let switch = &mut self.switches[overlay.0];
+                switch.receivers.clear();
+                switch.receivers.extend(&switch.ports);
                 self.flood(now, overlay, frame, work, kind);
+            }
+            Verdict::Group => {
+                self.stats[overlay.0].pruned += 1;
+                self.flood(now, overlay, frame, work, FrameKind::Direct);
             }
             Verdict::Ruled => self.send_ruled(now, overlay, header, frame, work),
             Verdict::Drop(reason) => self.stats[overlay.0].dropped(reason),
@@ -93,7 +100,7 @@ impl Datapath {
         for Hop { port, way } in &hops {
             if self.ports.contains_key(port) {
                 if !header.dst.is_group() {
-                    self.switches[overlay.0].pairs.count(Side::Out(*port), frame, Volume::of(frame, &work));
+                    self.switches[overlay.0].count_pair(Side::Out(*port), frame, Volume::of(frame, &work));
                 }
                 self.send_by(now, *port, frame, work, (kind, *way));
             } else {
@@ -113,27 +120,27 @@ impl Datapath {
         data::Header::parse(inner).is_ok_and(|header| self.remote_indices.contains(&header.receiver))
     }
 
-    /// Once to each peer. A peer that cannot be sent to does not keep it from the others.
+    /// To all receivers. One that cannot be sent to does not keep it from the others.
     fn flood(&mut self, now: Time, overlay: OverlayIndex, frame: &[u8], work: Work, kind: FrameKind) {
-        let ports = mem::take(&mut self.switches[overlay.0].ports);
-        if let Work::Cut { layout, size, checksum } = work {
-            // Cut once, so that it fits them all; sealed for each.
-            let limit = ports.iter().filter_map(|id| self.limit(*id)).min().unwrap_or(usize::MAX);
-            let mut segments = Segments::new(frame, layout, way::fitting(layout, size, limit));
-            let mut cuts = mem::take(&mut self.cuts);
-            cuts.clear();
-            while let Some(len) = segments.next_len() {
-                segments.write_next(&mut cuts.reserve(len)[..len]);
-                cuts.commit(len, ());
+        let receivers = mem::take(&mut self.switches[overlay.0].receivers);
+        match work {
+            Work::Whole(checksum) => self.spread(now, (overlay, &receivers), frame, (kind, checksum)),
+            Work::Cut { layout, size, checksum } => {
+                // Cut once, so that it fits them all; sealed for each.
+                let limit = receivers.iter().filter_map(|id| self.limit(*id)).min().unwrap_or(usize::MAX);
+                let mut segments = Segments::new(frame, layout, way::fitting(layout, size, limit));
+                let mut cut = mem::take(&mut self.cut);
+                while let Some(len) = segments.next_len() {
+                    cut.resize(len, 0);
+                    segments.write_next(&mut cut);
+                    self.spread(now, (overlay, &receivers), &cut, (kind, checksum));
+                }
+                self.cut = cut;
             }
-            for id in &ports {
-                cuts.iter().for_each(|(cut, ())| self.send(now, *id, cut, Work::Whole(checksum), kind));
-            }
-            self.cuts = cuts;
-        } else {
-            ports.iter().for_each(|id| self.send(now, *id, frame, work, kind));
+            // Such a frame was finished before it came here.
+            Work::FinishFirst { .. } => self.stats[overlay.0].dropped(DropReason::Offload),
         }
-        self.switches[overlay.0].ports = ports;
+        self.switches[overlay.0].receivers = receivers;
     }
 
     /// To one peer: seals it, or keeps it until there are keys and a path.
@@ -165,7 +172,8 @@ impl Datapath {
         let kind = match kind {
             FrameKind::Moved if !port.follows => return stats.dropped(DropReason::Elsewhere),
             FrameKind::Copy if !port.follows => FrameKind::Direct,
-            FrameKind::Direct | FrameKind::Copy | FrameKind::Moved => kind,
+            FrameKind::Tree if !port.trees => return stats.dropped(DropReason::Elsewhere),
+            FrameKind::Direct | FrameKind::Copy | FrameKind::Moved | FrameKind::Tree => kind,
         };
         let (Some(path), true) = (port.ways.by(way).or(port.path), port.can_send(now)) else {
             self.notices.push_back(Notice::NeedKeys { port: id });
@@ -183,7 +191,7 @@ impl Datapath {
         match self.way(now, id, path, None) {
             Some(mut way) => {
                 way.kind = kind;
-                way.mark(frame);
+                way.mark(if kind == FrameKind::Tree { tree::frame(frame) } else { frame });
                 way.send(frame, work, &mut scratch);
             }
             None => self.stats[overlay.0].dropped(DropReason::NoPath),
@@ -194,7 +202,8 @@ impl Datapath {
 
 /// Whether a frame is for one machine alone, and it is known where that is. Its first byte tells, as on any wire.
 pub(super) fn is_for_one(kind: FrameKind, frame: &[u8]) -> bool {
-    kind != FrameKind::Copy && frame.first().is_some_and(|first| first & 1 == 0)
+    let is_flooded = matches!(kind, FrameKind::Copy | FrameKind::Tree);
+    !is_flooded && frame.first().is_some_and(|first| first & 1 == 0)
 }
 
 /// The longest frame that `work` makes of `frame` at any limit: what an overlay's MTU is held against.

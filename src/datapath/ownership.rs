@@ -53,9 +53,6 @@ pub enum News {
     },
 }
 
-/// News of an address, in the order in which it is to be told.
-pub(super) type Told = (Address, News);
-
 impl Switch {
     /// A machine was heard at our TAP that was not known there.
     pub(super) fn on_arrival(&mut self, now: Time, address: Address, learned: Learned, announced: bool) {

@@ -7,16 +7,18 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use super::buf::OverlayIndex;
-use super::fdb::PortId;
 use super::fragment::Reassembly;
 use super::limit::{Bucket, FLOOD_BURST, FLOOD_RATE};
-use super::rules::RuleWay;
+use super::path::{Path, Ways};
 use super::seal::{Opener, Sealer, SessionKeys, Share};
 use super::segment::Work;
 use super::shape::Queue;
+use super::tree::{BRANCH_BURST, BRANCH_RATE, Site};
 use crate::time::Time;
-use crate::wire::data::FrameKind;
-use crate::wire::relay::RelayId;
+use crate::wire::HEADERS_V6;
+use crate::wire::data::{FrameKind, OVERHEAD};
+use crate::wire::relay;
+use crate::wire::tree::ShortId;
 
 /// Keys are not used to open longer than this (WireGuard's reject-after-time).
 pub(super) const KEY_LIFE: Duration = Duration::from_secs(180);
@@ -37,7 +39,7 @@ pub(super) const MTU_HOPED: u16 = 1500;
 /// No path is taken to be narrower: IPv6 demands as much of every link (RFC 8200 section 5).
 pub const MTU_FLOOR: u16 = 1280;
 /// A longer frame may make a packet above [`MTU_FLOOR`]: less IPv6, UDP, relay header and ours.
-const LARGE_FRAME: usize = MTU_FLOOR as usize - 48 - 24 - 33;
+const LARGE_FRAME: usize = MTU_FLOOR as usize - HEADERS_V6 - relay::HEADER_LEN - OVERHEAD;
 /// A peer that goes on by another path than the one in use is reported this often.
 const NOTE_AGAIN: Duration = Duration::from_secs(1);
 
@@ -45,26 +47,6 @@ const NOTE_AGAIN: Duration = Duration::from_secs(1);
 const CLAIM_RATE: u32 = 3 * FLOOD_RATE;
 /// ...and at once.
 const CLAIM_BURST: u32 = 3 * FLOOD_BURST;
-
-/// A leg of ours at a supernode.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct LegId(pub u32);
-
-/// How packets reach a peer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Path {
-    /// Straight to this address.
-    Direct(SocketAddr),
-    /// Over this leg of ours to the peer's leg.
-    Relayed(LegId, RelayId),
-}
-
-impl Path {
-    /// Whether no supernode is on the way.
-    pub const fn is_direct(self) -> bool {
-        matches!(self, Self::Direct(_))
-    }
-}
 
 /// One generation of a session's keys.
 pub(super) struct Epoch {
@@ -145,29 +127,6 @@ pub struct Tally {
     pub rx_bytes: u64,
 }
 
-/// Ways to a peer that carry, whichever is in use: static rules choose among them.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Ways {
-    /// The best direct one.
-    pub direct: Option<Path>,
-    /// The best one by a supernode.
-    pub supernode: Option<Path>,
-    /// By members.
-    pub members: Vec<(PortId, Path)>,
-}
-
-impl Ways {
-    /// The one that a rule wants, if it is there.
-    pub(super) fn by(&self, way: RuleWay) -> Option<Path> {
-        match way {
-            RuleWay::Usual => None,
-            RuleWay::Direct => self.direct,
-            RuleWay::Supernode => self.supernode,
-            RuleWay::Member(member) => self.members.iter().find(|(by, _)| *by == member).map(|(_, path)| *path),
-        }
-    }
-}
-
 /// A frame that waits for keys.
 struct Held {
     since: Time,
@@ -193,6 +152,8 @@ pub(super) struct Port {
     pub(super) watched: bool,
     /// The control room knows that frames flow.
     busy: bool,
+    /// Nothing is spent on the link: that the peer is there, a supernode says.
+    pub(super) asleep: bool,
     /// It is told once when a frame for one machine alone crosses this port.
     pub(super) tells_use: bool,
     /// What it was told last.
@@ -203,8 +164,18 @@ pub(super) struct Port {
     spoken: Option<(SocketAddr, IpAddr)>,
     /// The address that packets on the path in use leave from.
     source: Option<IpAddr>,
+    /// How others name the peer.
+    pub(super) short: ShortId,
+    /// Where it is.
+    pub(super) site: Site,
     /// Whether the peer knows of machines that move.
     pub(super) follows: bool,
+    /// Whether it hands on what is for everybody.
+    pub(super) trees: bool,
+    /// How many frames are handed on for it.
+    pub(super) branches: Bucket,
+    /// Until then we serve it ourselves: another member could not reach it.
+    pub(super) ours_until: Time,
     /// How many claims of it are believed.
     pub(super) claims: Bucket,
     /// The ways among which static rules choose.
@@ -217,12 +188,16 @@ pub(super) struct Port {
     path_since: Time,
     pending: VecDeque<Held>,
     pending_bytes: usize,
+    /// Since when frames wait, though the first of them may be given up by now.
+    pub(super) waiting_since: Option<Time>,
 }
 
 impl Port {
-    pub(super) fn new(overlay: OverlayIndex) -> Self {
+    pub(super) fn new(overlay: OverlayIndex, short: ShortId) -> Self {
         Self {
             overlay,
+            short,
+            site: Site::default(),
             path: None,
             mtu: None,
             current: None,
@@ -233,12 +208,16 @@ impl Port {
             activity: Activity::default(),
             watched: false,
             busy: false,
+            asleep: false,
             tells_use: false,
             tallied: Tally::default(),
             noted: None,
             spoken: None,
             source: None,
             follows: false,
+            trees: false,
+            branches: Bucket::new(BRANCH_RATE, BRANCH_BURST),
+            ours_until: Time::START,
             claims: Bucket::new(CLAIM_RATE, CLAIM_BURST),
             ways: Ways::default(),
             shaped: Queue::default(),
@@ -246,6 +225,7 @@ impl Port {
             path_since: Time::START,
             pending: VecDeque::new(),
             pending_bytes: 0,
+            waiting_since: None,
         }
     }
 
@@ -296,6 +276,7 @@ impl Port {
 
     /// Keeps a frame until there are keys; what waited too long makes room. `false` if there is none.
     pub(super) fn hold(&mut self, now: Time, frame: &[u8], work: Work, kind: FrameKind) -> bool {
+        self.waiting_since.get_or_insert(now);
         while self.pending.front().is_some_and(|held| now.since(held.since) >= PENDING_LIFE) {
             self.pending_bytes -= self.pending.pop_front().map_or(0, |old| old.frame.len());
         }
@@ -309,14 +290,14 @@ impl Port {
 
     /// The frames that waited and are not too old, oldest first.
     pub(super) fn take_held(&mut self, now: Time) -> impl Iterator<Item = (Vec<u8>, Work, FrameKind)> + use<> {
-        self.pending_bytes = 0;
+        (self.pending_bytes, self.waiting_since) = (0, None);
         let held = std::mem::take(&mut self.pending).into_iter();
         held.filter(move |held| now.since(held.since) < PENDING_LIFE).map(|held| (held.frame, held.work, held.kind))
     }
 
     /// Nobody waits for these frames any more.
     pub(super) fn drop_held(&mut self) {
-        self.pending_bytes = 0;
+        (self.pending_bytes, self.waiting_since) = (0, None);
         self.pending.clear();
         self.shaped = Queue::default();
     }
@@ -430,7 +411,7 @@ mod tests {
 
     #[test]
     fn a_port_is_busy_until_a_reading_finds_it_idle_and_tells_each_byte_once() {
-        let mut port = Port::new(OverlayIndex(0));
+        let mut port = Port::new(OverlayIndex(0), ShortId(1));
         assert!(port.note_busy() && !port.note_busy());
         port.activity.tx_bytes = 5;
         assert_eq!(port.tally(), Some(Tally { tx_bytes: 5, rx_bytes: 0 }));

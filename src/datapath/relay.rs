@@ -7,7 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use super::buf::{Target, Transmits};
 use super::limit::Bucket;
-use super::port::{LegId, Path};
+use super::path::{LegId, Path};
 use super::replay::Window;
 use super::stats::DropReason;
 use crate::keys::OverlayId;
@@ -153,8 +153,9 @@ impl Channels {
     }
 
     /// No more than this is passed on.
-    pub(super) fn share(&mut self, bytes_per_s: u32) {
-        self.share = Some(Bucket::new(bytes_per_s, (bytes_per_s / SHARE_BURST).max(SHARE_BURST_MIN)));
+    pub(super) fn share(&mut self, bytes_per_s: Option<u32>) {
+        let bucket = |bytes_per_s: u32| Bucket::new(bytes_per_s, (bytes_per_s / SHARE_BURST).max(SHARE_BURST_MIN));
+        self.share = bytes_per_s.map(bucket);
     }
 
     /// A member has a leg here.

@@ -7,8 +7,8 @@
 //! Read first: Linux `include/linux/virtio_net.h`, `net/ipv4/tcp_offload.c`.
 
 use super::checksum::{finish_ipv4, fold, pseudo_header};
-use super::frame::Header;
-use super::layout::{Layout, Transport, packet_end, word};
+use super::frame::{Header, word};
+use super::layout::{Layout, Transport, packet_end};
 use super::offload::{Gso, Virtio};
 use super::stats::DropReason;
 use crate::wire::data::Checksum;

@@ -7,7 +7,7 @@
 use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
 
-use super::port::Path;
+use super::path::Path;
 
 /// Handshakes whose packets are answered within the same wakeup: more only come in a storm, and try again.
 const NOTED_MAX: usize = 16;

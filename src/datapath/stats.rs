@@ -68,6 +68,8 @@ drop_reasons! {
     Announcement = "announcement",
     /// More than was reserved, or than the uplink has left.
     RateLimit = "rate_limit",
+    /// For a multicast group that no other member wants to hear, or a report for routers where there are none.
+    Unwanted = "unwanted",
     /// No peer to send to.
     NoPeer = "no_peer",
     /// The peer cannot be reached on any path.
@@ -204,6 +206,12 @@ pub struct Stats {
     pub answered: u64,
     /// Questions for IP addresses that went to the one member that knows.
     pub asked: u64,
+    /// Frames for multicast groups that went to those alone that want to hear them.
+    pub pruned: u64,
+    /// Copies of other members' frames for everybody that were handed on.
+    pub branched: u64,
+    /// Members to whom such a frame could not be handed on, so that its root had to.
+    pub given_back: u64,
     /// Frames and packets that a lane handed to lane 0.
     pub handed: u64,
     dropped: [u64; DropReason::ALL.len()],
@@ -226,6 +234,9 @@ impl Default for Stats {
             moved: 0,
             answered: 0,
             asked: 0,
+            pruned: 0,
+            branched: 0,
+            given_back: 0,
             handed: 0,
             dropped: [0; DropReason::ALL.len()],
         }
@@ -290,6 +301,9 @@ impl Stats {
             moved,
             answered,
             asked,
+            pruned,
+            branched,
+            given_back,
             handed,
             dropped,
         } = more;
@@ -307,11 +321,14 @@ impl Stats {
         self.moved += moved;
         self.answered += answered;
         self.asked += asked;
+        self.pruned += pruned;
+        self.branched += branched;
+        self.given_back += given_back;
         self.handed += handed;
         self.dropped.iter_mut().zip(dropped).for_each(|(sum, count)| *sum += count);
     }
 
-    fn totals(&self) -> [(&'static str, u64); 15] {
+    fn totals(&self) -> [(&'static str, u64); 18] {
         let Self {
             frames_in,
             bytes_in,
@@ -327,6 +344,9 @@ impl Stats {
             moved,
             answered,
             asked,
+            pruned,
+            branched,
+            given_back,
             handed,
             dropped: _,
         } = *self;
@@ -345,6 +365,9 @@ impl Stats {
             ("moved", moved),
             ("answered", answered),
             ("asked", asked),
+            ("pruned", pruned),
+            ("branched", branched),
+            ("given_back", given_back),
             ("handed", handed),
         ]
     }

@@ -21,7 +21,7 @@ use super::neighbour::{self, Question, Speaker};
 use super::stats::DropReason;
 use super::switch::{Switch, Verdict};
 use super::told::{Teller, Told};
-use super::{Datapath, Notice, ask};
+use super::{Datapath, Notice, ask, listener};
 use crate::time::Time;
 use crate::wire::inventory::{Excerpt, ITEMS_MAX, Inventory, Item};
 use crate::wire::session::Message;
@@ -114,26 +114,25 @@ impl Suppression {
 }
 
 impl Switch {
-    /// A frame out of our TAP, whose sender is learned: what it says of itself.
-    pub(super) fn snoop(&mut self, now: Time, address: Address, bytes: &[u8], header: &Header) {
+    /// What a machine behind our TAP says of itself, if it is learned there.
+    pub(super) fn snoop(&mut self, now: Time, address: Address, speaker: Speaker, announced: bool) {
         if !self.settings().answers || self.fdb.lookup(now, address.vlan, address.mac) != Some(TAP) {
             return;
         }
-        match neighbour::read(bytes, header).speaker {
-            Some(Speaker::Holds(ip, is_router)) => {
-                let (place, announced) = (Place { vlan: address.vlan, ip }, frame::announces(bytes, header));
+        match speaker {
+            Speaker::Holds(ip, is_router) => {
+                let place = Place { vlan: address.vlan, ip };
                 if announced {
                     self.suppression.told.doubt_all_but(place, address.mac);
                 }
                 self.suppression.holdings.hold(now, place, (address.mac, is_router), announced);
             }
-            Some(Speaker::Uses(ip)) => {
+            Speaker::Uses(ip) => {
                 let place = Place { vlan: address.vlan, ip };
                 if self.suppression.holdings.holder(place) != Some(address.mac) {
                     self.suppression.curious.push((address, ip));
                 }
             }
-            None => {}
         }
     }
 
@@ -215,6 +214,11 @@ impl Switch {
         }
     }
 
+    /// Whether others are told what is behind our TAP, and what they tell is heard.
+    const fn tells(&self) -> bool {
+        self.settings().answers || self.settings().snoops
+    }
+
     /// When there is something to tell or to look after next, if the control room does not know it yet.
     fn next_call(&mut self, now: Time) -> Option<Time> {
         let Suppression { holdings, changed, called, .. } = &mut self.suppression;
@@ -245,7 +249,7 @@ impl Datapath {
         let Ok(Message::Inventory(inventory)) = Message::parse(plain) else {
             return stats.dropped(DropReason::Malformed);
         };
-        if !switch.settings().answers {
+        if !switch.tells() {
             return;
         }
         let limit = port.inventories.get_or_insert_with(|| Bucket::new(INVENTORY_RATE, INVENTORY_BURST));
@@ -267,7 +271,7 @@ impl Datapath {
     pub(super) fn believe(&mut self, id: PortId, excerpt: &Excerpt) {
         let Some(overlay) = self.ports.get(&id).map(|port| port.overlay) else { return };
         let switch = &mut self.switches[overlay.0];
-        if switch.settings().answers {
+        if switch.tells() {
             switch.suppression.told.accept_excerpt(id, excerpt);
             let refused = switch.suppression.told.take_refused();
             self.stats[overlay.0].dropped_many(DropReason::BindingsFull, refused);
@@ -278,7 +282,7 @@ impl Datapath {
     pub(super) fn tell_all(&mut self, now: Time, id: PortId, wants_answer: bool) {
         let Some(overlay) = self.ports.get(&id).map(|port| port.overlay) else { return };
         let switch = &mut self.switches[overlay.0];
-        if !switch.settings().answers {
+        if !switch.tells() {
             return;
         }
         switch.suppression.wholes.insert(id, now);
@@ -292,7 +296,9 @@ impl Datapath {
 
     /// What has to be done now and then: changes are told, one peer is shown what it should know, machines are asked.
     pub(super) fn tend(&mut self, now: Time, overlay: OverlayIndex) {
+        self.tend_groups(now, overlay);
         let switch = &mut self.switches[overlay.0];
+        let snoops = switch.settings().snoops;
         let Suppression { holdings, changed, called, unshown, .. } = &mut switch.suppression;
         self.stats[overlay.0].dropped_many(DropReason::BindingsFull, holdings.take_refused());
         let items = holdings.take_changes();
@@ -303,7 +309,7 @@ impl Datapath {
         let ask = holdings.review(now);
         *called = match () {
             () if holdings.has_changes() => now + TELL_AGAIN,
-            () if holdings.is_empty() && *unshown == 0 => Time::NEVER,
+            () if holdings.is_empty() && *unshown == 0 && !snoops => Time::NEVER,
             () => now + TEND_EVERY,
         };
         let (at, station) = (*called, switch.station());
@@ -321,6 +327,19 @@ impl Datapath {
         }
     }
 
+    /// What our segment wants to hear: it is asked, and others are told.
+    fn tend_groups(&mut self, now: Time, overlay: OverlayIndex) {
+        let switch = &mut self.switches[overlay.0];
+        if !switch.settings().snoops {
+            return;
+        }
+        let (answer, station) = (switch.groups.review(now), switch.station());
+        switch.suppression.holdings.wish(switch.groups.wishes(now));
+        self.stats[overlay.0].dropped_many(DropReason::BindingsFull, switch.groups.take_refused());
+        let questions = answer.map(|seconds| listener::questions(station, seconds));
+        questions.into_iter().flatten().for_each(|question| self.deliver_own(overlay, &question));
+    }
+
     /// Shows the next peer in turn what it should know, if it is time.
     fn show(&mut self, now: Time, overlay: OverlayIndex, inventory: Inventory) {
         let Switch { suppression, ports, .. } = &mut self.switches[overlay.0];
@@ -335,8 +354,13 @@ impl Datapath {
         }
     }
 
-    fn tell(&mut self, now: Time, id: PortId, inventory: Inventory) {
-        let Some(path) = self.ports.get(&id).and_then(|port| port.path) else { return };
+    fn tell(&mut self, now: Time, id: PortId, mut inventory: Inventory) {
+        let Some((port, path)) = self.ports.get(&id).and_then(|port| Some((port, port.path?))) else { return };
+        if !port.trees {
+            // It is older than trees and groups, and would understand nothing.
+            inventory.items.retain(|item| !item.binding.ip.is_multicast());
+            inventory.digest ^= self.switches[port.overlay.0].suppression.holdings.wished_digest();
+        }
         let message = Message::Inventory(inventory).bytes();
         if let Some(mut way) = self.way(now, id, path, None) {
             way.seal_parts(false, &[&message]);

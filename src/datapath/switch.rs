@@ -9,18 +9,22 @@ use std::collections::BTreeSet;
 use super::fdb::{Address, Fdb, Learned, PortId, TAP};
 use super::frame::{self, Header, LinkLocal, Mac};
 use super::gate::Gate;
+use super::groups::Groups;
 use super::limit::{Bucket, FLOOD_BURST, FLOOD_RATE};
 use super::moves::Moves;
+use super::neighbour;
 use super::offload::TapOffload;
-use super::ownership::Told;
-use super::pairs::Pairs;
+use super::ownership::News;
+use super::pairs::{Pairs, Side, Volume};
 use super::reserve::Marking;
 use super::rules::{Action, RuleWay, Rules};
 use super::stations::Stations;
 use super::stats::DropReason;
 use super::suppress::Suppression;
+use super::tree::{FAN_OUT, Trees};
 use crate::time::Time;
 use crate::wire::data::FrameKind;
+use crate::wire::tree::ShortId;
 
 /// Ethernet header and two VLAN tags: what a frame may have besides its payload.
 const ETHERNET_LEN: usize = 14 + 4 + 4;
@@ -41,6 +45,8 @@ pub(super) enum Verdict {
     Ask(PortId),
     /// Out of every port but the one it came from.
     Flood,
+    /// Out of the ports in [`Switch::receivers`]: it is for a group, and the others do not want to hear it.
+    Group,
     /// By static rules, to each of [`Switch::hops`].
     Ruled,
     /// It ends here.
@@ -65,16 +71,35 @@ pub struct SwitchSettings {
     pub clamp_mss: bool,
     /// Whether questions for IP addresses are answered at home, where that can be done.
     pub answers: bool,
+    /// Whether frames for multicast groups go only to those that want to hear them, as far as they say so.
+    pub snoops: bool,
+    /// Whether ways follow what flows; if so, it is counted which machines talk.
+    pub adapts: bool,
     /// What the TAP takes and gives besides whole frames.
     pub tap: TapOffload,
     /// The MAC address of this daemon itself on its own segment.
     pub station: Mac,
+    /// How other members name this one.
+    pub short: ShortId,
+    /// Copies of a frame for everybody that leave this node, where there are members to hand it on.
+    pub fan_out: usize,
 }
 
 impl Default for SwitchSettings {
     fn default() -> Self {
         let station = Mac([2, 0, 0, 0, 0, 0]);
-        Self { mtu: 1500, stp: true, clamp_mss: true, answers: true, tap: TapOffload::None, station }
+        Self {
+            mtu: 1500,
+            stp: true,
+            clamp_mss: true,
+            answers: true,
+            snoops: false,
+            adapts: true,
+            tap: TapOffload::None,
+            station,
+            short: ShortId::default(),
+            fan_out: FAN_OUT,
+        }
     }
 }
 
@@ -98,13 +123,19 @@ pub(super) struct Switch {
     /// Addresses that moved of late.
     pub(super) moves: Moves,
     /// What is to be told of addresses since the last frame or message.
-    pub(super) news: Vec<Told>,
+    pub(super) news: Vec<(Address, News)>,
     /// The IP addresses of machines behind the TAP.
     pub(super) stations: Stations,
     /// Which machines talk to each other across the overlay.
     pub(super) pairs: Pairs,
     /// Who has which IP address.
     pub(super) suppression: Suppression,
+    /// Which multicast groups are wanted here.
+    pub(super) groups: Groups,
+    /// Where the last frame goes that is for a group.
+    pub(super) receivers: Vec<PortId>,
+    /// By whom frames for everybody are handed on.
+    pub(super) trees: Trees,
     pub(super) flood_limit: Bucket,
     /// A claim goes to every peer, as a flood does.
     pub(super) claim_limit: Bucket,
@@ -127,6 +158,9 @@ impl Switch {
             stations: Stations::default(),
             pairs: Pairs::new(seed),
             suppression: Suppression::default(),
+            groups: Groups::default(),
+            receivers: Vec::new(),
+            trees: Trees::default(),
             flood_limit: Bucket::new(FLOOD_RATE, FLOOD_BURST),
             claim_limit: Bucket::new(FLOOD_RATE, FLOOD_BURST),
             settings,
@@ -136,6 +170,13 @@ impl Switch {
     /// What is set.
     pub(super) const fn settings(&self) -> SwitchSettings {
         self.settings
+    }
+
+    /// Notes that something passed between two machines.
+    pub(super) fn count_pair(&mut self, side: Side, frame: &[u8], volume: Volume) {
+        if self.settings.adapts {
+            self.pairs.count(side, frame, volume);
+        }
     }
 
     /// Whether TCP is asked for segments that fit one packet.
@@ -167,6 +208,7 @@ impl Switch {
         if self.learns(now, header) {
             self.learn_own(now, address, bytes, header);
         }
+        self.snoop_groups(now, bytes, header);
         if header.dst == self.settings.station {
             self.on_answer(now, address);
             return Verdict::Drop(DropReason::Answer);
@@ -179,7 +221,10 @@ impl Switch {
             Some(port) => Verdict::Forward(port),
             None if self.gate.is_shut() => Verdict::Drop(DropReason::Shared),
             None if self.ports.is_empty() => Verdict::Drop(DropReason::NoPeer),
-            None => self.answer(now, bytes, header).unwrap_or_else(|| self.judge_flood(now)),
+            None => {
+                let verdict = self.answer(now, bytes, header).or_else(|| self.judge_group(now, bytes, header));
+                verdict.unwrap_or_else(|| self.judge_flood(now))
+            }
         }
     }
 
@@ -194,13 +239,16 @@ impl Switch {
         if learned != Learned::Refreshed {
             self.on_arrival(now, address, learned, announced);
         }
-        if let Some(ip) = frame::speaker(bytes, header) {
-            self.stations.note(address, ip);
-        }
         if learned == Learned::New {
             self.doubt_holder(address, bytes, header);
         }
-        self.snoop(now, address, bytes, header);
+        let heard = neighbour::read(bytes, header);
+        if let Some(ip) = heard.address {
+            self.stations.note(address, ip);
+        }
+        if let Some(speaker) = heard.speaker {
+            self.snoop(now, address, speaker, announced);
+        }
     }
 
     /// A frame from the peer at `port`: to the TAP, once on to where its machine went, or it ends here.
@@ -218,6 +266,9 @@ impl Switch {
             return Verdict::Drop(DropReason::Hijack);
         }
         self.heed(bytes, header);
+        if self.overhears(now, bytes, header) {
+            return Verdict::Drop(DropReason::Unwanted);
+        }
         let destination = self.destination(now, header);
         match destination {
             _ if self.is_kept_out(kind, destination.is_some()) => Verdict::Drop(DropReason::Shared),

@@ -68,11 +68,13 @@ impl Told {
         is_due
     }
 
-    /// A supernode's roster says what the member at `port` tells of it; if that is all, it is all.
+    /// A supernode's roster says what the member at `port` tells. If there is more of it, what it told of machines before
+    /// may be so still; which groups it wants, and whether these are all, is believed of the newest word only.
     pub(super) fn accept_excerpt(&mut self, port: PortId, excerpt: &Excerpt) {
-        if !excerpt.has_more {
-            self.forget(port);
-        }
+        let before = self.shelves.get(&port).into_iter().flat_map(|shelf| &shelf.bindings);
+        let is_void = |binding: &&Binding| !excerpt.has_more || binding.ip.is_multicast();
+        let void = before.filter(is_void).copied().collect::<Vec<_>>();
+        void.iter().for_each(|binding| self.remove(port, binding));
         excerpt.bindings.iter().for_each(|binding| self.insert(port, *binding));
     }
 
@@ -186,6 +188,16 @@ mod tests {
         assert_eq!(told.len(), 3);
         told.accept_excerpt(A, &Excerpt { bindings: vec![binding(2)], has_more: false });
         assert_eq!((told.len(), told.tellers(place(binding(2))).count()), (1, 1));
+    }
+
+    #[test]
+    fn which_groups_a_member_wants_is_believed_of_the_newest_word_only() {
+        let group = |last| Binding::of_group(IpAddr::from([239, 0, 0, last]));
+        let mut told = Told::default();
+        told.accept(Time::START, A, &tells(&[binding(1), group(1), group(2)], 0));
+        told.accept_excerpt(A, &Excerpt { bindings: vec![group(3), group(2)], has_more: true });
+        let tellers = |binding| told.tellers(place(binding)).count();
+        assert_eq!([group(1), group(2), group(3), binding(1)].map(tellers), [0, 1, 1, 1]);
     }
 
     #[test]

@@ -4,7 +4,8 @@ use super::buf::{Target, Transmits};
 use super::fdb::PortId;
 use super::frame::{self, Header};
 use super::layout::{Layout, Transport};
-use super::port::{Epoch, MTU_HOPED, Path};
+use super::path::Path;
+use super::port::{Epoch, MTU_HOPED};
 use super::relay::Legs;
 use super::reserve::Marking;
 use super::segment::{self, Segments, Work};
@@ -101,7 +102,9 @@ impl Way<'_> {
     pub(super) fn send(&mut self, frame: &[u8], work: Work, scratch: &mut Vec<u8>) {
         match work {
             Work::Whole(checksum) => {
-                let frame = self.clamp.map_or(frame, |limit| clamp::clamp_mss(frame, checksum, limit, scratch));
+                // What stands behind a list is left as it is: others seal it again, for other paths.
+                let clamp = self.clamp.filter(|_| self.kind != FrameKind::Tree);
+                let frame = clamp.map_or(frame, |limit| clamp::clamp_mss(frame, checksum, limit, scratch));
                 self.whole(frame, checksum);
             }
             // Such a frame was finished before it came here.
@@ -133,6 +136,9 @@ impl Way<'_> {
         if frame.len() <= self.limit {
             let meta = Meta { kind: self.kind, fragment: false, checksum };
             return self.seal_parts(true, &[&[meta.byte()], frame]);
+        }
+        if self.kind == FrameKind::Tree {
+            return self.pieces(frame, checksum);
         }
         let layout = Header::parse(frame).and_then(|header| Layout::find(frame, &header));
         let cut = layout.and_then(|layout| Some((layout, segment::tcp_cut(frame, layout, self.limit)?)));

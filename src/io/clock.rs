@@ -55,8 +55,9 @@ impl Timer {
         if at >= self.armed {
             return Ok(());
         }
-        // Zero would disarm it.
-        let nanos = at.as_nanos().max(1);
+        // What is over is due now, and not late.
+        let at = at.max(now());
+        let nanos = at.as_nanos();
         let value = Timespec {
             tv_sec: i64::try_from(nanos / 1_000_000_000).unwrap_or(i64::MAX),
             tv_nsec: i64::try_from(nanos % 1_000_000_000).unwrap_or(0),

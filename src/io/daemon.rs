@@ -3,9 +3,11 @@
 //! In this order: state directory, socket, QUIC, TAPs and bridges, node, status socket, loop. At the end
 //! the TAPs go first, then the bridges made here.
 
+mod settings;
+
 use std::collections::BTreeSet;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,11 +31,12 @@ use super::status::{self, Server, SocketError};
 use super::tap::{self, Queue, Tap, TapError};
 use super::tcp::{self, Dialler, Proxies, Streams, Tcp};
 use super::udp::{Listen, UdpError, Underlay};
-use super::{INPUT_QUEUE, Input, addresses, clock, discovery, egress, prefer, pressure, reflect};
-use crate::config::{Attach, Cipher, INTERFACE_NAME_MAX, Overlay, Settings, SocketChoice, TcpPort};
-use crate::keys::{Fingerprint, Identity};
-use crate::node::{self, HandshakeKind, Memory, Node, OverlaySettings, SupernodeSettings};
+use super::{INPUT_QUEUE, Input, addresses, clock, discovery, egress, pressure, reflect};
+use crate::config::{Attach, INTERFACE_NAME_MAX, Overlay, Settings, SocketChoice, TcpPort};
+use crate::keys::Identity;
+use crate::node::{Memory, Node};
 use crate::time::{Time, WallTime};
+use settings::{host_name, node_settings};
 
 /// Between notes of the calendar in the state directory.
 const KEEP_WALL: Duration = Duration::from_secs(600);
@@ -43,8 +46,6 @@ const BLOCKING_THREADS: usize = 4;
 const BACKGROUND_END: Duration = Duration::from_millis(500);
 /// Daemons of one name on one host that get a socket by themselves.
 const SAME_NAME_MAX: usize = 64;
-/// The longest name of a node, in bytes.
-const NAME_MAX: usize = 63;
 
 /// Why a daemon did not start or has ended.
 #[derive(Debug, Error)]
@@ -175,8 +176,8 @@ async fn serve(
     let inbox = Arc::new(inbox);
     let crew = Crew::start(lanes::man(&mut node, sockets, queues, &inbox, priority)?)?;
     let kept = memory.clone();
-    let driver = Driver::new(Parts { node, underlay, inbox, taps, links, inputs, announces, memory, overlays, crew })?;
-    prefer(priority);
+    let parts = Parts { node, underlay, inbox, taps, links, inputs, announces, memory, overlays, crew, priority };
+    let driver = Driver::new(parts)?;
     notify(NotifyState::Ready);
     let ended = driver.drive(found).await;
     if let Some(mapper) = mapper {
@@ -287,72 +288,6 @@ fn open_socket(
     Ok(None)
 }
 
-fn node_settings(settings: Settings, identity: Identity, local: SocketAddr, memory: Memory) -> node::Settings {
-    let mut supernodes = settings.supernodes;
-    if settings.serve.is_some() && !settings.overlays.is_empty() {
-        // In front, so that it is never spared: others reach us by it.
-        supernodes.insert(0, itself(local, identity.fingerprint()));
-    }
-    let overlays = settings.overlays.into_iter().map(|overlay| OverlaySettings {
-        name: overlay.name,
-        secrets: overlay.secrets,
-        switch: overlay.switch,
-        routes: overlay.routes,
-        links: overlay.links,
-        reserve: overlay.reserve,
-    });
-    node::Settings {
-        identity,
-        name: settings.name.unwrap_or_else(host_name),
-        overlays: overlays.collect(),
-        supernodes,
-        serve: settings.serve,
-        relaying: settings.relaying,
-        uplink: settings.uplink,
-        links: node::LinkBudget::default(),
-        memory,
-        birthday: settings.birthday,
-        handshake: HandshakeKind::Noise,
-        discovery: settings.underlay.lan_discovery,
-        has_aes: proposes_aes(settings.cipher),
-    }
-}
-
-/// Whether AES-256-GCM is proposed to peers.
-fn proposes_aes(cipher: Cipher) -> bool {
-    match cipher {
-        Cipher::Auto => has_aes(),
-        Cipher::AesGcm => true,
-        Cipher::ChaChaPoly => false,
-    }
-}
-
-/// Whether this processor has AES instructions.
-fn has_aes() -> bool {
-    #[cfg(target_arch = "x86_64")]
-    return std::arch::is_x86_feature_detected!("aes") && std::arch::is_x86_feature_detected!("pclmulqdq");
-    #[cfg(target_arch = "aarch64")]
-    return std::arch::is_aarch64_feature_detected!("aes");
-    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
-    false
-}
-
-/// A node that is a supernode registers at itself as at any other.
-fn itself(local: SocketAddr, fingerprint: Fingerprint) -> SupernodeSettings {
-    let local = super::udp::canonical(local);
-    let ip = if local.ip().is_unspecified() { IpAddr::V4(Ipv4Addr::LOCALHOST) } else { local.ip() };
-    SupernodeSettings { address: SocketAddr::new(ip, local.port()).to_string(), pin: Some(fingerprint) }
-}
-
-fn host_name() -> String {
-    let uname = rustix::system::uname();
-    let mut name = uname.nodename().to_string_lossy().into_owned();
-    while name.len() > NAME_MAX {
-        name.pop();
-    }
-    name
-}
-
 /// The first lines of a daemon: who it is and how others reach it.
 fn introduce(settings: &Settings, identity: &Identity, underlay: &Underlay, found: &[IpAddr]) {
     let name = settings.name.clone().unwrap_or_else(host_name);
@@ -409,15 +344,5 @@ mod tests {
     fn a_tap_is_named_after_its_overlay_if_the_kernel_takes_it() {
         assert_eq!(default_tap("lab"), "lw-lab");
         assert_eq!(default_tap("a-name-that-is-long"), "lw%d");
-    }
-
-    #[test]
-    fn a_node_that_serves_registers_at_itself() {
-        let pin = Fingerprint([1; 32]);
-        let at = |local: &str| itself(local.parse().expect("address"), pin).address;
-        assert_eq!(at("[::]:7777"), "127.0.0.1:7777");
-        assert_eq!(at("0.0.0.0:7"), "127.0.0.1:7");
-        assert_eq!(at("192.0.2.1:7"), "192.0.2.1:7");
-        assert_eq!(at("[2001:db8::1]:7"), "[2001:db8::1]:7");
     }
 }

@@ -25,6 +25,7 @@ use super::doors::Doors;
 use super::events::EventLog;
 use super::lanes::{Crew, News};
 use super::links::Links;
+use super::moderation::Moderation;
 use super::quic::Inbox;
 use super::state::random;
 use super::tap::{self, Tap, TapCounters, TapGone};
@@ -88,6 +89,8 @@ pub struct Parts {
     pub overlays: Vec<String>,
     /// The other lanes.
     pub crew: Crew,
+    /// The loop's nice value.
+    pub priority: i32,
 }
 
 /// The loop's state.
@@ -109,6 +112,7 @@ pub struct Driver {
     jumps: JumpWatch,
     jumps_at: Time,
     crew: Crew,
+    moderation: Moderation,
 }
 
 /// What is ready after a wait.
@@ -132,9 +136,9 @@ impl Ready {
 }
 
 impl Driver {
-    /// Must be called on the loop's runtime.
+    /// Must be called on the loop's thread and runtime.
     pub fn new(parts: Parts) -> io::Result<Self> {
-        let Parts { node, underlay, inbox, taps, links, inputs, announces, memory, overlays, crew } = parts;
+        let Parts { node, underlay, inbox, taps, links, inputs, announces, memory, overlays, crew, priority } = parts;
         let now = clock::now();
         let names = taps.iter().map(|tap| tap.name().to_owned()).collect();
         Ok(Self {
@@ -155,6 +159,7 @@ impl Driver {
             jumps: JumpWatch::new(now, clock::wall()),
             jumps_at: now,
             crew,
+            moderation: Moderation::start(now, priority),
         })
     }
 
@@ -260,6 +265,7 @@ impl Driver {
             self.node.handle_timeout(now);
             self.drain(now).await?;
         }
+        self.moderation.rest(now);
         Ok(())
     }
 
@@ -282,6 +288,7 @@ impl Driver {
             return Ok(());
         }
         trace!(frames = self.frames.len(), tap = tap.name(), "read");
+        self.moderation.note(self.frames.len(), self.frames.byte_len());
         self.node.handle_frames(now, OverlayIndex(place), &self.frames);
         self.drain(now).await
     }
@@ -364,6 +371,7 @@ impl Driver {
                     self.node.recycle_transmits(batch);
                 }
                 Output::Deliver(batch) => {
+                    self.moderation.note(batch.len(), batch.byte_len());
                     tap::deliver(&mut self.taps, &batch)?;
                     self.node.recycle_deliveries(batch);
                 }

@@ -11,6 +11,7 @@
 pub mod daemon;
 pub mod driver;
 pub mod lanes;
+mod moderation;
 
 pub mod tap;
 
@@ -49,11 +50,9 @@ use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd};
 
 use rustix::io::Errno;
-use rustix::process::setpriority_process;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::oneshot;
-use tracing::debug;
 
 use crate::control::report::{Request, Response};
 use crate::datapath::buf::Datagrams;
@@ -105,16 +104,6 @@ pub fn sort(error: &io::Error) -> Severity {
         Some(_) => Severity::Passing,
         None if error.kind() == io::ErrorKind::WouldBlock => Severity::NotReady,
         None => Severity::Passing,
-    }
-}
-
-/// Gives the calling thread, which carries frames, its nice value; the background keeps the usual one, as
-/// all its threads were or will be started by one of its own.
-fn prefer(nice: i32) {
-    // On Linux a thread has a nice value of its own, and nobody named is the thread that calls.
-    match setpriority_process(None, nice) {
-        Ok(()) => debug!(nice, "priority of a lane"),
-        Err(error) => debug!(nice, %error, "a lane keeps its usual priority"),
     }
 }
 

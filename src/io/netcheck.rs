@@ -1,19 +1,26 @@
 //! `longwire netcheck`: how this host's network looks from outside, before any daemon runs.
 //!
 //! Asks supernodes by OBSERVE from a socket of its own, waits for answers, and has the same judge as a running
-//! node (`control::natcheck`). Blocking; needs no rights.
+//! node (`control::natcheck`); then [`dialled`] dials them as a node does. Blocking; needs no rights.
+
+mod dialled;
+
+pub use dialled::Supernode;
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs, UdpSocket};
 use std::time::Duration;
 
 use serde::Serialize;
+use tokio::runtime::Builder;
 
 use super::clock;
 use super::state::random;
-use crate::control::natcheck::{Observation, Stranger, judge};
+use crate::control::natcheck::judge;
+use crate::control::natcheck::questions::{Question, Questions};
 use crate::control::report::NatStatus;
-use crate::wire::observe::{LEN, Observe, Observed};
+use crate::node::SupernodeSettings;
+use crate::wire::observe::{LEN, Observed};
 
 /// Between repetitions of what was not answered, and for the last answers.
 const REPEAT: Duration = Duration::from_millis(400);
@@ -25,8 +32,8 @@ const TRIES: usize = 3;
 pub struct Report {
     /// Whether any supernode answered by UDP.
     pub udp: bool,
-    /// Each supernode, and whether it answered.
-    pub supernodes: Vec<(String, bool)>,
+    /// Each supernode, and how it answered.
+    pub supernodes: Vec<Supernode>,
     /// Over IPv4; `null` if nobody answered there.
     pub ipv4: Option<Family>,
     /// Over IPv6; `null` if nobody answered there.
@@ -46,22 +53,12 @@ pub struct Family {
     pub several: bool,
 }
 
-struct Question {
-    token: u64,
-    asked: SocketAddr,
-    elsewhere: bool,
-    answer: Option<Observed>,
-}
-
-/// Asks the supernodes at these `host:port`s.
+/// Asks these supernodes.
 ///
 /// # Errors
-/// If this host gives no socket or no random bytes. Names that do not resolve are supernodes that do not answer.
-pub fn check(supernodes: &[String]) -> io::Result<Report> {
-    let places: Vec<Vec<SocketAddr>> = supernodes
-        .iter()
-        .map(|name| name.to_socket_addrs().map(|found| found.map(super::udp::canonical).collect()).unwrap_or_default())
-        .collect();
+/// If this host gives no socket, thread or random bytes. A name that nobody knows is told with its supernode.
+pub fn check(named: &[SupernodeSettings]) -> io::Result<Report> {
+    let places: Vec<Vec<SocketAddr>> = named.iter().map(places).collect();
     let all = places.iter().flatten().copied();
     let of = |v4: bool| all.clone().filter(|place| place.is_ipv4() == v4).collect::<Vec<_>>();
     let (ipv4, heard4) = family(Ipv4Addr::UNSPECIFIED.into(), &of(true))?;
@@ -70,25 +67,28 @@ pub fn check(supernodes: &[String]) -> io::Result<Report> {
         Err(_) => (None, Vec::new()),
     };
     let heard = |place: &SocketAddr| heard4.contains(place) || heard6.contains(place);
-    let answered = |(name, places): (&String, &Vec<SocketAddr>)| (name.clone(), places.iter().any(heard));
-    Ok(Report {
-        udp: ipv4.is_some() || ipv6.is_some(),
-        supernodes: supernodes.iter().zip(&places).map(answered).collect(),
-        ipv4,
-        ipv6,
-    })
+    // Not before: a NAT that counts would be seen to make longer steps.
+    let mut supernodes = Builder::new_current_thread().enable_all().build()?.block_on(dialled::dial_all(named))?;
+    for (supernode, places) in supernodes.iter_mut().zip(&places) {
+        supernode.udp |= places.iter().any(heard);
+    }
+    Ok(Report { udp: ipv4.is_some() || ipv6.is_some(), supernodes, ipv4, ipv6 })
+}
+
+fn places(named: &SupernodeSettings) -> Vec<SocketAddr> {
+    let target = dialled::target(named);
+    let found = target.places().0.to_socket_addrs();
+    found.map(|found| found.map(super::udp::canonical).collect()).unwrap_or_default()
 }
 
 /// Looks at one family; also who answered.
 fn family(any: IpAddr, places: &[SocketAddr]) -> io::Result<(Option<Family>, Vec<SocketAddr>)> {
     let socket = UdpSocket::bind((any, 0))?;
     let questions = ask_all(&socket, places)?;
-    let here = questions.iter().filter(|question| !question.elsewhere);
-    let observe = |question: &Question| Some(Observation { asked: question.asked, seen: question.answer?.seen });
-    let observations: Vec<_> = here.filter_map(observe).collect();
+    let observations = questions.observations();
     let Some(first) = observations.first() else { return Ok((None, Vec::new())) };
     let (own, port) = (own_address(any, first.asked), socket.local_addr()?.port());
-    let class = judge(&observations, |seen| Some(seen.ip()) == own && seen.port() == port, port, stranger(&questions));
+    let class = judge(&observations, |seen| Some(seen.ip()) == own && seen.port() == port, port, questions.stranger());
     let translated = own != Some(first.seen.ip());
     let hairpin = if translated { Some(comes_back(&socket, first.seen)?) } else { None };
     let several = observations.iter().any(|other| other.asked.ip() != first.asked.ip());
@@ -97,30 +97,24 @@ fn family(any: IpAddr, places: &[SocketAddr]) -> io::Result<(Option<Family>, Vec
     Ok((Some(Family { public: first.seen, nat, hairpin, several }), heard))
 }
 
-fn ask_all(socket: &UdpSocket, places: &[SocketAddr]) -> io::Result<Vec<Question>> {
-    let mut questions = Vec::new();
+fn ask_all(socket: &UdpSocket, places: &[SocketAddr]) -> io::Result<Questions> {
+    let mut questions = Questions::default();
     for asked in places {
         for elsewhere in [false, true] {
-            questions.push(Question { token: token()?, asked: *asked, elsewhere, answer: None });
+            let token = token()?;
+            questions.add(*asked, elsewhere, || token);
         }
     }
     for _ in 0..TRIES {
         if questions.is_empty() {
             break;
         }
-        for question in questions.iter().filter(|question| question.answer.is_none()) {
-            ask(socket, question);
-        }
+        questions.open().for_each(|question| ask(socket, question));
         let end = clock::now() + REPEAT;
         while let Some(answer) = hear(socket, end.since(clock::now()))? {
-            let Some(question) = questions.iter_mut().find(|question| question.token == answer.token) else { continue };
-            question.answer = Some(answer);
-            let (asked, elsewhere) = (question.asked, question.elsewhere);
-            let other = answer.other_of(asked).filter(|_| !elsewhere);
-            if let Some(asked) = other.filter(|other| !questions.iter().any(|known| known.asked == *other)) {
-                questions.push(Question { token: token()?, asked, elsewhere: false, answer: None });
-                questions.last().into_iter().for_each(|question| ask(socket, question));
-            }
+            let Some(other) = questions.keep(answer) else { continue };
+            let token = token()?;
+            questions.add(other, false, || token).iter().for_each(|question| ask(socket, question));
         }
     }
     Ok(questions)
@@ -133,8 +127,7 @@ fn token() -> io::Result<u64> {
 
 /// What the kernel refuses is as good as lost.
 fn ask(socket: &UdpSocket, question: &Question) {
-    let packet = Observe { token: question.token, elsewhere: question.elsewhere }.bytes();
-    let _refused = socket.send_to(&packet, question.asked);
+    let _refused = socket.send_to(&question.packet(), question.asked);
 }
 
 /// The next answer within `patience`.
@@ -162,21 +155,6 @@ fn own_address(any: IpAddr, place: SocketAddr) -> Option<IpAddr> {
     socket.local_addr().ok().map(|own| own.ip())
 }
 
-fn stranger(questions: &[Question]) -> Stranger {
-    let mut found = Stranger::Unasked;
-    for question in questions.iter().filter(|question| question.elsewhere) {
-        let here = questions.iter().find(|other| other.asked == question.asked && !other.elsewhere);
-        let Some(other) = here.and_then(|here| here.answer?.other_of(here.asked)) else { continue };
-        match question.answer {
-            Some(_) if other.ip() != question.asked.ip() => return Stranger::OtherAddress,
-            Some(_) => found = Stranger::OtherPort,
-            None if found == Stranger::Unasked => found = Stranger::Silent,
-            None => {}
-        }
-    }
-    found
-}
-
 /// Whether a packet from another socket of this host to `public` reaches `socket`.
 fn comes_back(socket: &UdpSocket, public: SocketAddr) -> io::Result<bool> {
     let token = token()?;
@@ -197,13 +175,19 @@ fn comes_back(socket: &UdpSocket, public: SocketAddr) -> io::Result<bool> {
 mod tests {
     use super::*;
 
+    fn named(address: String) -> SupernodeSettings {
+        SupernodeSettings { address, pin: None }
+    }
+
     #[test]
     fn nobody_there_is_said_and_no_error() {
         let silent = UdpSocket::bind("127.0.0.1:0").expect("socket");
         let names = [silent.local_addr().expect("address").to_string(), "nowhere.invalid:1".to_owned()];
-        let report = check(&names).expect("a report");
+        let report = check(&names.clone().map(named)).expect("a report");
         assert!(!report.udp && report.ipv4.is_none());
-        assert_eq!(report.supernodes, names.map(|name| (name, false)));
+        assert!(report.supernodes.iter().all(|one| !one.udp && !one.tcp && one.fingerprint.is_none()));
+        let said = report.supernodes.iter().map(|one| one.wrong.concat()).collect::<Vec<_>>();
+        assert!(said[0].is_empty() && said[1].starts_with("its name leads nowhere: nowhere.invalid"), "{said:?}");
     }
 
     #[test]
@@ -216,7 +200,8 @@ mod tests {
         let first = std::sync::Arc::new(Underlay::bind(Listen::At(any)).expect("socket"));
         crate::io::reflect::start(&first, Some(&[any])).expect("started");
         runtime.spawn(crate::io::reflect::read(std::sync::Arc::clone(&first)));
-        let report = check(&[first.local().to_string()]).expect("a report");
+        let report = check(&[named(first.local().to_string())]).expect("a report");
+        assert!(report.supernodes[0].udp);
         let nat = report.ipv4.expect("answers").nat.expect("a class");
         assert_eq!((nat.mapping.as_str(), nat.filtering.as_str()), ("none", "address-dependent"));
     }

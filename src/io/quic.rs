@@ -70,6 +70,13 @@ pub(super) fn endpoint(
     Ok(Endpoint::new_with_abstract_socket(config, server, Arc::new(socket), Arc::new(quinn::TokioRuntime))?)
 }
 
+/// An endpoint that only dials, on a socket of its own.
+pub(super) fn dialling(socket: std::net::UdpSocket) -> std::io::Result<Endpoint> {
+    let mut config = EndpointConfig::default();
+    config.grease_quic_bit(false);
+    Endpoint::new(config, None, socket, Arc::new(quinn::TokioRuntime))
+}
+
 fn endpoint_config(identity: &Identity) -> EndpointConfig {
     // Not random: nodes take a restarted supernode's word that it has forgotten them.
     let secret = ring::hkdf::Salt::new(HKDF_SHA256, b"longwire/1 quic").extract(&identity.signing().to_bytes());

@@ -63,6 +63,13 @@ pub(super) struct Established {
     fingerprint: Option<Fingerprint>,
 }
 
+impl Established {
+    /// The key that the other end has shown.
+    pub(in crate::io) const fn fingerprint(&self) -> Option<Fingerprint> {
+        self.fingerprint
+    }
+}
+
 /// Exchanges greetings on a fresh connection. `None` if the other end speaks something else.
 async fn establish(
     mut stream: TlsStream<TcpStream>,

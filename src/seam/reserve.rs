@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use crate::datapath::{Marking, Share};
 
+/// Bytes per second of a megabit per second, in which users count.
+pub const MEGABIT: u64 = 125_000;
 /// Members of one overlay for whom something is reserved.
 pub const RESERVED_MAX: usize = 256;
 
@@ -18,13 +20,22 @@ pub struct ReserveSettings {
     pub marking: Marking,
 }
 
+impl ReserveSettings {
+    /// What is guaranteed: the peers' guarantees come out of nobody's but their own.
+    pub fn promised(&self) -> u64 {
+        let of_peers = self.peers.values().filter_map(|share| share.rate).fold(0, u64::saturating_add);
+        of_peers.saturating_add(self.overlay.rate.unwrap_or(0))
+    }
+}
+
 /// Why these cannot all hold, if they cannot: guarantees beyond the uplink, or beyond a cap of their own.
 pub fn contradiction<'a>(
     uplink: Option<u64>,
     overlays: impl IntoIterator<Item = (&'a str, &'a ReserveSettings)>,
 ) -> Option<String> {
     let mut promised = 0_u64;
-    for (name, ReserveSettings { overlay, peers, .. }) in overlays {
+    for (name, settings) in overlays {
+        let ReserveSettings { overlay, peers, .. } = settings;
         let of_peers = peers.values().filter_map(|share| share.rate).fold(0, u64::saturating_add);
         for (who, share) in peers.iter().map(|(peer, share)| (peer.as_str(), share)).chain([(name, overlay)]) {
             if let (Some(rate), Some(cap)) = (share.rate, share.cap)
@@ -36,8 +47,7 @@ pub fn contradiction<'a>(
         if overlay.cap.is_some_and(|cap| of_peers > cap) {
             return Some(format!("the peers of {name} are guaranteed more than it may use"));
         }
-        // The peers' guarantees come out of nobody's but their own.
-        promised = promised.saturating_add(of_peers).saturating_add(overlay.rate.unwrap_or(0));
+        promised = promised.saturating_add(settings.promised());
     }
     uplink.filter(|uplink| promised > *uplink).map(|_| "more is guaranteed than the uplink carries".into())
 }

@@ -8,13 +8,11 @@ use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 
 use crate::datapath::{Pattern, rank};
+use crate::wire::DEFAULT_PORT;
+use crate::wire::message::NAME_MAX;
 
 /// Links of one overlay: the hard budget of direct paths of a node.
 pub const LINKS_MAX: usize = 256;
-/// Where a member listens unless it says otherwise.
-const PORT: u16 = 7777;
-/// The longest name of a node, in bytes: ids are shorter.
-const NODE_MAX: usize = 63;
 
 /// One `route`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -92,6 +90,16 @@ impl RouteSettings {
     }
 }
 
+impl LinkSettings {
+    /// What is wrong with it whoever the members are.
+    pub fn check(&self) -> Result<(), String> {
+        match self.to {
+            LinkTo::Address(_) if self.pin => Err("an address cannot be pinned, a member can".into()),
+            LinkTo::Address(_) | LinkTo::Peer(_) => Ok(()),
+        }
+    }
+}
+
 impl FromStr for Target {
     type Err = String;
 
@@ -125,7 +133,7 @@ impl FromStr for LinkTo {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let address = text.parse::<SocketAddr>().ok();
-        let alone = || text.parse::<IpAddr>().ok().map(|ip| SocketAddr::new(ip, PORT));
+        let alone = || text.parse::<IpAddr>().ok().map(|ip| SocketAddr::new(ip, DEFAULT_PORT));
         match address.or_else(alone) {
             Some(address) => Ok(Self::Address(address)),
             None => Ok(Self::Peer(node(text)?)),
@@ -151,8 +159,9 @@ pub fn check_source(words: &str) -> Result<(), String> {
     }
 }
 
+/// A name or an id, which is shorter.
 fn node(text: &str) -> Result<String, String> {
-    let is_name = !text.is_empty() && text.len() <= NODE_MAX && !text.contains(|c: char| c == ',' || c.is_whitespace());
+    let is_name = !text.is_empty() && text.len() <= NAME_MAX && !text.contains(|c: char| c == ',' || c.is_whitespace());
     if is_name { Ok(text.to_owned()) } else { Err(format!("{text:?} is no name of a member")) }
 }
 

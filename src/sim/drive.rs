@@ -222,7 +222,10 @@ impl World {
             };
             for piece in pieces {
                 let is_of_nodes = piece.get(..6) == Some(&probe::GROUP[..]) || Question::is_answer(&piece);
-                if is_of_nodes || self.take_home_answer(id, overlay, &piece) || self.answer_node(id, overlay, &piece) {
+                if is_of_nodes
+                    || self.take_home_answer(id, overlay, &piece)
+                    || self.answer_question(id, overlay, &piece)
+                {
                     self.cross(id, overlay, &piece);
                     continue;
                 }

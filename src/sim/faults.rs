@@ -115,6 +115,11 @@ impl World {
         self.underlay.mend(from, to);
     }
 
+    /// Packets from `from` to `to` take so much longer from now on.
+    pub fn lengthen(&mut self, from: SiteId, to: SiteId, by: Duration) {
+        self.underlay.lengthen(from, to, by);
+    }
+
     /// Changes what a site's access link does, both ways, until [`World::calm`].
     pub fn worsen(&mut self, site: SiteId, change: impl Fn(&mut Conditions)) {
         self.underlay.conditions(site).into_iter().for_each(change);

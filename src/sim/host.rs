@@ -15,10 +15,8 @@ use crate::node::{
     SupernodeSettings,
 };
 use crate::time::Time;
+use crate::wire::DEFAULT_PORT;
 use crate::wire::carry::RelayFor;
-
-/// The UDP port every node takes unless told otherwise.
-pub const PORT: u16 = 7777;
 
 /// How a host is set up.
 #[derive(Clone, Debug)]
@@ -45,6 +43,12 @@ pub struct HostSpec {
     pub routes: Vec<RouteSettings>,
     /// How many links it keeps awake.
     pub links: LinkBudget,
+    /// Copies of what is for everybody that leave it at once; the usual number if `None`.
+    pub fan_out: Option<usize>,
+    /// Whether it prunes multicast.
+    pub snoops: bool,
+    /// Whether it counts, reports and obeys plans.
+    pub adapts: bool,
 }
 
 impl HostSpec {
@@ -58,11 +62,14 @@ impl HostSpec {
             supernodes: Vec::new(),
             serve: None,
             relaying: RelaySettings::default(),
-            port: PORT,
+            port: DEFAULT_PORT,
             ipv6: false,
             birthday: true,
             routes: Vec::new(),
             links: LinkBudget::default(),
+            fan_out: None,
+            snoops: false,
+            adapts: true,
         }
     }
 
@@ -129,6 +136,13 @@ impl HostSpec {
         self
     }
 
+    /// Without counting, reports and plans.
+    #[must_use]
+    pub const fn without_adapting(mut self) -> Self {
+        self.adapts = false;
+        self
+    }
+
     /// With this static rule in its first overlay.
     #[must_use]
     pub fn ruled(mut self, route: RouteSettings) -> Self {
@@ -140,6 +154,20 @@ impl HostSpec {
     #[must_use]
     pub const fn keeping(mut self, links: LinkBudget) -> Self {
         self.links = links;
+        self
+    }
+
+    /// With no more copies of what is for everybody at once.
+    #[must_use]
+    pub const fn fanning_out(mut self, copies: usize) -> Self {
+        self.fan_out = Some(copies);
+        self
+    }
+
+    /// Sending frames for groups only to those that want to hear them.
+    #[must_use]
+    pub const fn snooping(mut self) -> Self {
+        self.snoops = true;
         self
     }
 
@@ -244,7 +272,15 @@ impl Host {
     pub(super) fn settings(&self, overlays: &[Overlay], handshake: HandshakeKind) -> Settings {
         let overlay = |number: &OverlayNo| {
             let Overlay { name, secrets } = &overlays[number.0];
-            let switch = SwitchSettings { tap: self.tap(), ..SwitchSettings::default() };
+            let usual = SwitchSettings::default();
+            let fan_out = self.spec.fan_out.unwrap_or(usual.fan_out);
+            let switch = SwitchSettings {
+                tap: self.tap(),
+                fan_out,
+                snoops: self.spec.snoops,
+                adapts: self.spec.adapts,
+                ..usual
+            };
             let routes = if self.spec.overlays.first() == Some(number) { self.spec.routes.clone() } else { Vec::new() };
             OverlaySettings { routes, ..OverlaySettings::new(name, secrets.clone(), switch) }
         };

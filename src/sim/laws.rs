@@ -14,7 +14,7 @@ use std::collections::{BTreeMap, VecDeque};
 use super::traffic::{OverlayNo, Sent, decode, digest};
 use super::underlay::HostId;
 use crate::time::Time;
-use crate::wire::Kind;
+use crate::wire::{Kind, relay};
 
 /// Violations that are kept; one is enough to fail.
 const KEPT: usize = 20;
@@ -22,8 +22,6 @@ const KEPT: usize = 20;
 pub const BATCH_MAX: usize = 256 * 1000 * 2;
 /// Counters below the newest one whose packets are still compared.
 const COMPARED: usize = 256;
-/// Bytes in front of the inner packet of a RELAY packet (protocol.md section 6).
-const RELAY_HEADER: usize = 24;
 
 /// The watch over the laws.
 #[derive(Debug, Default)]
@@ -101,7 +99,7 @@ impl Laws {
         // Towards an end it is somebody else's, passed on.
         let is_passed_on = relayed && datagram.get(1).is_some_and(|flags| flags & 1 == 1);
         let relay = if is_passed_on { number(datagram, 4) } else { None };
-        let packet = if relayed { datagram.get(RELAY_HEADER..).unwrap_or_default() } else { datagram };
+        let packet = if relayed { datagram.get(relay::HEADER_LEN..).unwrap_or_default() } else { datagram };
         match packet.first().copied().and_then(Kind::of) {
             Some(Kind::Init | Kind::Resp) if relay.is_none() => return self.on_drawn(host, number(packet, 4)),
             Some(Kind::Data | Kind::Session) => {}
@@ -175,7 +173,7 @@ mod tests {
     }
 
     fn relayed(packet: &[u8]) -> Vec<u8> {
-        [&[8], &[0; RELAY_HEADER - 1][..], packet].concat()
+        [&[8], &[0; relay::HEADER_LEN - 1][..], packet].concat()
     }
 
     fn broken(packets: &[Vec<u8>]) -> usize {

@@ -14,6 +14,7 @@ pub mod world;
 mod doors;
 mod drive;
 mod faults;
+mod groups;
 mod links;
 mod view;
 mod vms;

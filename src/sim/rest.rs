@@ -127,8 +127,7 @@ impl World {
             Way::Relayed => path == PathKind::Relayed,
             Way::Searched | Way::Either => path != PathKind::None,
         };
-        let excused = way != Way::Direct && !self.have_relay(a, b);
-        let settled = paths.into_iter().all(fits) || excused;
+        let settled = paths.into_iter().all(fits) || (way != Way::Direct && !self.have_relay(a, b));
         (!settled).then(|| format!("{a:?} and {b:?} in {overlay:?} should be {way:?} and are {paths:?}"))
     }
 

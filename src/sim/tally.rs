@@ -8,17 +8,13 @@ use std::collections::BTreeMap;
 
 use super::links::{Body, Item};
 use super::world::Payload;
-use crate::wire::Kind;
+use crate::wire::{HEADERS_V4, Kind, relay};
 
-/// IPv4 and UDP.
-const IP_UDP: usize = 28;
 /// Of a QUIC packet: flags, connection id, packet number and tag; and a stream frame with the message's length.
 const QUIC: usize = 1 + 8 + 2 + 16;
 const STREAM: usize = 8;
 /// An acknowledgement: a packet with one ACK frame.
-const ACKNOWLEDGEMENT: usize = IP_UDP + QUIC + 6;
-/// In front of the inner packet of a RELAY packet (protocol.md section 6).
-const RELAY_HEADER: usize = 24;
+const ACKNOWLEDGEMENT: usize = HEADERS_V4 + QUIC + 6;
 /// A sealed PROBE or ANSWER: both are equally long. Longer ones than this are MTU probes.
 const PROBE: usize = 16 + 1 + 26 + 16;
 const MTU_PROBE: usize = 1_000;
@@ -37,11 +33,14 @@ pub struct Crossings {
     pub sent: Tally,
     /// What came in.
     pub received: Tally,
+    /// Packets with frames, or pieces of frames, that went out.
+    pub copies: u64,
 }
 
 impl Crossings {
     pub(super) fn on_sent(&mut self, payload: &Payload) {
         self.sent.add(kind(payload), size(payload));
+        self.copies += u64::from(kind(payload) == FRAMES);
     }
 
     pub(super) fn on_received(&mut self, payload: &Payload) {
@@ -74,13 +73,13 @@ impl Tally {
 
 fn size(payload: &Payload) -> usize {
     match payload {
-        Payload::Datagram(bytes) => IP_UDP + bytes.len(),
+        Payload::Datagram(bytes) => HEADERS_V4 + bytes.len(),
         Payload::Segment(segment) => {
             let message = match &segment.body {
                 Body::Item { item: Item::Message(message), .. } => STREAM + message.len(),
                 Body::Hello | Body::Accept { .. } | Body::Item { .. } | Body::Beat | Body::Reset => 0,
             };
-            IP_UDP + QUIC + message
+            HEADERS_V4 + QUIC + message
         }
     }
 }
@@ -102,7 +101,7 @@ fn kind_of_datagram(bytes: &[u8]) -> &'static str {
         Some(Kind::Session) if bytes.len() >= MTU_PROBE => "MTU probe",
         Some(Kind::Session) => "session, other",
         Some(Kind::Init | Kind::Resp) => "handshake",
-        Some(Kind::Relay) => kind_of_datagram(bytes.get(RELAY_HEADER..).unwrap_or_default()),
+        Some(Kind::Relay) => kind_of_datagram(bytes.get(relay::HEADER_LEN..).unwrap_or_default()),
         Some(Kind::Quic | Kind::Observe | Kind::Observed | Kind::Opener) | None => "addresses",
     }
 }

@@ -1,7 +1,7 @@
 //! Virtual machines behind the TAPs and the frames they send, every one numbered, so that the world
 //! knows where each went.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::hash::Hasher;
 
 use siphasher::sip::SipHasher13;
@@ -13,6 +13,7 @@ use crate::time::Time;
 /// The EtherType of test frames: "local experimental 2" of IEEE 802.
 const TEST: u16 = 0x88b6;
 const ARP: u16 = 0x0806;
+const IPV4: u16 = 0x0800;
 const VLAN_TAG: u16 = 0x8100;
 const SERVICE_TAG: u16 = 0x88a8;
 /// Destination, source and EtherType.
@@ -109,6 +110,8 @@ pub struct Traffic {
     pub frames: Vec<Sent>,
     /// The last ARP request of each machine for each address.
     pub asked: BTreeMap<(VmId, [u8; 4]), FrameId>,
+    /// The multicast groups that machines have joined.
+    pub joined: BTreeSet<(VmId, [u8; 4])>,
 }
 
 impl Traffic {
@@ -137,6 +140,18 @@ impl Traffic {
         let bytes = encode_stream(mac, Label { to, vlan, id, purpose: Purpose::Data }, stream, payload);
         self.note(now, vm, &bytes);
         bytes
+    }
+
+    /// Numbers and builds a frame of `vm` with an IPv4 packet; its number stands behind that, as padding does.
+    pub fn build_ipv4(&mut self, now: Time, vm: VmId, to: [u8; 6], packet: &[u8]) -> (FrameId, Vec<u8>) {
+        let Vm { mac, vlan, .. } = self.vms[vm.0];
+        let id = FrameId(self.frames.len());
+        let mut bytes = addressed(mac, Label { to, vlan, id, purpose: Purpose::Data });
+        bytes.extend_from_slice(&IPV4.to_be_bytes());
+        bytes.extend_from_slice(packet);
+        bytes.extend_from_slice(&(id.0 as u64).to_be_bytes());
+        self.note(now, vm, &bytes);
+        (id, bytes)
     }
 
     fn note(&mut self, now: Time, vm: VmId, bytes: &[u8]) {
@@ -330,6 +345,7 @@ pub fn decode(frame: &[u8]) -> Option<Label> {
                 _ => (id, Purpose::IsAt(FrameId(subject))),
             }
         }
+        IPV4 => (number(usize::from(u16::from_be_bytes([*body.get(2)?, *body.get(3)?])))?, Purpose::Data),
         TEST | kernel::IPV6 if first == Some(&0) => (number(1)?, Purpose::Data),
         TEST if first == Some(&1) => (number(1)?, Purpose::Ping(VmId(number(9)?))),
         TEST if first == Some(&2) => (number(1)?, Purpose::Pong(FrameId(number(9)?))),

@@ -12,13 +12,10 @@ use super::chance::Chance;
 use super::nat::{Behaviour, Nat};
 use super::pipe::{Conditions, Loss, Pipe};
 use crate::time::Time;
+use crate::wire::{HEADERS_V4, HEADERS_V6};
 
 /// From host to host of a LAN, and from a host to its router.
 const LAN_DELAY: Duration = Duration::from_micros(50);
-/// IPv4 and UDP in front of a payload.
-const HEADERS_V4: usize = 28;
-/// IPv6 and UDP in front of a payload.
-const HEADERS_V6: usize = 48;
 /// The host part of a site's first host.
 const FIRST_HOST: u8 = 10;
 
@@ -112,6 +109,7 @@ pub struct Underlay {
     routers: Vec<Router>,
     core: BTreeMap<IpAddr, SiteId>,
     cuts: BTreeSet<(SiteId, SiteId)>,
+    detours: BTreeMap<(SiteId, SiteId), Duration>,
     /// How many packets vanished, and why.
     pub losses: BTreeMap<Loss, u64>,
 }
@@ -119,7 +117,14 @@ pub struct Underlay {
 impl Underlay {
     /// Without any site.
     pub const fn new(chance: Chance) -> Self {
-        Self { chance, routers: Vec::new(), core: BTreeMap::new(), cuts: BTreeSet::new(), losses: BTreeMap::new() }
+        Self {
+            chance,
+            routers: Vec::new(),
+            core: BTreeMap::new(),
+            cuts: BTreeSet::new(),
+            detours: BTreeMap::new(),
+            losses: BTreeMap::new(),
+        }
     }
 
     /// Builds a site.
@@ -216,6 +221,11 @@ impl Underlay {
         self.cuts.remove(&(from, to));
     }
 
+    /// Packets from `from` to `to` take so much longer: ways between networks are not straight.
+    pub fn lengthen(&mut self, from: SiteId, to: SiteId, by: Duration) {
+        self.detours.insert((from, to), by);
+    }
+
     /// Undoes every cut.
     pub fn mend_all(&mut self) {
         self.cuts.clear();
@@ -301,7 +311,9 @@ impl Underlay {
         }
         packet.pass_router()?;
         let router = &mut self.routers[site.0];
-        let passage = router.down.pass(now, packet.ip_len())?;
+        let (at, again) = router.down.pass(now, packet.ip_len())?;
+        let longer = self.detours.get(&(packet.origin, site)).copied().unwrap_or_default();
+        let passage = (at + longer, again.map(|at| at + longer));
         if let Some(nat) = router.guard(packet.to) {
             packet.to = nat.inbound(now, packet.from, packet.to).ok_or(Loss::Refused)?;
         }

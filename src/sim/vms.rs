@@ -132,7 +132,7 @@ impl World {
     }
 
     /// A frame for the TAP of `host`, if it is awake.
-    fn put_frame(&mut self, host: HostId, overlay: OverlayNo, bytes: Vec<u8>) {
+    pub(super) fn put_frame(&mut self, host: HostId, overlay: OverlayNo, bytes: Vec<u8>) {
         let index = self.overlays_of(host).iter().position(|own| *own == overlay);
         if let Some(index) = index.filter(|_| self.is_awake(host)) {
             self.note(b'v', host, &bytes);

@@ -178,3 +178,8 @@ impl Writer {
         self.0
     }
 }
+
+/// How many of a list are written.
+pub(super) fn count(len: usize, limit: usize) -> u16 {
+    u16::try_from(len.min(limit)).expect("the limits are below 65,536")
+}

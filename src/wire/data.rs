@@ -89,7 +89,8 @@ pub enum Checksum {
     UdpPartial,
 }
 
-/// What the receiver may do with a frame. No kind is ever sent on as itself, so no table can make a loop.
+/// What the receiver may do with a frame. No kind is ever sent on as itself but TREE, whose list gets shorter each
+/// time: so no table can make a loop.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum FrameKind {
     /// From whoever has the sender behind its TAP: delivered, or sent on as [`FrameKind::Moved`].
@@ -99,6 +100,8 @@ pub enum FrameKind {
     Copy,
     /// Sent on by the node that the machine has left. Delivered or dropped.
     Moved,
+    /// For everybody, with the list of those to whom the receiver hands it on ([`tree`](super::tree)).
+    Tree,
 }
 
 /// The first sealed byte of DATA.
@@ -116,6 +119,7 @@ pub struct Meta {
 const KIND_DIRECT: u8 = 2 << 6;
 const KIND_COPY: u8 = KIND_DIRECT | 1;
 const KIND_MOVED: u8 = 1 << 6;
+const KIND_TREE: u8 = 0;
 const TCP_PARTIAL: u8 = 1 << 4;
 const UDP_PARTIAL: u8 = 2 << 4;
 const CHECKSUM: u8 = 3 << 4;
@@ -128,6 +132,7 @@ impl Meta {
             KIND_DIRECT => FrameKind::Direct,
             KIND_COPY => FrameKind::Copy,
             KIND_MOVED => FrameKind::Moved,
+            KIND_TREE => FrameKind::Tree,
             _ => return Err(DecodeError::Reserved),
         };
         let checksum = match byte & CHECKSUM {
@@ -150,6 +155,7 @@ impl Meta {
             FrameKind::Direct => KIND_DIRECT,
             FrameKind::Copy => KIND_COPY,
             FrameKind::Moved => KIND_MOVED,
+            FrameKind::Tree => KIND_TREE,
         };
         kind | checksum | if self.fragment { FRAGMENT } else { 0 }
     }
@@ -212,7 +218,7 @@ mod tests {
         assert_eq!(Header::parse(&packet), Err(DecodeError::Reserved));
         let known = (0..=255).filter(|byte| Meta::parse(*byte).is_ok()).collect::<Vec<u8>>();
         let bodies = [0x00, 0x08, 0x10, 0x18, 0x20, 0x28];
-        let expected = [0x40, 0x80].map(|kind| bodies.map(|body| kind | body)).concat();
+        let expected = [0x00, 0x40, 0x80].map(|kind| bodies.map(|body| kind | body)).concat();
         let copies = bodies.map(|body| 0x81 | body);
         let mut expected = [&expected[..], &copies].concat();
         expected.sort_unstable();

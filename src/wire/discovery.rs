@@ -5,7 +5,7 @@
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use super::codec::{DecodeError, Reader, Writer};
-use super::{DISCOVER, VERSION};
+use super::{DISCOVER, NONCE_LEN, Parts, VERSION};
 use crate::keys::NodeId;
 
 /// Where members of a link hear each other: the group for experiments that no router forwards (RFC 4727 2.4.2).
@@ -21,8 +21,6 @@ pub const GROUP_MACS: [[u8; 6]; 2] = [[0x01, 0x00, 0x5e, 0, 0, 0xfe], [0x33, 0x3
 pub const ADDRESSES_MAX: usize = 8;
 /// The clear part, which is the associated data; the nonce is its end.
 pub const HEAD_LEN: usize = 4 + NONCE_LEN;
-/// Drawn for every packet.
-pub const NONCE_LEN: usize = 12;
 const ADDRESS_LEN: usize = 18;
 /// What is sealed.
 pub const PLAIN_LEN: usize = 32 + 12 + 1 + 1 + ADDRESSES_MAX * ADDRESS_LEN;
@@ -72,17 +70,6 @@ impl Announcement {
 /// The clear part of a packet.
 pub fn head(nonce: &[u8; NONCE_LEN]) -> Vec<u8> {
     Writer::new().u8(DISCOVER).u8(VERSION).reserved(2).bytes(nonce).finish()
-}
-
-/// The parts of a packet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Parts<'a> {
-    /// The clear part.
-    pub head: &'a [u8],
-    /// Its nonce.
-    pub nonce: [u8; NONCE_LEN],
-    /// Plain form and tag, sealed.
-    pub sealed: &'a [u8],
 }
 
 /// Takes a packet apart.

@@ -14,6 +14,7 @@ pub const MACS_LEN: usize = 32;
 const HAS_AES: u32 = 1;
 const FOLLOWS: u32 = 2;
 const STREAMS: u32 = 4;
+const TREES: u32 = 8;
 const INIT_HEAD: usize = 8;
 const RESP_HEAD: usize = 12;
 
@@ -123,6 +124,8 @@ pub struct Payload {
     pub follows: bool,
     /// Whether the sender takes streams other than the first.
     pub streams: bool,
+    /// Whether it hands on what comes as TREE.
+    pub trees: bool,
     /// The sender's membership.
     pub certificate: Certificate,
 }
@@ -143,16 +146,19 @@ impl Payload {
         let timestamp = reader.array()?;
         let capabilities = reader.u32()?;
         let has = |capability| capabilities & capability != 0;
-        let (has_aes, follows, streams) = (has(HAS_AES), has(FOLLOWS), has(STREAMS));
+        let (has_aes, follows) = (has(HAS_AES), has(FOLLOWS));
+        let (streams, trees) = (has(STREAMS), has(TREES));
         let certificate = check(reader.blob(CERTIFICATE_MAX)?)?;
-        Ok(Self { boot, timestamp, has_aes, follows, streams, certificate })
+        Ok(Self { boot, timestamp, has_aes, follows, streams, trees, certificate })
     }
 
     /// Its bytes.
     pub fn bytes(&self) -> Vec<u8> {
         let capability = |has: bool, bit| if has { bit } else { 0 };
-        let capabilities =
-            capability(self.has_aes, HAS_AES) | capability(self.follows, FOLLOWS) | capability(self.streams, STREAMS);
+        let capabilities = capability(self.has_aes, HAS_AES)
+            | capability(self.follows, FOLLOWS)
+            | capability(self.streams, STREAMS)
+            | capability(self.trees, TREES);
         Writer::new().u64(self.boot).bytes(&self.timestamp).u32(capabilities).blob(self.certificate.bytes()).finish()
     }
 }

@@ -1,7 +1,8 @@
 //! INVENTORY: what is behind a member's TAP, as far as others need it to answer for it (protocol.md section 5).
 //!
 //! `0x18 | flags 1 (bit 0 = forget all the rest, bit 1 = more follow, bit 2 = answer with yours) | digest 8 | count 1
-//! (<= 40) | count x {what 1 (1 IPv4, 2 IPv6, 3 IPv6 of a router; bit 7 = no more) | vlan 2 | mac 6 | ip 4 or 16}`
+//! (<= 40) | count x {what 1 (1 IPv4, 2 IPv6, 3 IPv6 of a router; bit 7 = no more) | vlan 2 | mac 6 | ip 4 or 16,
+//! or what 1 (4 IPv4 group, 5 IPv6 group; bit 7) | vlan 2 | ip 4 or 16}`
 //!
 //! The digest is that of all the sender has after this message: a receiver that missed one sees it in the next.
 
@@ -10,6 +11,7 @@ use std::net::IpAddr;
 
 use siphasher::sip::SipHasher13;
 
+use super::VLAN_MAX;
 use super::codec::{DecodeError, Reader, Writer};
 
 /// First byte of an INVENTORY.
@@ -17,10 +19,13 @@ pub const INVENTORY: u8 = 0x18;
 /// Items of one message: with IPv6 they fit a packet of the narrowest underlay.
 pub const ITEMS_MAX: usize = 40;
 
-const VLAN_MAX: u16 = 0x0fff;
 const IPV4: u8 = 1;
 const IPV6: u8 = 2;
 const IPV6_ROUTER: u8 = 3;
+const GROUP_V4: u8 = 4;
+const GROUP_V6: u8 = 5;
+/// In the place of a machine's, where a group is wanted.
+const NO_MAC: [u8; 6] = [0; 6];
 /// Of the first byte of an item.
 const NO_MORE: u8 = 0x80;
 
@@ -33,20 +38,25 @@ const ANEW: u8 = 1;
 const MORE: u8 = 2;
 const WANTS_ANSWER: u8 = 4;
 
-/// "This machine has this IP address."
+/// "This machine has this IP address", or, with that of a group, "somebody here wants to hear it".
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Binding {
     /// The VLAN; 0 = untagged.
     pub vlan: u16,
     /// The IP address.
     pub ip: IpAddr,
-    /// The machine's MAC address.
+    /// The machine's MAC address; zero if it is a group.
     pub mac: [u8; 6],
     /// Whether it says that it is a router (IPv6 only: RFC 4861 7.2.4).
     pub is_router: bool,
 }
 
 impl Binding {
+    /// Somebody wants to hear `group`.
+    pub const fn of_group(group: IpAddr) -> Self {
+        Self { vlan: 0, ip: group, mac: NO_MAC, is_router: false }
+    }
+
     /// Its part of a digest: those of all bindings, taken together by exclusive or.
     pub fn digest(&self) -> u64 {
         let mut hasher = SipHasher13::new();
@@ -56,11 +66,14 @@ impl Binding {
 
     fn write(self, writer: Writer, flags: u8) -> Writer {
         let what = match self.ip {
+            IpAddr::V4(ip) if ip.is_multicast() => GROUP_V4,
+            IpAddr::V6(ip) if ip.is_multicast() => GROUP_V6,
             IpAddr::V4(_) => IPV4,
             IpAddr::V6(_) if self.is_router => IPV6_ROUTER,
             IpAddr::V6(_) => IPV6,
         };
-        let writer = writer.u8(what | flags).u16(self.vlan).bytes(&self.mac);
+        let writer = writer.u8(what | flags).u16(self.vlan);
+        let writer = if self.ip.is_multicast() { writer } else { writer.bytes(&self.mac) };
         match self.ip {
             IpAddr::V4(ip) => writer.bytes(&ip.octets()),
             IpAddr::V6(ip) => writer.bytes(&ip.octets()),
@@ -68,15 +81,18 @@ impl Binding {
     }
 
     fn read(reader: &mut Reader<'_>, what: u8) -> Result<Self, DecodeError> {
-        let (vlan, mac) = (reader.u16()?, reader.array::<6>()?);
+        let is_group = matches!(what, GROUP_V4 | GROUP_V6);
+        let vlan = reader.u16()?;
+        let mac = if is_group { NO_MAC } else { reader.array::<6>()? };
         let ip = match what {
-            IPV4 => IpAddr::from(reader.array::<4>()?),
-            IPV6 | IPV6_ROUTER => IpAddr::from(reader.array::<16>()?),
+            IPV4 | GROUP_V4 => IpAddr::from(reader.array::<4>()?),
+            IPV6 | IPV6_ROUTER | GROUP_V6 => IpAddr::from(reader.array::<16>()?),
             _ => return Err(DecodeError::Range),
         };
-        let is_machine = mac[0] & 1 == 0 && mac != [0; 6] && !ip.is_unspecified() && !ip.is_multicast();
+        let is_machine = mac[0] & 1 == 0 && mac != NO_MAC && !ip.is_unspecified();
         let binding = Self { vlan, ip, mac, is_router: what == IPV6_ROUTER };
-        if vlan <= VLAN_MAX && is_machine { Ok(binding) } else { Err(DecodeError::Range) }
+        let is_sound = ip.is_multicast() == is_group && (is_group || is_machine);
+        if vlan <= VLAN_MAX && is_sound { Ok(binding) } else { Err(DecodeError::Range) }
     }
 }
 
@@ -90,7 +106,7 @@ pub struct Item {
 }
 
 /// As much of it as finds room in the sender's directory entry (protocol.md section 7):
-/// `count 1 (bit 7 = there is more) | count x {what 1, vlan 2, mac 6, ip 4 or 16}`.
+/// `count 1 (bit 7 = there is more) | count x an item of INVENTORY`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Excerpt {
     /// The first ones.
@@ -100,11 +116,6 @@ pub struct Excerpt {
 }
 
 impl Excerpt {
-    /// Tells two of them apart.
-    pub fn digest(&self) -> u64 {
-        self.bindings.iter().fold(u64::from(self.has_more), |digest, binding| digest ^ binding.digest())
-    }
-
     pub(super) fn read(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
         let count = reader.u8()?;
         let binding = |_| {

@@ -2,10 +2,12 @@
 
 use std::net::SocketAddr;
 
+use super::NONCE_LEN;
 use super::advice::Advice;
 use super::carry::RelayFor;
 use super::certificate::CERTIFICATE_MAX;
-use super::codec::{DecodeError, Reader, Writer};
+use super::codec::{DecodeError, Reader, Writer, count};
+use super::data::TAG_LEN;
 use super::inventory::Excerpt;
 use super::plan::{Plan, Report};
 use super::relay::{LegKey, RelayId};
@@ -18,7 +20,7 @@ pub const MESSAGE_MAX: usize = 16 * 1024;
 /// The longest sealed directory entry.
 pub const DIRECTORY_MAX: usize = 512;
 /// The same before it was sealed: without nonce and tag.
-const DIRECTORY_PLAIN_MAX: usize = DIRECTORY_MAX - 12 - 16;
+const DIRECTORY_PLAIN_MAX: usize = DIRECTORY_MAX - NONCE_LEN - TAG_LEN;
 /// Most members in one ROSTER; with the limits above it stays below [`MESSAGE_MAX`].
 pub const ROSTER_MAX: usize = 14;
 /// Most members in one GONE.
@@ -323,10 +325,6 @@ pub fn roster<'a>(
         w.u32(member.relay.0).addr(member.seen).blob(&member.certificate).blob(&member.directory)
     });
     list.fold(entries, |w, member| member.version.write(w)).finish()
-}
-
-fn count(len: usize, limit: usize) -> u16 {
-    u16::try_from(len.min(limit)).expect("the limits are below 65,536")
 }
 
 fn parse_roster(r: &mut Reader<'_>) -> Result<Message, DecodeError> {

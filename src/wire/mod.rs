@@ -9,7 +9,13 @@ pub mod handshake;
 
 pub mod session;
 
+mod candidate;
+
+mod claim;
+
 pub mod inventory;
+
+pub mod tree;
 
 pub mod carry;
 
@@ -39,11 +45,37 @@ pub use codec::{DecodeError, Reader, Writer};
 /// The version of the wire, in every handshake and in the control link's ALPN.
 pub const VERSION: u8 = 1;
 
+/// The UDP port of a supernode, and of a node if it is free.
+pub const DEFAULT_PORT: u16 = 7777;
+
 /// The protocol name TLS negotiates on the control link.
 pub const ALPN: &[u8] = b"longwire/1";
 
 /// First byte of an announcement; it has a port of its own and is no [`Kind`].
 pub const DISCOVER: u8 = 0x0c;
+
+/// The highest VLAN identifier that a tag has room for.
+pub const VLAN_MAX: u16 = 0x0fff;
+
+/// IPv4 and UDP headers, in front of a datagram.
+pub const HEADERS_V4: usize = 20 + 8;
+
+/// IPv6 and UDP headers.
+pub const HEADERS_V6: usize = 40 + 8;
+
+/// Of what is sealed under a key that all members have; drawn anew each time.
+pub const NONCE_LEN: usize = 12;
+
+/// The parts of an announcement or a loop probe.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Parts<'a> {
+    /// The clear part.
+    pub head: &'a [u8],
+    /// Its nonce.
+    pub nonce: [u8; NONCE_LEN],
+    /// Plain form and tag, sealed.
+    pub sealed: &'a [u8],
+}
 
 /// What the first byte of a datagram says (protocol.md section 1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -2,7 +2,7 @@
 //!
 //! Members are named by their relay ids at the supernode that plans: four bytes that both ends have anyway.
 
-use super::codec::{DecodeError, Reader, Writer};
+use super::codec::{DecodeError, Reader, Writer, count};
 use super::relay::RelayId;
 use crate::keys::OverlayId;
 
@@ -13,6 +13,10 @@ pub const CHANGES_MAX: usize = 256;
 /// All of the time.
 const LOAD_MAX: u8 = 100;
 
+/// A site, told from others by whoever does not know its name: that is hashed with a key of the overlay's members.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct SiteTag(pub [u8; 8]);
+
 /// What a member measured of itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Report {
@@ -22,6 +26,10 @@ pub struct Report {
     pub load: Option<u8>,
     /// At most [`PEERS_MAX`].
     pub peers: Vec<PeerReport>,
+    /// The site it is at, if its user named one.
+    pub site: Option<SiteTag>,
+    /// What it forwards at most, in kilobytes per second; as much as comes if `None`.
+    pub spare: Option<u32>,
 }
 
 /// What a member measured of one peer. Rates are in kilobytes (1,000 bytes) per second.
@@ -80,11 +88,12 @@ impl Report {
     pub(super) fn write(&self, w: Writer, overlay: OverlayId) -> Writer {
         let load = self.load.map_or(0, |load| load.min(LOAD_MAX) + 1);
         let head = w.bytes(&overlay.0).u8(u8::from(self.relays) | load << 1).u16(count(self.peers.len(), PEERS_MAX));
-        self.peers.iter().take(PEERS_MAX).fold(head, |w, peer| {
+        let peers = self.peers.iter().take(PEERS_MAX).fold(head, |w, peer| {
             let flags = u8::from(peer.is_limited) | u8::from(peer.has_link) << 1;
             let rates = w.u32(peer.relay.0).u32(peer.fast).u32(peer.slow).u32(peer.arrives);
             rates.u32(peer.capacity).u32(peer.rtt_us).u8(flags)
-        })
+        });
+        peers.bytes(&self.site.map_or([0; 8], |site| site.0)).u32(self.spare.unwrap_or(0))
     }
 
     pub(super) fn read(r: &mut Reader<'_>) -> Result<(OverlayId, Self), DecodeError> {
@@ -97,7 +106,12 @@ impl Report {
             let (is_limited, has_link) = (flags & 1 != 0, flags & 2 != 0);
             Ok(PeerReport { relay, fast, slow, arrives, capacity, rtt_us, is_limited, has_link })
         })?;
-        Ok((overlay, Self { relays, load, peers }))
+        if r.rest().is_empty() {
+            return Ok((overlay, Self { relays, load, peers, site: None, spare: None }));
+        }
+        let (site, spare) = (SiteTag(r.array()?), r.u32()?);
+        let site = Some(site).filter(|site| site.0 != [0; 8]);
+        Ok((overlay, Self { relays, load, peers, site, spare: Some(spare).filter(|spare| *spare > 0) }))
     }
 }
 
@@ -128,10 +142,6 @@ impl Plan {
         })?;
         Ok((overlay, Self { version, gain, changes }))
     }
-}
-
-fn count(len: usize, limit: usize) -> u16 {
-    u16::try_from(len.min(limit)).expect("the limits are below 65,536")
 }
 
 fn list<'a, T>(

@@ -2,6 +2,7 @@
 //! (protocol.md section 9). Only the layout; `control` seals and opens. To strangers its body is noise.
 
 use super::codec::{DecodeError, Reader, Writer};
+use super::{NONCE_LEN, Parts};
 use crate::keys::NodeId;
 
 /// IEEE 802's first EtherType for experiments.
@@ -10,9 +11,7 @@ pub const ETHERTYPE: u16 = 0x88b5;
 pub const GROUP: [u8; 6] = [0x03, 0x6c, 0x6f, 0x6f, 0x70, 0x01];
 /// What every body begins with: others use that EtherType too.
 const MAGIC: [u8; 8] = *b"lwprobe1";
-/// Drawn for every probe.
-pub const NONCE_LEN: usize = 12;
-/// The clear part, which is the associated data.
+/// The clear part, which is the associated data; the nonce is its end.
 const HEAD_LEN: usize = MAGIC.len() + NONCE_LEN;
 /// The sealed part and its tag.
 const SEALED_LEN: usize = 32 + 8 + 16;
@@ -46,17 +45,6 @@ impl Probe {
 /// The clear part of a body.
 pub fn head(nonce: &[u8; NONCE_LEN]) -> Vec<u8> {
     [&MAGIC[..], nonce].concat()
-}
-
-/// The parts of a body.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Parts<'a> {
-    /// The clear part.
-    pub head: &'a [u8],
-    /// Its nonce.
-    pub nonce: [u8; NONCE_LEN],
-    /// Plain form and tag, sealed.
-    pub sealed: &'a [u8],
 }
 
 /// Takes a body apart.

@@ -8,6 +8,9 @@ use super::inventory::{INVENTORY, Inventory};
 use super::observe::NatClass;
 use crate::keys::NodeId;
 
+pub use super::candidate::{Candidate, CandidateKind};
+pub use super::claim::{ClaimReason, Moved};
+
 /// Most candidates in one message.
 pub const CANDIDATES_MAX: usize = 16;
 /// The place of a candidate that holds the sender's NAT class instead: older versions skip it.
@@ -16,92 +19,8 @@ const NAT_CLASS: u8 = 7;
 const PROBE_PADDING: usize = 18;
 /// The least that follows the token of an MTU_PROBE: its answer is not longer.
 const MTU_PADDING: usize = 2;
-
-/// The highest VLAN identifier.
-const VLAN_MAX: u16 = 0x0fff;
 /// First byte of a CLAIM, which the corridor reads itself: it is about its table, and frames follow it.
 pub const CLAIM: u8 = 0x08;
-
-/// Where an address of a peer was learned from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum CandidateKind {
-    /// On one of its own interfaces.
-    Host,
-    /// As a supernode sees it.
-    Reflexive,
-    /// As another member heard it.
-    PeerReflexive,
-    /// Written in a config, or remembered from an earlier run.
-    Configured,
-    /// Where its router lets strangers in to it: PCP, NAT-PMP, UPnP.
-    Mapped,
-    /// What a counting NAT will open next.
-    Predicted,
-}
-
-impl CandidateKind {
-    /// The word in reports.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Host => "host",
-            Self::Reflexive => "reflexive",
-            Self::PeerReflexive => "peer-reflexive",
-            Self::Configured => "configured",
-            Self::Mapped => "mapped",
-            Self::Predicted => "predicted",
-        }
-    }
-
-    /// Whether the node knows it by itself, and a supernode cannot tell the others of it.
-    pub const fn is_own(self) -> bool {
-        matches!(self, Self::Host | Self::Mapped)
-    }
-
-    const fn byte(self) -> u8 {
-        match self {
-            Self::Host => 1,
-            Self::Reflexive => 2,
-            Self::PeerReflexive => 3,
-            Self::Configured => 4,
-            Self::Mapped => 5,
-            Self::Predicted => 6,
-        }
-    }
-
-    const fn of(byte: u8) -> Option<Self> {
-        match byte {
-            1 => Some(Self::Host),
-            2 => Some(Self::Reflexive),
-            3 => Some(Self::PeerReflexive),
-            4 => Some(Self::Configured),
-            5 => Some(Self::Mapped),
-            6 => Some(Self::Predicted),
-            _ => None,
-        }
-    }
-}
-
-/// An address at which a node may be heard.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Candidate {
-    /// Where it was learned from.
-    pub kind: CandidateKind,
-    /// The address.
-    pub addr: SocketAddr,
-}
-
-impl Candidate {
-    pub(super) fn write(self, writer: Writer) -> Writer {
-        writer.u8(self.kind.byte()).addr(self.addr)
-    }
-
-    /// `None` for a kind of a later version.
-    pub(super) fn read(reader: &mut Reader<'_>) -> Result<Option<Self>, DecodeError> {
-        let kind = CandidateKind::of(reader.u8()?);
-        let addr = reader.addr()?;
-        Ok(kind.map(|kind| Self { kind, addr }))
-    }
-}
 
 /// A socket opened for a search, behind a NAT that counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -123,59 +42,6 @@ pub enum SearchStep {
     Later,
     /// "Enough."
     Stop,
-}
-
-/// An address, and how often it has moved as far as the sender knows: the higher sequence is right.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Moved {
-    /// The VLAN; 0 = untagged.
-    pub vlan: u16,
-    /// The MAC address.
-    pub mac: [u8; 6],
-    /// Counts its moves.
-    pub sequence: u32,
-}
-
-impl Moved {
-    fn write(self, writer: Writer) -> Writer {
-        writer.u16(self.vlan).bytes(&self.mac).u32(self.sequence)
-    }
-
-    fn read(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
-        let (vlan, mac, sequence) = (reader.u16()?, reader.array::<6>()?, reader.u32()?);
-        let is_group = mac[0] & 1 != 0 || mac == [0; 6];
-        if vlan > VLAN_MAX || is_group { Err(DecodeError::Range) } else { Ok(Self { vlan, mac, sequence }) }
-    }
-}
-
-/// Why a node claims an address.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ClaimReason {
-    /// A frame came from it, and its owner was silent.
-    Heard,
-    /// The machine announced itself, or somebody at the host did.
-    Announced,
-    /// The node was the owner, asked, and was answered.
-    Answered,
-}
-
-impl ClaimReason {
-    const fn byte(self) -> u8 {
-        match self {
-            Self::Heard => 0,
-            Self::Announced => 1,
-            Self::Answered => 2,
-        }
-    }
-
-    const fn of(byte: u8) -> Option<Self> {
-        match byte {
-            0 => Some(Self::Heard),
-            1 => Some(Self::Announced),
-            2 => Some(Self::Answered),
-            _ => None,
-        }
-    }
 }
 
 /// One message.
@@ -424,7 +290,8 @@ mod tests {
     fn items() -> Vec<Item> {
         let one = Binding { vlan: 7, ip: [10, 0, 0, 1].into(), mac: [2, 0, 0, 0, 0, 9], is_router: false };
         let six = Binding { ip: std::net::Ipv6Addr::LOCALHOST.into(), is_router: true, ..one };
-        vec![Item { binding: one, is_gone: true }, Item { binding: six, is_gone: false }]
+        let group = Binding::of_group([239, 1, 2, 3].into());
+        [(one, true), (six, false), (group, false)].map(|(binding, is_gone)| Item { binding, is_gone }).into()
     }
 
     fn all() -> Vec<Message> {

@@ -18,9 +18,13 @@ pub struct Version {
 
 impl Version {
     /// What this program speaks.
-    pub const OURS: Self = Self { major: 1, minor: 2 };
+    pub const OURS: Self = Self { major: 1, minor: 3 };
     /// What those speak that do not say it.
     pub const FIRST: Self = Self { major: 1, minor: 0 };
+    /// Whoever speaks this knows of machines that move.
+    pub const FOLLOWS: Self = Self { major: 1, minor: 2 };
+    /// Whoever speaks this hands on what is for everybody.
+    pub const TREES: Self = Self { major: 1, minor: 3 };
 
     /// Whether both understand each other.
     pub const fn suits(self, other: Self) -> bool {

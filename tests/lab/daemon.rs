@@ -88,6 +88,7 @@ pub struct Supernode {
     process: Process,
     space: Space,
     words: Vec<String>,
+    socket: PathBuf,
     /// `ADDRESS:PORT`, for `--supernode`.
     pub address: String,
 }
@@ -108,14 +109,14 @@ impl Supernode {
     #[track_caller]
     fn start_at(lab: &Lab, host: &Host, listen: &str, more: &[&str]) -> Supernode {
         let address = format!("{}:{PORT}", host.address);
-        let state = lab.dir().join(format!("{}.state", host.name));
+        let [state, socket] = ["state", "sock"].map(|end| lab.dir().join(format!("{}.{end}", host.name)));
         let mut words = vec![text(&program()), "supernode".into()];
         words.extend(["--listen".into(), listen.into()]);
         words.extend(["--state".into(), text(&state)]);
-        words.extend(["--socket".into(), text(&lab.dir().join(format!("{}.sock", host.name)))]);
+        words.extend(["--socket".into(), text(&socket)]);
         words.extend(more.iter().map(|word| (*word).to_owned()));
-        let node =
-            Supernode { process: host.space.spawn("supernode", &words), space: host.space.clone(), words, address };
+        let (process, space) = (host.space.spawn("supernode", &words), host.space.clone());
+        let node = Supernode { process, space, words, socket, address };
         node.wait_ready();
         node
     }
@@ -123,6 +124,11 @@ impl Supernode {
     /// The running process.
     pub fn process(&self) -> &Process {
         &self.process
+    }
+
+    /// Its `status --json`, if it answers.
+    pub fn try_status(&self) -> Option<serde_json::Value> {
+        serde_json::from_slice(&longwire(&["status", "--json", "--socket", &text(&self.socket)]).stdout).ok()
     }
 
     /// The fingerprint that it tells in its first lines.

@@ -47,6 +47,10 @@ mod status;
 
 mod measure;
 
+mod rates;
+
+mod offer;
+
 mod stream;
 
 mod talk;
@@ -57,6 +61,7 @@ mod vm;
 
 pub mod relocation;
 
+use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -66,9 +71,11 @@ pub use frame::Mac;
 pub use kernel::{cut_datagrams, refuse_ioctl};
 pub use measure::{Capture, Iperf, Ping, PingReport, Reply};
 pub use nat::{Meeting, Nat, can_punch, meeting};
+pub use offer::{GuestPair, Offer};
 pub use packet::{PacketSocket, send_segmented};
 pub use privilege::find as find_tool;
 pub use process::{Process, poll_for, wait_for};
+pub use rates::{By, Rates};
 pub use space::Space;
 pub use stream::{Stream, StreamReport, Transfer};
 pub use talk::{Talk, at_once};
@@ -142,4 +149,20 @@ impl Drop for Lab {
 #[track_caller]
 pub fn fail(sentence: impl std::fmt::Display) -> ! {
     panic!("{sentence}")
+}
+
+/// Runs an example; if it fails, its last word is the sentence that says why.
+pub fn example(name: &'static str, show: fn()) -> ExitCode {
+    std::panic::set_hook(Box::new(move |panic| {
+        let payload = panic.payload();
+        let sentence = match payload.downcast_ref::<String>() {
+            Some(sentence) => sentence,
+            None => payload.downcast_ref::<&str>().copied().unwrap_or("a bug in the example"),
+        };
+        eprintln!("\n{name}: {sentence}");
+    }));
+    match std::panic::catch_unwind(show) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) => ExitCode::FAILURE,
+    }
 }

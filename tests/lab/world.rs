@@ -35,6 +35,12 @@ impl World {
     /// A site of each kind, with a node and a guest. Does not wait until they have met.
     #[track_caller]
     pub fn new(kinds: &[Nat]) -> World {
+        World::new_with(kinds, "")
+    }
+
+    /// The same; `words` are more for the command of every node.
+    #[track_caller]
+    pub fn new_with(kinds: &[Nat], words: &str) -> World {
         let mut lab = Lab::new();
         let server = lab.supernode_host("sn");
         let places: Vec<(Site, Host)> = kinds
@@ -46,7 +52,7 @@ impl World {
                 (site, host)
             })
             .collect();
-        World::with_hosts(lab, server, places)
+        World::with_words(lab, server, places, &vec![words; kinds.len()])
     }
 
     /// The same with places already built. All boxes stand before the first daemon starts.
@@ -55,7 +61,7 @@ impl World {
         World::with_words(lab, server, places, &[])
     }
 
-    /// The same; `words` are more for the command of each node, as far as they reach.
+    /// The same; `words` are more for the command of each node, as far as they reach, split at blanks.
     #[track_caller]
     pub fn with_words(mut lab: Lab, server: Host, places: Vec<(Site, Host)>, words: &[&str]) -> World {
         let key = new_key();
@@ -71,8 +77,8 @@ impl World {
             .enumerate()
             .map(|(i, ((site, host), guest))| {
                 let join = Join::new(OVERLAY, &key, &format!("n{}", i + 1)).supernode(&supernode.address).bridge("br0");
-                let join =
-                    words.get(i).into_iter().filter(|word| !word.is_empty()).fold(join, |join, word| join.word(word));
+                let words = words.get(i).copied().unwrap_or_default();
+                let join = words.split_whitespace().fold(join, |join, word| join.word(word));
                 Node { daemon: Daemon::start(&lab, &host, &join), guest, host, site }
             })
             .collect();

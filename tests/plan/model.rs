@@ -1,10 +1,12 @@
-//! Made-up networks and patterns of traffic, from a seed.
+//! Made-up networks and patterns of traffic, from a seed; and what ways give them, with full knowledge.
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use longwire::control::topology::plan::{compile, plan, shares};
 use longwire::control::topology::resources::{Capacities, Resource, Site};
-use longwire::control::topology::view::{NodeView, View};
+use longwire::control::topology::view::{Config, NodeView, View};
 use longwire::control::topology::{NodeIndex, Pair};
+use longwire::time::Time;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
 
@@ -131,4 +133,25 @@ pub(crate) fn pattern(name: &str, n: u16, seed: u64) -> BTreeMap<Pair, f64> {
         return pairs.into_iter().map(|(a, b)| (Pair::new(place(a), place(b)), dice.noise(1.0))).collect();
     }
     all().filter(|(a, b)| is_edge(*a, *b)).map(|(a, b)| (Pair::new(place(a), place(b)), 1.0)).collect()
+}
+
+/// What each pair gets on the ways of a view, as a share of what it offers.
+pub(crate) fn carried(view: &View, config: &Config) -> BTreeMap<Pair, f64> {
+    let problem = compile(view, config, Time::START);
+    let assignment = vec![0; problem.pairs.len()];
+    problem.pairs.iter().copied().zip(shares(&problem, &assignment)).collect()
+}
+
+/// The least share that the best ways would give that are found.
+pub(crate) fn best(view: &View, config: &Config) -> f64 {
+    let mut view = View { routes: BTreeMap::new(), ..view.clone() };
+    for (pair, via) in plan(&view, config, Time::START).map(|plan| plan.moves).unwrap_or_default() {
+        view.routes.insert(pair, via);
+    }
+    least(&carried(&view, config))
+}
+
+/// The least of these shares; nobody gets more than all.
+pub(crate) fn least(shares: &BTreeMap<Pair, f64>) -> f64 {
+    shares.values().copied().fold(f64::INFINITY, f64::min)
 }

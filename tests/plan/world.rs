@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use longwire::control::topology::fallback::{Fallback, Own};
 use longwire::control::topology::matrix::Rates;
-use longwire::control::topology::plan::{compile, plan, shares};
 use longwire::control::topology::planner::{Plan, Planner};
 use longwire::control::topology::report::{PeerReport, Report};
 use longwire::control::topology::resources::{Capacities, Resource};
@@ -15,7 +14,7 @@ use longwire::control::topology::{NodeIndex, Pair, Via};
 use longwire::keys::NodeId;
 use longwire::time::Time;
 
-use super::model::Dice;
+use super::model::{Dice, best, carried, least};
 
 /// Counters are read this often.
 const SAMPLE: Duration = Duration::from_millis(500);
@@ -51,6 +50,11 @@ pub(crate) struct World {
     config: Config,
     pub(crate) now: Time,
     lie: Option<(NodeIndex, Lie)>,
+    /// Members tell what they send where they are held back, and know of no other capacity: as daemons do.
+    are_daemons: bool,
+    flaps: Option<NodeIndex>,
+    /// Pairs send what gets through and no more.
+    pub(crate) is_elastic: bool,
     /// Shares of their wishes that pairs get now.
     pub(crate) shares: BTreeMap<Pair, f64>,
 }
@@ -79,14 +83,30 @@ impl World {
         let base = truth.capacities.clone();
         let (dice, now) = (Dice::new(seed ^ 0x5eed), Time::START);
         let (drifted, rates, arrivals, shares) = Default::default();
-        Self { truth, base, drifted, weather, dice, rates, arrivals, planner, config, now, lie: None, shares }
+        Self {
+            truth,
+            base,
+            drifted,
+            weather,
+            dice,
+            rates,
+            arrivals,
+            planner,
+            config,
+            now,
+            lie: None,
+            are_daemons: false,
+            flaps: None,
+            is_elastic: false,
+            shares,
+        }
     }
 
     /// From now on this is offered, so much that the best routing carries four fifths of it.
     pub(crate) fn offer(&mut self, weights: &BTreeMap<Pair, f64>) {
         self.truth.demands = weights.clone();
         self.truth.routes.retain(|pair, _| weights.contains_key(pair));
-        let scale = OVERLOAD * self.best();
+        let scale = OVERLOAD * best(&self.truth, &self.config);
         self.truth.demands.values_mut().for_each(|demand| *demand *= scale);
     }
 
@@ -100,36 +120,37 @@ impl World {
         self.lie = Some((member, lie));
     }
 
-    /// The least share that the best routing would give.
-    fn best(&self) -> f64 {
-        let mut view = View { routes: BTreeMap::new(), ..self.truth.clone() };
-        for (pair, via) in plan(&view, &self.config, self.now).map(|plan| plan.moves).unwrap_or_default() {
-            view.routes.insert(pair, via);
-        }
-        least(&self.carried(&view))
+    /// Members know no more than daemons do.
+    pub(crate) fn of_daemons(mut self) -> Self {
+        self.are_daemons = true;
+        self
     }
 
-    /// What each pair gets on these ways, as a share of what it offers.
-    fn carried(&self, view: &View) -> BTreeMap<Pair, f64> {
-        let problem = compile(view, &self.config, self.now);
-        let assignment = vec![0; problem.pairs.len()];
-        problem.pairs.iter().copied().zip(shares(&problem, &assignment)).collect()
+    /// One member registers anew before every report from now on.
+    pub(crate) fn flaps(&mut self, member: NodeIndex) {
+        self.flaps = Some(member);
     }
 
     /// The least share that any pair gets, beside what the best routing would give now.
     pub(crate) fn ratio(&self) -> f64 {
-        if self.shares.is_empty() { 1.0 } else { least(&self.shares) / self.best() }
+        if self.shares.is_empty() { 1.0 } else { least(&self.shares) / best(&self.truth, &self.config) }
     }
 
     /// Two seconds, and the plan that came out of them.
     pub(crate) fn step(&mut self) -> Option<Plan> {
         self.drift();
-        self.shares = self.carried(&self.truth);
+        self.shares = carried(&self.truth, &self.config);
         for _ in 0..SAMPLES {
             self.now += SAMPLE;
             self.sample();
         }
         self.count_arrivals();
+        if let Some(member) = self.flaps {
+            self.planner.remove_node(self.now, id(member));
+            assert!(self.planner.put_node(id(member), self.truth.nodes[usize::from(member.0)]));
+            // Who registers anew begins without orders.
+            self.truth.routes.retain(|pair, _| pair.from != member);
+        }
         for node in (0..self.truth.nodes.len() as u16).map(NodeIndex) {
             let mut report = self.report(node);
             if let Some((_, lie)) = self.lie.filter(|(liar, _)| *liar == node) {
@@ -149,7 +170,7 @@ impl World {
     /// Two seconds without a planner: each node does what it can. Gives the moves.
     pub(crate) fn step_alone(&mut self, nodes: &mut BTreeMap<NodeIndex, Fallback<NodeIndex>>) -> usize {
         self.drift();
-        self.shares = self.carried(&self.truth);
+        self.shares = carried(&self.truth, &self.config);
         self.now += SAMPLE * SAMPLES;
         let mut orders = Vec::new();
         for (node, fallback) in nodes {
@@ -194,7 +215,8 @@ impl World {
             self.rates.entry(*pair).or_default();
         }
         for (pair, rates) in &mut self.rates {
-            let offered = self.truth.demands.get(pair).copied().unwrap_or(0.0);
+            let share = if self.is_elastic { self.shares.get(pair).map_or(1.0, |share| share.min(1.0)) } else { 1.0 };
+            let offered = self.truth.demands.get(pair).map_or(0.0, |demand| demand * share);
             let bytes = offered * SAMPLE.as_secs_f64() * self.dice.noise(self.weather.noise);
             rates.sample(bytes, SAMPLE);
         }
@@ -213,12 +235,34 @@ impl World {
 
     fn report(&mut self, node: NodeIndex) -> Report {
         let others = (0..self.truth.nodes.len() as u16).map(NodeIndex).filter(|other| *other != node);
-        let peers = others.map(|other| self.peer_report(node, other)).collect();
+        let peers: Vec<_> = others.map(|other| self.peer_report(node, other)).collect();
+        let relays = self.truth.nodes[usize::from(node.0)].relays;
+        if self.are_daemons {
+            return Report { sends: None, receives: None, relays, spare: None, peers: self.as_daemon(node, peers) };
+        }
         let noise = self.weather.noise;
         let mut measured = |resource| Some(self.base.of(resource) * self.dice.noise(noise));
         let (sends, receives) = (measured(Resource::NodeOut(node)), measured(Resource::NodeIn(node)));
-        let relays = self.truth.nodes[usize::from(node.0)].relays;
-        Report { sends, receives, relays, peers }
+        Report { sends, receives, relays, spare: None, peers }
+    }
+
+    /// What is sent where it is held back counts as the width of its first hop; not of one between sites, which others
+    /// share.
+    fn as_daemon(&self, node: NodeIndex, mut peers: Vec<PeerReport>) -> Vec<PeerReport> {
+        peers.iter_mut().for_each(|peer| (peer.capacity_to, peer.capacity_from) = (None, None));
+        for number in (0..peers.len()).filter(|number| peers[*number].is_limited).collect::<Vec<_>>() {
+            let (to, sent) = (peers[number].peer, peers[number].offered.fast);
+            let hop = match self.truth.way(Pair::new(node, index(to))) {
+                Via::Relay(relay) => relay,
+                Via::Direct => index(to),
+            };
+            let is_between = self.truth.site(node).zip(self.truth.site(hop)).is_some_and(|(here, there)| here != there);
+            let hop = peers.iter_mut().find(|peer| peer.peer == id(hop)).expect("every node is reported");
+            if !is_between {
+                *hop.capacity_to.get_or_insert(0.0) += sent;
+            }
+        }
+        peers
     }
 
     fn peer_report(&mut self, node: NodeIndex, other: NodeIndex) -> PeerReport {
@@ -233,9 +277,4 @@ impl World {
         let has_link = self.truth.has_link(to);
         PeerReport { peer: id(other), offered, arrives, is_limited, capacity_to, capacity_from, has_link }
     }
-}
-
-/// The least of these shares; nobody gets more than all.
-fn least(shares: &BTreeMap<Pair, f64>) -> f64 {
-    shares.values().copied().fold(f64::INFINITY, f64::min)
 }

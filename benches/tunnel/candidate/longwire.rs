@@ -46,6 +46,7 @@ pub const USUAL: Wanted = Wanted { overlay: "lan", top: "", table: "", path: "di
 const PLAIN: Wanted = Wanted { overlay: "plain", table: "tap-offload = false\n", ..USUAL };
 const CHACHA: Wanted = Wanted { overlay: "chacha", top: "cipher = \"chacha20-poly1305\"\n", ..USUAL };
 const RELAYED: Wanted = Wanted { overlay: "relayed", path: "relayed", ..USUAL };
+const STILL: Wanted = Wanted { overlay: "still", table: "adapt = false\n", ..USUAL };
 
 pub fn stand(stage: &mut Stage, options: &Options) -> Result<(), String> {
     let (near, far) = (stage.hosts.clone(), stage.far.clone());
@@ -67,6 +68,13 @@ pub fn stand(stage: &mut Stage, options: &Options) -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+/// As it comes, and without adapting.
+pub fn stand_still(stage: &mut Stage) -> Result<(), String> {
+    let near = stage.hosts.clone();
+    variant(stage, &near, USUAL, ("longwire", "as it comes"))?;
+    variant(stage, &near, STILL, ("longwire-still", "neither counts nor reports"))
 }
 
 fn variant(

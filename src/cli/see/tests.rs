@@ -31,6 +31,7 @@ fn world(members: usize, sites: usize) -> Topology {
             sent: Some(20_000 << (from % 12)),
             heard: Some(10_000),
             is_limited: Some(from == 1 && step == 1),
+            capacity: None,
         }
     };
     let steps = 3.min(members / 2);

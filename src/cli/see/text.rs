@@ -44,10 +44,11 @@ pub(super) fn topology(topology: &Topology) -> String {
     text += &nodes.text();
     let mut links = Table::new(&["FROM", "TO", "PATH", "RTT", "LOST", "SENT", "HEARD", ""]);
     for link in &topology.links {
-        let note = match link.is_limited {
-            _ if link.is_asleep => "asleep",
-            Some(true) => "held back",
-            Some(false) | None => "",
+        let note = match (link.is_limited, link.capacity) {
+            _ if link.is_asleep => "asleep".into(),
+            (Some(true), Some(_)) => format!("held back at {}", rate(link.capacity)),
+            (Some(true), None) => "held back".into(),
+            (Some(false) | None, _) => String::new(),
         };
         links.row([
             name(&link.from),
@@ -57,7 +58,7 @@ pub(super) fn topology(topology: &Topology) -> String {
             loss(link.loss_percent),
             rate(link.sent),
             rate(link.heard),
-            note.into(),
+            note,
         ]);
     }
     text += &links.text();

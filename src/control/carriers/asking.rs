@@ -41,6 +41,7 @@ impl Control {
     pub(in crate::control) fn on_carry_timer(&mut self, port: PortId) {
         let Some(mut peer) = self.peers.remove(&port) else { return };
         self.review_carriers(&mut peer);
+        self.review_nearer(&mut peer);
         if peer.wants_carriers(self.fx.now) {
             self.compare(&mut peer);
             self.renew(&mut peer);
@@ -54,14 +55,14 @@ impl Control {
         };
         let carriers = peer.carriers.by_member.values();
         let wait = if carriers.clone().any(is_awaited) { ASK_GAP } else { LOOK_EVERY };
-        if peer.wants_carriers(self.fx.now) || carriers.len() > 0 {
+        if peer.wants_carriers(self.fx.now) || carriers.len() > 0 || peer.carriers.is_active(self.fx.now) {
             self.fx.timers.set(Timer::Carry(port), self.fx.now + wait);
         }
         self.peers.insert(port, peer);
     }
 
     /// How a member is reached, if directly.
-    fn directly(&self, member: PortId) -> Option<Path> {
+    pub(super) fn directly(&self, member: PortId) -> Option<Path> {
         let peer = self.peers.get(&member).filter(|peer| peer.session.is_some())?;
         peer.paths.current().filter(|path| path.is_direct())
     }
@@ -124,7 +125,7 @@ impl Control {
     }
 
     /// Members that we reach directly and that may relay, `first` those that are asked about, then the nearest.
-    fn neighbours(&self, overlay: OverlayIndex, first: &[NodeId], except: NodeId) -> Vec<Neighbour> {
+    pub(super) fn neighbours(&self, overlay: OverlayIndex, first: &[NodeId], except: NodeId) -> Vec<Neighbour> {
         let mut list = Vec::new();
         for peer in self.peers.values().filter(|peer| peer.overlay == overlay && peer.relays != RelayFor::Nobody) {
             let rtt = peer.paths.current_rtt().filter(|_| peer.session.is_some() && peer.is_direct());
@@ -145,6 +146,9 @@ impl Control {
             let asked = told.list.iter().map(|one| one.node).collect::<Vec<_>>();
             let list = self.neighbours(peer.overlay, &asked, peer.id);
             self.fx.send(port, path, &Message::Neighbours(Neighbours { wants_answer: false, list }));
+        } else if peer.is_direct() {
+            self.ask_nearest(&mut peer, &told.list);
+            self.fx.timers.set_earlier(Timer::Carry(port), self.fx.now + ASK_GAP);
         } else if peer.carriers.via == Via::Auto && peer.wants_carriers(self.fx.now) {
             self.ask_best(&mut peer, &told.list);
             self.fx.timers.set_earlier(Timer::Carry(port), self.fx.now + ASK_GAP);

@@ -34,7 +34,9 @@ impl Planning {
         let member = |(node, seen): (&NodeId, &IpAddr)| Node {
             id: node.to_string(),
             name: short(*node),
-            site: Some(customer(*seen).to_string()),
+            site: Some(
+                planned.map_or_else(|| customer(*seen).to_string(), |planned| planned.sites.called(*node, *seen)),
+            ),
             is_supernode: false,
             is_here: false,
             is_up: true,
@@ -98,6 +100,7 @@ impl Planned {
                     sent: rate(*from, *to),
                     heard: rate(*to, *from),
                     is_limited: Some(link.is_limited),
+                    capacity: link.capacity,
                 });
             }
         }
@@ -139,10 +142,7 @@ impl Planned {
     /// A resource in words, with the names that its members have here.
     pub(super) fn describe(&self, resource: Resource) -> String {
         let node = |node| self.planner.name_of(node).map_or_else(|| "a member that is gone".into(), short);
-        let site = |site| {
-            let seen = self.sites.iter().find(|(_, known)| **known == site);
-            seen.map_or_else(|| format!("site {}", site.0), |(seen, _)| format!("site {seen}"))
-        };
+        let site = |site| format!("site {}", self.sites.text(site));
         match resource {
             Resource::Trunk(from, to) => format!("the way from {} to {}", site(from), site(to)),
             Resource::SiteOut(of) => format!("the way out of {}", site(of)),

@@ -7,7 +7,6 @@ use crate::control::report::rules::{LinkRequest, RouteRequest};
 use crate::datapath::buf::OverlayIndex;
 use crate::datapath::{Pattern, RULES_MAX};
 use crate::seam::rule::{LINKS_MAX, LinkSettings, LinkTo, RouteSettings, Target, check_source};
-use crate::wire::carry::RelayFor;
 use crate::wire::session::CandidateKind;
 
 impl Control {
@@ -53,7 +52,7 @@ impl Control {
             Target::Node(node) => drop(self.whom(overlay, node)?),
             Target::Path(by, to) => {
                 self.whom(overlay, to)?;
-                self.check_carrier(overlay, by)?;
+                self.whom(overlay, by)?;
             }
             Target::Drop | Target::Direct | Target::Supernode => {}
         }
@@ -62,21 +61,18 @@ impl Control {
             return Err(format!("there are {RULES_MAX} rules already"));
         }
         let against = |other: &Route| Some((other.id, route.contradicts(&other.settings)?));
-        match others().find_map(against) {
-            Some((id, why)) => Err(format!("it contradicts rule {id}: {why}")),
-            None => Ok(()),
+        match (others().find_map(against), &route.via) {
+            (Some((id, why)), _) => Err(format!("it contradicts rule {id}: {why}")),
+            (None, Target::Path(by, to)) => self.check_carrier(self.whom(overlay, by)?, self.whom(overlay, to)?),
+            (None, _) => Ok(()),
         }
     }
 
-    fn check_carrier(&self, overlay: OverlayIndex, by: &str) -> Result<(), String> {
-        let Whom::Peer(port, _) = self.whom(overlay, by)? else {
-            return Err("a path begins at another member; `via direct` is the way without one".into());
-        };
-        match self.peers.get(&port) {
-            Some(peer) if peer.session.is_some() && peer.relays == RelayFor::Nobody => {
-                Err(format!("{by} relays for nobody: it needs relay = \"on\" or \"site\""))
-            }
-            Some(_) | None => Ok(()),
+    fn check_carrier(&self, by: Whom, to: Whom) -> Result<(), String> {
+        match (by, to) {
+            (Whom::Own, _) => Err("a path begins at another member; `via direct` is the way without one".into()),
+            (Whom::Peer(..), Whom::Own) => Ok(()),
+            (Whom::Peer(by, _), Whom::Peer(to, _)) => self.unwilling(by, to).map_or(Ok(()), Err),
         }
     }
 
@@ -102,13 +98,12 @@ impl Control {
     }
 
     fn check_link(&self, overlay: OverlayIndex, link: &LinkSettings) -> Result<(), String> {
+        link.check()?;
         if self.rules.links.iter().filter(|other| other.overlay == overlay).count() >= LINKS_MAX {
             return Err(format!("there are {LINKS_MAX} links already"));
         }
         match &link.to {
-            LinkTo::Peer(name) if self.whom(overlay, name)? == Whom::Own => Err("that is this node itself".into()),
-            LinkTo::Peer(_) => Ok(()),
-            LinkTo::Address(_) if link.pin => Err("an address cannot be pinned, a member can".into()),
+            LinkTo::Peer(name) => self.other(overlay, name).map(drop),
             LinkTo::Address(addr) if !is_usable(*addr) => Err(format!("no other host can be at {addr}")),
             LinkTo::Address(addr) if self.inward.leads_to(addr.ip()) => {
                 Err(format!("this host's route to {addr} leads into an overlay: sealed packets would run in circles"))

@@ -61,7 +61,8 @@ impl Control {
 
     fn link(&self, own: &str, peer: &Peer) -> Link {
         let path = peer.paths.current();
-        let rates = self.overlays[peer.overlay.0].traffic.flow(peer.port);
+        let traffic = &self.overlays[peer.overlay.0].traffic;
+        let rates = traffic.flow(peer.port);
         let (sent, heard) = rates.map(|(sent, heard)| (sent.fast, heard.fast)).unwrap_or_default();
         Link {
             from: own.to_owned(),
@@ -73,7 +74,8 @@ impl Control {
             loss_percent: loss(peer),
             sent: Some(whole(sent)),
             heard: Some(whole(heard)),
-            is_limited: Some(self.overlays[peer.overlay.0].traffic.is_limited(peer.port, self.fx.now)),
+            is_limited: Some(traffic.is_limited(peer.port, self.fx.now)),
+            capacity: traffic.capacity(peer.port).map(whole),
         }
     }
 
@@ -156,7 +158,7 @@ impl Control {
         match side {
             Side::In(_) => Talk { from_host: there, to_host: here, ..row },
             Side::Out(_) => Talk {
-                path: Some(self.way_text(peer)),
+                path: Some(peer.paths.current().map_or_else(|| "none".into(), |path| self.way_text(path))),
                 rtt_us: micros(peer.paths.current_rtt()),
                 loss_percent: loss(peer),
                 why: Some(self.reason(peer)),
@@ -165,9 +167,9 @@ impl Control {
         }
     }
 
-    /// The way to a peer, in words.
-    pub(super) fn way_text(&self, peer: &Peer) -> String {
-        let status = self.path_status(peer.paths.current());
+    /// A way to a peer, in words.
+    pub(super) fn way_text(&self, path: Path) -> String {
+        let status = self.path_status(Some(path));
         match status.kind {
             PathKind::Direct => "direct".into(),
             PathKind::Relayed => format!("by {}", status.via.unwrap_or_else(|| "a relay that is gone".into())),
@@ -220,6 +222,7 @@ fn home_link(own: &str, home: &Home) -> Link {
         sent: None,
         heard: None,
         is_limited: None,
+        capacity: None,
     }
 }
 

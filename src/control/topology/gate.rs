@@ -20,8 +20,6 @@ const MOVES: f64 = 0.08;
 /// A flagged change lets plans pass unconfirmed, and pairs move again, for this long: what is learnt of a
 /// new phase comes in steps.
 const SETTLING: Duration = Duration::from_secs(20);
-/// What is unknown after a change is guessed at for so long; then it is tried.
-const FRESH: Duration = Duration::from_secs(6);
 /// A flag fills the bucket at most this often, whatever anybody reports.
 const FLAG_GAP: Duration = Duration::from_secs(30);
 /// A pair that was moved stays.
@@ -71,11 +69,6 @@ impl Gate {
     /// Whether a flagged change is still being settled.
     pub fn is_settling(&self, now: Time) -> bool {
         self.flagged.is_some_and(|flagged| now.since(flagged) < SETTLING)
-    }
-
-    /// Whether the change is so new that little can be known yet.
-    pub fn is_fresh(&self, now: Time) -> bool {
-        self.flagged.is_some_and(|flagged| now.since(flagged) < FRESH)
     }
 
     /// Moves that wait to be confirmed.
@@ -140,8 +133,11 @@ impl Gate {
     /// A node is gone: its place may be another's soon.
     pub fn remove(&mut self, node: NodeIndex) {
         self.holds.retain(|pair, _| !pair.involves(node));
-        let concerns = |(pair, via): &(Pair, Via)| pair.involves(node) || *via == Via::Relay(node);
-        self.confirming = self.confirming.take().filter(|moves| !moves.iter().any(concerns));
+        let is_anothers = |(pair, via): &(Pair, Via)| !pair.involves(node) && *via != Via::Relay(node);
+        if let Some(moves) = &mut self.confirming {
+            moves.retain(is_anothers);
+        }
+        self.confirming.take_if(|moves| moves.is_empty());
     }
 
     /// The pairs that may not move, and until when. While a change settles, only rollbacks hold.

@@ -7,6 +7,7 @@
 
 pub mod advising;
 mod belief;
+mod coming;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -15,18 +16,18 @@ use serde::Serialize;
 
 use super::decision::{Decision, Verdict};
 use super::gate::Gate;
-use super::learn::Learnt;
+use super::learn::{Learnt, Seen};
 use super::matrix::{Matrix, STALE_AFTER};
 use super::meter::Meter;
 use super::names::Names;
 use super::plan::{Proposal, compile, plan, review};
 use super::report::{Claims, PEERS_MAX, PeerReport, Report};
 use super::resources::Resource;
-use super::view::{Config, NodeView, View};
+use super::view::{Config, View};
 use super::{NodeIndex, Pair, Via};
 use crate::keys::NodeId;
 use crate::time::Time;
-use belief::Complaint;
+use belief::{Complaint, Word};
 
 /// Pairs below this rate (bytes per second) are latency pairs: their ingress nodes choose.
 pub const BULK: f64 = 64_000.0;
@@ -112,6 +113,8 @@ pub struct Planner {
     queue: VecDeque<(Pair, Via)>,
     /// Pairs whose relay is gone, still to be told.
     orphans: BTreeSet<Pair>,
+    /// Relays that left others behind, and until when nobody is sent there again.
+    resting: BTreeMap<NodeId, Time>,
     doing: Option<Decision>,
     trial: Option<Trial>,
     phase: BTreeMap<Pair, f64>,
@@ -140,6 +143,7 @@ impl Planner {
             routes: BTreeMap::new(),
             queue: VecDeque::new(),
             orphans: BTreeSet::new(),
+            resting: BTreeMap::new(),
             doing: None,
             trial: None,
             phase: BTreeMap::new(),
@@ -150,51 +154,13 @@ impl Planner {
         }
     }
 
-    /// A member or supernode is there, or more is known of it; false if there is no room.
-    pub fn put_node(&mut self, id: NodeId, node: NodeView) -> bool {
-        self.names.put(id, node)
-    }
-
-    /// Whether a node said that it forwards for others.
-    pub fn relays(&self, id: NodeId) -> bool {
-        self.names.index(id).is_some_and(|index| self.names.views()[usize::from(index.0)].relays)
-    }
-
-    /// A node is gone, and all that was known of it.
-    pub fn remove_node(&mut self, now: Time, id: NodeId) {
-        let Some(gone) = self.names.remove(id) else { return };
-        self.matrix.remove(gone);
-        self.claims.remove(gone);
-        self.learnt.retain(|resource| !resource.is_about(gone));
-        self.gate.remove(gone);
-        self.orphans.retain(|pair| !pair.involves(gone));
-        self.sent.retain(|pair, _| !pair.involves(gone));
-        self.arrivals.retain(|pair, _| !pair.involves(gone));
-        self.phase.retain(|pair, _| !pair.involves(gone));
-        self.limited.retain(|pair| !pair.involves(gone));
-        self.unlinked.retain(|pair| !pair.involves(gone));
-        let concerns = |pair: Pair, via: Via| pair.involves(gone) || via == Via::Relay(gone);
-        self.queue.retain(|(pair, via)| !concerns(*pair, *via));
-        self.routes.retain(|pair, _| !pair.involves(gone));
-        // Others that went by it are told of their usual way; nobody may take its place in the tables before.
-        let orphans = self.routes.iter().filter(|(_, via)| **via == Via::Relay(gone)).map(|(pair, _)| *pair);
-        for pair in orphans.collect::<Vec<_>>() {
-            self.routes.remove(&pair);
-            self.orphans.insert(pair);
-        }
-        if !self.orphans.is_empty() {
-            self.deadline = self.deadline.min(now + SOON);
-        }
-        self.trial = None;
-    }
-
     /// A node's report.
     pub fn handle_report(&mut self, now: Time, from: NodeId, report: &Report) {
         let Some(by) = self.names.index(from) else {
             self.strangers += 1;
             return;
         };
-        self.names.set_relays(by, report.relays);
+        self.names.set_relays(by, report.relays && !self.rests(now, from));
         let known = |peer: &PeerReport| self.names.index(peer.peer).filter(|index| *index != by);
         let peers = report.peers.iter().take(PEERS_MAX).filter_map(|peer| Some((known(peer)?, peer)));
         let peers = peers.collect::<Vec<_>>();
@@ -262,6 +228,7 @@ impl Planner {
         self.sent.retain(|_, sent| now.since(sent.said) <= STALE_AFTER);
         self.arrivals.retain(|_, arrival| now.since(arrival.said) <= STALE_AFTER);
         self.limited.retain(|pair| self.matrix.rates(*pair).is_some());
+        self.resting.retain(|_, until| now < *until);
     }
 
     fn paths_in_use(&self) -> BTreeSet<Resource> {
@@ -305,15 +272,16 @@ impl Planner {
         // Memory is no traffic: only what is sent now can show a limit.
         let view = View { demands: self.offered(), ..view.clone() };
         let problem = compile(&view, &self.config, now);
-        let arrived = |pair: &Pair| {
-            let (sent, arrival) = (self.sent.get(pair)?, self.arrivals.get(pair)?);
-            (!self.is_doubtful(*pair, sent.rate)).then_some(arrival.rate)
+        let (noise, doubts) = (self.claims.noise(), self.doubts());
+        let seen = |pair: &Pair| {
+            let arrival = self.arrivals.get(pair).filter(|_| self.word(&doubts, *pair) == Word::Both)?;
+            let is_held_back = self.limited.contains(pair);
+            let seen = Seen { rate: arrival.rate, noise: noise / arrival.count.max(1.0).sqrt(), is_held_back };
+            Some(seen)
         };
-        let rates = problem.pairs.iter().map(arrived).collect::<Vec<_>>();
-        let count = self.arrivals.values().map(|arrival| arrival.count).reduce(f64::min).unwrap_or(0.0);
-        let noise = self.claims.noise() / count.max(1.0).sqrt();
+        let seen = problem.pairs.iter().map(seen).collect::<Vec<_>>();
         // The way in use is the first candidate.
-        self.learnt.observe(&problem, &vec![0; rates.len()], &rates, noise, self.gate.is_settling(now));
+        self.learnt.observe(&problem, &vec![0; seen.len()], &seen, self.gate.is_settling(now));
     }
 
     /// Goes on with the plan in hand, or looks at what it brought.
@@ -366,9 +334,7 @@ impl Planner {
     /// Looks for something better.
     fn improve(&mut self, now: Time) -> Option<Plan> {
         let mut view = self.view(now);
-        if self.gate.is_fresh(now) {
-            self.guess(&mut view);
-        }
+        self.guess(&mut view);
         let is_tried = self.trial.is_some() && !self.gate.is_settling(now);
         if is_tried || !view.demands.keys().any(|pair| self.limited.contains(pair)) {
             return None;
@@ -388,7 +354,8 @@ impl Planner {
         (verdict == Verdict::Adopted).then(|| self.adopt(now, &view, proposal, reason))?
     }
 
-    /// Gives links between sites of which nothing is known a capacity.
+    /// Gives links between sites of which nothing is known a capacity: what was never tried is tried little by little,
+    /// as what it carries proves more.
     fn guess(&self, view: &mut View) {
         let sites = view.nodes.iter().filter_map(|node| node.site).collect::<BTreeSet<_>>();
         let trunks = sites.iter().flat_map(|from| sites.iter().map(|to| Resource::Trunk(*from, *to)));
@@ -425,12 +392,19 @@ impl Planner {
         }
         self.sent.values_mut().chain(self.arrivals.values_mut()).for_each(Meter::restart);
         self.doing = (!self.queue.is_empty()).then(|| reason.clone());
-        if let Some(trial) = self.trial.as_mut().filter(|_| self.queue.is_empty()) {
-            trial.due = now + self.config.epoch * TRIAL_EPOCHS;
+        if self.queue.is_empty() {
+            self.begin_trial(now);
         }
         let changes = due.iter().filter_map(|(pair, via)| self.change(*pair, *via)).collect();
         self.version += 1;
         Some(Plan { version: self.version, changes, reason })
+    }
+
+    /// All moves are made: what they brought is seen soon. What else is moved meanwhile puts that off no more.
+    fn begin_trial(&mut self, now: Time) {
+        if let Some(trial) = self.trial.as_mut().filter(|trial| trial.due == Time::NEVER) {
+            trial.due = now + self.config.epoch * TRIAL_EPOCHS;
+        }
     }
 
     fn change(&self, pair: Pair, via: Via) -> Option<Change> {

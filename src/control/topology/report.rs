@@ -31,6 +31,8 @@ pub struct Report {
     pub receives: Option<f64>,
     /// It forwards for others.
     pub relays: bool,
+    /// What it forwards at most, if it said: what it guarantees to its own is not for others.
+    pub spare: Option<f64>,
     /// Its peers, the busiest first.
     pub peers: Vec<PeerReport>,
 }
@@ -64,6 +66,8 @@ struct Claim {
 #[derive(Clone, Debug, Default)]
 pub struct Claims {
     claims: BTreeMap<(Resource, NodeIndex), Claim>,
+    /// What nodes forward at most, as their users said: no measurement, so it does not age.
+    spare: BTreeMap<NodeIndex, f64>,
     variance: f64,
     refused: u64,
 }
@@ -93,6 +97,7 @@ impl Claims {
     /// Forgets what a node said, and what was said of it.
     pub fn remove(&mut self, node: NodeIndex) {
         self.claims.retain(|(resource, by), _| *by != node && !resource.is_about(node));
+        self.spare.remove(&node);
     }
 
     /// What the claims come to; a node that relays gives `relay_share` of what it sends.
@@ -103,6 +108,9 @@ impl Claims {
             if let Resource::NodeOut(node) = resource {
                 capacities.limit(Resource::Relay(*node), claim.smooth * relay_share);
             }
+        }
+        for (node, spare) in &self.spare {
+            capacities.limit(Resource::Relay(*node), *spare);
         }
         capacities
     }
@@ -126,9 +134,32 @@ impl Claims {
     pub fn report(&mut self, now: Time, by: NodeIndex, report: &Report, peers: &[(NodeIndex, &PeerReport)]) {
         self.say(now, Resource::NodeOut(by), by, report.sends);
         self.say(now, Resource::NodeIn(by), by, report.receives);
+        match report.spare.filter(|spare| spare.is_finite() && *spare >= 0.0) {
+            Some(spare) => self.spare.insert(by, spare),
+            None => self.spare.remove(&by),
+        };
         for (peer, said) in peers {
             self.say(now, Resource::Path(Pair::new(by, *peer)), by, said.capacity_to);
             self.say(now, Resource::Path(Pair::new(*peer, by)), by, said.capacity_from);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_node_guarantees_to_its_own_is_not_for_others_as_long_as_it_says_so() {
+        let (node, relay_share) = (NodeIndex(0), 0.5);
+        let at = |seconds| Time::START + Duration::from_secs(seconds);
+        let report = |spare| Report { sends: Some(100.0), relays: true, spare, ..Report::default() };
+        let mut claims = Claims::default();
+        claims.report(at(0), node, &report(Some(10.0)), &[]);
+        assert_eq!(claims.capacities(relay_share).of(Resource::Relay(node)), 10.0);
+        claims.expire(at(600), |_| true);
+        assert_eq!(claims.capacities(relay_share).of(Resource::Relay(node)), 10.0, "it has said nothing else since");
+        claims.report(at(601), node, &report(None), &[]);
+        assert_eq!(claims.capacities(relay_share).of(Resource::Relay(node)), 50.0);
     }
 }

@@ -60,8 +60,9 @@ impl First {
             | Command::SendSession { .. }
             | Command::SendSized { .. }
             | Command::SendPlain { .. }
-            | Command::SetFollows { .. }
-            | Command::TellUse { .. }
+            | Command::SetAsleep { .. }
+            | Command::SetAbilities { .. }
+            | Command::SetSite { .. }
             | Command::ClaimAgain { .. }
             | Command::AskAgain { .. }
             | Command::TellAll { .. }

@@ -8,9 +8,10 @@ use crate::datapath::buf::{Datagrams, Frames, Origin, OverlayIndex};
 use crate::datapath::fdb::{PortId, TAP};
 use crate::datapath::frame::{self, Header};
 use crate::datapath::limit::Bucket;
+use crate::datapath::neighbour;
 use crate::datapath::offload::Virtio;
 use crate::datapath::pairs::{MacPair, Volume};
-use crate::datapath::port::Path;
+use crate::datapath::path::Path;
 use crate::datapath::stats::{DropReason, Stats};
 use crate::datapath::switch::Switch;
 use crate::datapath::{Activity, Datapath, Notice};
@@ -112,7 +113,7 @@ impl Datapath {
         if header.dst.is_group()
             || fdb.lookup(now, header.vlan, header.src) != Some(TAP)
             || frame::announces(frame, &header)
-            || frame::speaker(frame, &header).is_some()
+            || neighbour::read(frame, &header).address.is_some()
         {
             return false;
         }

@@ -10,6 +10,7 @@ use crate::datapath::seal::SessionKeys;
 use crate::datapath::stats::DropReason;
 use crate::wire::data::Header;
 use crate::wire::handshake::Suite;
+use crate::wire::tree::ShortId;
 
 const OVERLAY: OverlayIndex = OverlayIndex(0);
 const PORT: PortId = PortId(1);
@@ -77,7 +78,7 @@ impl Site {
         let mut first = Datapath::new(&[SwitchSettings::default()], &mut rng);
         let lanes = first.split(lanes, [8; 32]);
         let mut site = Self { end, first, lanes, notices: Vec::new() };
-        site.order(Command::OpenPort { port: PORT, overlay: OVERLAY });
+        site.order(Command::OpenPort { port: PORT, overlay: OVERLAY, short: ShortId(1) });
         site.order(Command::UsePath { port: PORT, path: Some(Path::Direct(address(1 - end))) });
         site
     }

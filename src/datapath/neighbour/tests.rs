@@ -11,6 +11,11 @@ fn heard(frame: &[u8]) -> Heard {
     read(frame, &Header::parse(frame).expect("a frame"))
 }
 
+/// What is odd says and asks nothing; `address` is where its sender may be asked all the same.
+fn odd(address: &str) -> Heard {
+    Heard { address: address.parse().ok(), ..Heard::default() }
+}
+
 fn arp(dst: Mac, operation: u8, sender: (Mac, [u8; 4]), target: [u8; 4]) -> Vec<u8> {
     let body = [0, 1, 8, 0, 6, 4, 0, operation];
     [&dst.0[..], &VM.0, &[8, 6], &body, &sender.0.0, &sender.1, &[0; 6], &target].concat()
@@ -28,7 +33,7 @@ fn nd(dst: Mac, (from, to): (&str, Ipv6Addr), (kind, flags): (u8, u8), target: &
     frame.extend(ip6(target).octets());
     frame.extend([option.0, 1]);
     frame.extend(option.1.0);
-    ask::finish(&mut frame, HEADER);
+    ask::finish(&mut frame, (HEADER, HEADER + IPV6_HEADER));
     frame
 }
 
@@ -41,10 +46,10 @@ fn solicitation(from: &str, target: &str) -> Vec<u8> {
 #[test]
 fn a_request_says_whose_an_address_is_and_asks_for_another() {
     let frame = arp(EVERYBODY, 1, (VM, [10, 0, 0, 1]), [10, 0, 0, 2]);
-    let own = Speaker::Holds([10, 0, 0, 1].into(), false);
+    let (own, address) = (Speaker::Holds([10, 0, 0, 1].into(), false), Some([10, 0, 0, 1].into()));
     let question = Question::Arp([10, 0, 0, 2].into(), [10, 0, 0, 1].into());
-    assert_eq!(heard(&frame), Heard { speaker: Some(own), question: Some(question) });
-    let alone = Heard { speaker: Some(own), question: None };
+    assert_eq!(heard(&frame), Heard { address, speaker: Some(own), question: Some(question) });
+    let alone = Heard { address, speaker: Some(own), question: None };
     assert_eq!(heard(&arp(OTHER, 1, (VM, [10, 0, 0, 1]), [10, 0, 0, 2])), alone, "to one machine alone");
     assert_eq!(heard(&arp(EVERYBODY, 1, (VM, [10, 0, 0, 1]), [10, 0, 0, 1])), alone, "an announcement");
     assert_eq!(heard(&arp(OTHER, 2, (VM, [10, 0, 0, 1]), [10, 0, 0, 2])), alone, "an answer");
@@ -58,19 +63,19 @@ fn who_asks_whether_an_address_is_free_or_speaks_for_another_mac_says_nothing() 
     assert_eq!(heard(&solicitation("::", "fd00::2")), Heard::default());
     let group = solicited_node(ip6("fd00::2"));
     let proxied = nd(EVERYBODY, ("fd00::1", group), (135, 0), "fd00::2", (1, OTHER));
-    assert_eq!(heard(&proxied), Heard::default());
+    assert_eq!(heard(&proxied), odd("fd00::1"));
 }
 
 #[test]
 fn a_solicitation_asks_and_an_advertisement_that_replaces_says_whose_an_address_is() {
     let question = Question::Nd(ip6("fd00::2"), ip6("fd00::1"));
-    let speaker = Some(Speaker::Uses(ip6("fd00::1").into()));
-    assert_eq!(heard(&solicitation("fd00::1", "fd00::2")), Heard { speaker, question: Some(question) });
-    let says = |flags, option| heard(&nd(OTHER, ("fd00::1", ip6("fd00::2")), (136, flags), "fd00::1", option)).speaker;
-    assert_eq!(says(0x60, (2, VM)), Some(Speaker::Holds(ip6("fd00::1").into(), false)));
-    assert_eq!(says(0xa0, (2, VM)), Some(Speaker::Holds(ip6("fd00::1").into(), true)));
+    let (address, speaker) = (Some(ip6("fd00::1").into()), Some(Speaker::Uses(ip6("fd00::1").into())));
+    assert_eq!(heard(&solicitation("fd00::1", "fd00::2")), Heard { address, speaker, question: Some(question) });
+    let says = |flags, option| heard(&nd(OTHER, ("fd00::1", ip6("fd00::2")), (136, flags), "fd00::1", option));
+    assert_eq!(says(0x60, (2, VM)).speaker, Some(Speaker::Holds(ip6("fd00::1").into(), false)));
+    assert_eq!(says(0xa0, (2, VM)).speaker, Some(Speaker::Holds(ip6("fd00::1").into(), true)));
     for (flags, option) in [(0x40, (2, VM)), (0x60, (2, OTHER)), (0x60, (1, VM))] {
-        assert_eq!(says(flags, option), None, "a proxy, or an address of several");
+        assert_eq!(says(flags, option), odd("fd00::1"), "a proxy, or an address of several");
     }
     let routed = [&solicitation("fd00::1", "fd00::2")[..]].concat();
     let far = [&routed[..HEADER + 7], &[64], &routed[HEADER + 8..]].concat();
@@ -108,10 +113,10 @@ fn check(answer: &[u8]) {
 }
 
 #[test]
-fn two_tags_and_a_service_tag_say_nothing() {
+fn two_tags_and_a_service_tag_say_nothing_to_others() {
     let frame = arp(EVERYBODY, 1, (VM, [10, 0, 0, 1]), [10, 0, 0, 2]);
     for tags in [&[0x81, 0, 0, 10, 0x81, 0, 0, 11][..], &[0x88, 0xa8, 0, 10]] {
-        assert_eq!(heard(&[&frame[..12], tags, &frame[12..]].concat()), Heard::default());
+        assert_eq!(heard(&[&frame[..12], tags, &frame[12..]].concat()), odd("10.0.0.1"));
     }
 }
 

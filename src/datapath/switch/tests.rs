@@ -97,7 +97,12 @@ impl World {
                 assert_ne!(node(to), from, "and never back");
                 return 1 + self.arrive(now, node(to), (at, FrameKind::Moved), bytes);
             }
-            Verdict::Forward(_) | Verdict::Flood | Verdict::Ruled | Verdict::Answered | Verdict::Ask(_) => {
+            Verdict::Forward(_)
+            | Verdict::Flood
+            | Verdict::Group
+            | Verdict::Ruled
+            | Verdict::Answered
+            | Verdict::Ask(_) => {
                 panic!("a frame of a peer's goes to the TAP or ends")
             }
             Verdict::Drop(_) => {}
@@ -151,7 +156,7 @@ fn whatever_tables_and_rules_say_no_frame_makes_more_than_two_hops_or_comes_out_
                 (hops.iter().map(|hop| (node(hop.port), kind)).collect(), hops.len() > 1)
             }
             // And what no honest node sends: any kind, to anybody.
-            Verdict::SendOn(_) | Verdict::Answered | Verdict::Drop(_) => {
+            Verdict::SendOn(_) | Verdict::Group | Verdict::Answered | Verdict::Drop(_) => {
                 let kinds = [FrameKind::Direct, FrameKind::Copy, FrameKind::Moved];
                 (vec![((from + 1 + dice.below(NODES - 1)) % NODES, kinds[dice.below(3)])], false)
             }

@@ -16,10 +16,11 @@ use crate::datapath::buf::{Datagrams, Deliveries, Frames, OverlayIndex, Transmit
 use crate::datapath::lane::{Lane, Order};
 use crate::io::clock::{self, Timer};
 use crate::io::driver::DriveError;
+use crate::io::moderation::Moderation;
 use crate::io::quic::Inbox;
 use crate::io::tap::{self, Queue, Tap};
 use crate::io::udp::Underlay;
-use crate::io::{prefer, watch};
+use crate::io::watch;
 use crate::time::Time;
 
 /// Orders obeyed before frames have their turn again.
@@ -27,7 +28,6 @@ const ORDERS_PER_WAKEUP: usize = 256;
 
 /// A lane's thread.
 pub(super) fn run(parts: Parts, orders: mpsc::Receiver<Order>, news: mpsc::Sender<News>) {
-    prefer(parts.priority);
     let live = || {
         let runtime = Builder::new_current_thread().enable_all().build()?;
         runtime.block_on(async { Worker::new(parts, orders, news.clone())?.run().await })
@@ -49,6 +49,7 @@ struct Worker {
     frames: Frames,
     datagrams: Datagrams,
     spare: (Transmits, Deliveries),
+    moderation: Moderation,
 }
 
 /// What is ready after a wait.
@@ -64,7 +65,7 @@ struct Ready {
 
 impl Worker {
     fn new(parts: Parts, orders: mpsc::Receiver<Order>, news: mpsc::Sender<News>) -> Result<Self, DriveError> {
-        let Parts { lane, underlay, queues, inbox, .. } = parts;
+        let Parts { lane, underlay, queues, inbox, priority } = parts;
         Ok(Self {
             lane,
             underlay: watch(underlay, Interest::READABLE)?,
@@ -76,6 +77,7 @@ impl Worker {
             frames: Frames::default(),
             datagrams: Datagrams::default(),
             spare: Default::default(),
+            moderation: Moderation::start(clock::now(), priority),
         })
     }
 
@@ -100,6 +102,7 @@ impl Worker {
             if ready.timer {
                 self.drain(now).await?;
             }
+            self.moderation.rest(now);
         }
     }
 
@@ -142,6 +145,7 @@ impl Worker {
         if self.frames.is_empty() {
             return Ok(());
         }
+        self.moderation.note(self.frames.len(), self.frames.byte_len());
         self.lane.handle_frames(now, OverlayIndex(place), &self.frames);
         self.drain(now).await
     }
@@ -150,6 +154,7 @@ impl Worker {
     async fn drain(&mut self, now: Time) -> Result<(), DriveError> {
         let (mut transmits, mut deliveries) = self.lane.take_batches(std::mem::take(&mut self.spare));
         self.underlay.get_ref().send_patiently(&transmits, |_| false).await;
+        self.moderation.note(deliveries.len(), deliveries.byte_len());
         tap::deliver(&mut self.taps, &deliveries)?;
         transmits.clear();
         deliveries.clear();

@@ -102,13 +102,16 @@ impl PinCheck {
     /// The sentence about a wrong key, if it was wrong.
     pub(in crate::io) fn refusal(&self, address: &str) -> Option<String> {
         let (pin, shown) = (self.pin?, self.shown()?);
-        (pin != shown).then(|| {
-            format!(
-                "refused: {address} shows the key {shown}, expected was {pin}; if its owner has changed the key, \
-                 give --supernode {address}#{shown}, otherwise somebody stands in between"
-            )
-        })
+        (pin != shown).then(|| format!("refused: {}", wrong_key(address, pin, shown)))
     }
+}
+
+/// The sentence about a key that is not the expected one.
+pub(in crate::io) fn wrong_key(address: &str, pin: Fingerprint, shown: Fingerprint) -> String {
+    format!(
+        "{address} shows the key {shown}, expected was {pin}; if its owner has changed the key, give --supernode \
+         {address}#{shown}, otherwise somebody stands in between"
+    )
 }
 
 impl ServerCertVerifier for PinCheck {

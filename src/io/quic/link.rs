@@ -17,9 +17,8 @@ use crate::io::links::tls::{self, EXPORTER_LABEL, PinCheck};
 use crate::io::udp::canonical;
 use crate::keys::Fingerprint;
 use crate::node::LinkEvent;
+use crate::wire::message::MESSAGE_MAX;
 
-/// The longest message (protocol.md section 7).
-const MESSAGE_MAX: usize = 16 * 1024;
 /// For the last messages to arrive before the connection is closed.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
@@ -30,6 +29,13 @@ pub(in crate::io) struct Established {
     receive: RecvStream,
     exporter: [u8; 32],
     fingerprint: Option<Fingerprint>,
+}
+
+impl Established {
+    /// The key that the other end has shown.
+    pub(in crate::io) const fn fingerprint(&self) -> Option<Fingerprint> {
+        self.fingerprint
+    }
 }
 
 /// Connects to the first address of the target's name that answers.

@@ -1,5 +1,6 @@
 //! One stream as a task: messages and packets both ways until one end closes.
 
+use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -66,6 +67,10 @@ async fn read_all(mut reading: Reading, from: SocketAddr, report: &Report, name:
         match timeout(left, reading.read_buf(&mut bytes)).await {
             Ok(Ok(0)) => return format!("{name} has closed the link"),
             Ok(Ok(_)) => {}
+            // What TLS misses there, its farewell, TCP has said.
+            Ok(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                return format!("{name} has closed the link");
+            }
             Ok(Err(error)) => return format!("{name}: {error}"),
             Err(_elapsed) => return format!("{name} does not answer"),
         }

@@ -87,6 +87,8 @@ impl<'a> Play<'a> {
         if plan.both {
             spec = spec.member(overlays[1]);
         }
+        // Few members, deep trees all the same.
+        spec = spec.fanning_out(1 + number % 3);
         spec = spec.at(self.world.as_supernode(self.supernodes[0]));
         if plan.two_supernodes && self.supernodes.len() > 1 {
             spec = spec.at(self.world.as_supernode(self.supernodes[1]));

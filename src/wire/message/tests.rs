@@ -1,6 +1,6 @@
 use super::*;
 use crate::wire::inventory::Binding;
-use crate::wire::plan::{CHANGES_MAX, Change, PEERS_MAX, PeerReport, Way};
+use crate::wire::plan::{CHANGES_MAX, Change, PEERS_MAX, PeerReport, SiteTag, Way};
 use crate::wire::session::CandidateKind;
 use proptest::prelude::*;
 
@@ -22,7 +22,13 @@ fn all() -> Vec<Message> {
         Message::Leave { overlay },
         Message::Report {
             overlay,
-            report: Report { relays: true, load: Some(37), peers: vec![measured(); PEERS_MAX] },
+            report: Report {
+                relays: true,
+                load: Some(37),
+                peers: vec![measured(); PEERS_MAX],
+                site: Some(SiteTag([7; 8])),
+                spare: Some(1_000),
+            },
         },
         Message::Welcome { overlay, relay: RelayId(9), key: LegKey([3; 16]), seen, version },
         Message::Refused { overlay, reason: Refusal::NotAllowed, version },
@@ -91,6 +97,16 @@ fn what_an_older_version_says_is_understood() {
         assert_eq!(read.bytes()[..bytes.len()], bytes);
         assert!(read.bytes()[bytes.len()..].chunks(2).all(|version| version == [1, 0]), "{read:?}");
     }
+}
+
+#[test]
+fn a_report_of_an_older_version_names_no_site_and_forwards_what_comes() {
+    let report = Report { relays: true, load: None, peers: vec![measured()], site: None, spare: None };
+    let overlay = OverlayId([4; 32]);
+    let newer = Report { site: Some(SiteTag([7; 8])), spare: Some(9), ..report.clone() };
+    let mut bytes = Message::Report { overlay, report: newer }.bytes();
+    bytes.truncate(bytes.len() - 12);
+    assert_eq!(Message::parse(&bytes), Ok(Some(Message::Report { overlay, report })));
 }
 
 #[test]

@@ -4,14 +4,30 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{BULK, Planner};
 use crate::control::topology::matrix::{Rates, is_phase_change};
+use crate::control::topology::meter::Meter;
 use crate::control::topology::{NodeIndex, Pair};
 
 /// A sender is believed to want so many times what its receiver confirms, and no more.
 const BELIEVED: f64 = 16.0;
 /// And not so many times more than what any other sender lacks.
 const APART: f64 = 1.25;
+/// Who is held back and of what it sends this share arrives sends no more than gets through, as TCP does...
+const YIELDING: f64 = 0.9;
+/// ...and wants this many times as much.
+const ELASTIC: f64 = 1.25;
 /// What arrives afterwards is worse than before when it is less than this share of it.
 const DELIVERED: f64 = 0.95;
+
+/// Whose word counts of what flows between two.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Word {
+    /// They agree, more or less.
+    Both,
+    /// The sender's: the receiver contradicts more of its partners.
+    Sender,
+    /// The receiver's.
+    Receiver,
+}
 
 /// Who suffers from a plan.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -27,10 +43,14 @@ pub(super) enum Complaint {
 impl Planner {
     /// What bulk pairs want: no more than a few times what both ends confirm, so that nobody gets room by asking.
     pub(super) fn demands(&self, has_own_way: impl Fn(Pair) -> bool) -> BTreeMap<Pair, f64> {
-        let most = self.most_lacking();
+        let (most, doubts) = (self.most_lacking(), self.doubts());
         let wish = |(pair, rates): (Pair, Rates)| {
             let arrives = self.arrivals.get(&pair)?.recent.max(BULK);
-            let wish = rates.demand(has_own_way(pair)).min(arrives * most);
+            let borne_out = match self.word(&doubts, pair) {
+                Word::Sender => f64::INFINITY,
+                Word::Both | Word::Receiver => arrives * most,
+            };
+            let wish = rates.demand(has_own_way(pair)).max(self.elastic(pair)).min(borne_out);
             (wish >= BULK).then_some((pair, wish))
         };
         self.matrix.iter().filter_map(wish).collect()
@@ -40,15 +60,22 @@ impl Planner {
     pub(super) fn offered(&self) -> BTreeMap<Pair, f64> {
         let mut offered = self.demands(|_| false);
         for (pair, wish) in &mut offered {
-            *wish = self.sent.get(pair).map_or(0.0, |sent| sent.rate.min(*wish));
+            *wish = self.sent.get(pair).map_or(0.0, |sent| sent.rate.max(self.elastic(*pair)).min(*wish));
         }
         offered
+    }
+
+    /// What a pair wants at least that is held back and does not show it by sending more.
+    fn elastic(&self, pair: Pair) -> f64 {
+        let sent = self.sent.get(&pair).map_or(0.0, |sent| sent.rate);
+        let is_yielding = |arrival: &&Meter| self.limited.contains(&pair) && arrival.rate >= sent * YIELDING;
+        self.arrivals.get(&pair).filter(is_yielding).map_or(0.0, |arrival| arrival.rate * ELASTIC)
     }
 
     /// How many times what arrives a sender may want: what those want who lack most, but for the one above all.
     fn most_lacking(&self) -> f64 {
         let mut lacking: BTreeMap<NodeIndex, f64> = BTreeMap::new();
-        for (pair, arrival) in &self.arrivals {
+        for (pair, arrival) in self.arrivals.iter().filter(|(pair, _)| !self.is_doubtful(**pair)) {
             let lacks = self.sent.get(pair).map_or(0.0, |sent| sent.recent / arrival.recent.max(BULK));
             let most = lacking.entry(pair.from).or_default();
             *most = most.max(lacks);
@@ -59,8 +86,29 @@ impl Planner {
     }
 
     /// Whether much more is offered than its receiver confirms.
-    pub(super) fn is_doubtful(&self, pair: Pair, offered: f64) -> bool {
+    fn is_doubtful(&self, pair: Pair) -> bool {
+        let offered = self.sent.get(&pair).map_or(0.0, |sent| sent.recent);
         self.arrivals.get(&pair).is_none_or(|arrival| offered > BELIEVED * arrival.recent.max(BULK))
+    }
+
+    /// With how many others each node disagrees.
+    pub(super) fn doubts(&self) -> BTreeMap<NodeIndex, usize> {
+        let mut doubts: BTreeMap<NodeIndex, usize> = BTreeMap::new();
+        for pair in self.sent.keys().filter(|pair| self.arrivals.contains_key(*pair) && self.is_doubtful(**pair)) {
+            *doubts.entry(pair.from).or_default() += 1;
+            *doubts.entry(pair.to).or_default() += 1;
+        }
+        doubts
+    }
+
+    /// Whose word counts where two disagree: of who disagrees with fewer.
+    pub(super) fn word(&self, doubts: &BTreeMap<NodeIndex, usize>, pair: Pair) -> Word {
+        let of = |node: NodeIndex| doubts.get(&node).copied().unwrap_or(0);
+        match self.is_doubtful(pair) {
+            false => Word::Both,
+            true if of(pair.to) > of(pair.from) => Word::Sender,
+            true => Word::Receiver,
+        }
     }
 
     /// What arrives of each of these pairs.
@@ -68,12 +116,13 @@ impl Planner {
         pairs.filter_map(|pair| Some((*pair, self.arrivals.get(pair)?.rate))).collect()
     }
 
-    /// The least share of what is offered now that arrived before, and that arrives now; and who complains.
+    /// The least share of what is wanted now that arrived before, and that arrives now; and who complains.
     pub(super) fn compare(&self, before: &BTreeMap<Pair, f64>) -> (f64, f64, Complaint) {
         let now = self.arrived(before.keys());
         let figures = |without: Option<NodeIndex>| {
             let counts = |pair: &Pair| without.is_none_or(|node| !pair.involves(node));
-            (self.lowest(before, counts), self.lowest(&now, counts))
+            let wants = |pair: &Pair| self.wants(*pair, before[pair]).filter(|_| counts(pair));
+            (lowest(before, wants), lowest(&now, wants))
         };
         let is_worse = |(before, after): (f64, f64)| after < before * DELIVERED;
         let all = figures(None);
@@ -86,16 +135,11 @@ impl Planner {
         (all.0, all.1, complaint)
     }
 
-    /// The mean share of what is offered now that the lowest quarter of these arrivals is.
-    fn lowest(&self, arrivals: &BTreeMap<Pair, f64>, counts: impl Fn(&Pair) -> bool) -> f64 {
-        let share = |(pair, arrived): (&Pair, &f64)| {
-            let offered = self.matrix.rates(*pair)?.fast;
-            (offered > BULK && counts(pair)).then_some((arrived / offered).min(1.0))
-        };
-        let mut shares = arrivals.iter().filter_map(share).collect::<Vec<_>>();
-        shares.sort_by(f64::total_cmp);
-        shares.truncate(shares.len().div_ceil(4));
-        if shares.is_empty() { 1.0 } else { shares.iter().sum::<f64>() / shares.len() as f64 }
+    /// What a bulk pair wants now; if it is held back no less than what arrived before: it may send only what arrives.
+    fn wants(&self, pair: Pair, before: f64) -> Option<f64> {
+        let offered = self.matrix.rates(pair)?.fast;
+        let wants = if self.limited.contains(&pair) { offered.max(before) } else { offered };
+        Some(wants).filter(|wants| *wants > BULK)
     }
 
     /// Whether the application does something else than before, without the word of any single node.
@@ -119,4 +163,13 @@ impl Planner {
             .into_iter()
             .all(without)
     }
+}
+
+/// The mean share of what is wanted that the lowest quarter of these arrivals is.
+fn lowest(arrivals: &BTreeMap<Pair, f64>, wants: impl Fn(&Pair) -> Option<f64>) -> f64 {
+    let share = |(pair, arrived): (&Pair, &f64)| Some((arrived / wants(pair)?).min(1.0));
+    let mut shares = arrivals.iter().filter_map(share).collect::<Vec<_>>();
+    shares.sort_by(f64::total_cmp);
+    shares.truncate(shares.len().div_ceil(4));
+    if shares.is_empty() { 1.0 } else { shares.iter().sum::<f64>() / shares.len() as f64 }
 }
