@@ -5,10 +5,11 @@ mod common;
 use std::time::Duration;
 
 use common::Lab;
-use longwire::control::report::{PathKind, PeerState};
+use longwire::control::report::{PathKind, PeerState, Request, Response};
 use longwire::node::{Event, HandshakeKind, LinkBudget};
 use longwire::sim::tally::{FRAMES, Tally};
 use longwire::sim::{Behaviour, FrameId, HostId, HostSpec};
+use longwire::wire::carry::RelayFor;
 
 /// Two links may idle, three may be awake.
 const SMALL: LinkBudget = LinkBudget { soft: 2, hard: 3 };
@@ -211,6 +212,25 @@ fn a_sleeper_that_dies_costs_those_behind_it_one_broadcast() {
     let missed = frames.iter().map(|frame| 28 - lab.world.sent(*frame).delivered.len()).collect::<Vec<_>>();
     eprintln!("{} behind the dead one; missed {missed:?}", handing[dead]);
     assert!(missed[0] > 0 && missed[1..].iter().all(|missed| *missed == 0), "{missed:?}");
+    lab.check();
+}
+
+#[test]
+fn a_member_that_is_asked_to_carry_to_a_sleeper_wakes_that_link_and_carries() {
+    let relaying = |spec: HostSpec| spec.relaying(RelayFor::Everyone);
+    let mut lab = crowd_of(6, HandshakeKind::Noise, relaying);
+    // All three links of this way sleep.
+    let request = Request::Via { peer: "n2".into(), via: "n1".into() };
+    assert_eq!(lab.world.ask(lab.hosts[0], &request), Some(Response::Done));
+    let pings = lab.stream(0, 2, Duration::from_millis(500), Duration::from_secs(12));
+    lab.run(1.0);
+    assert_eq!(lab.lost(&pings), &[] as &[f64]);
+    let (from, to, overlay) = (lab.hosts[0], lab.hosts[2], lab.overlay);
+    let path = lab.world.peer(from, to, overlay).expect("it is known").path;
+    assert_eq!((path.kind, path.via.as_deref()), (PathKind::Relayed, Some("n1")), "{}", lab.tale());
+    lab.run(TIRED);
+    assert_ne!(state(&mut lab, 1, 2), PeerState::Asleep, "who carries stays awake");
+    assert_eq!((awake(&mut lab, 0), awake(&mut lab, 4)), (2, 0));
     lab.check();
 }
 
