@@ -270,8 +270,9 @@ impl Port {
 
     /// Makes `epoch` the one that sends; gives back the one that nothing uses any more.
     pub(super) fn promote(&mut self, epoch: Box<Epoch>) -> Option<Box<Epoch>> {
-        let current = self.current.replace(epoch);
-        std::mem::replace(&mut self.previous, current)
+        // Those that were let lapse the peer may still use: they stay until others take their place.
+        let current = self.current.replace(epoch)?;
+        self.previous.replace(current)
     }
 
     /// Keeps a frame until there are keys; what waited too long makes room. `false` if there is none.
