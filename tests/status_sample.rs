@@ -75,7 +75,7 @@ fn the_views_have_the_keys_of_the_contract() {
 
     let node = json!({"id": "aeaq", "name": "cellar", "site": null, "is_supernode": false, "is_here": true,
         "is_up": true, "load_percent": null});
-    let link = json!({"from": "aeaq", "to": "aiaq", "kind": "relayed", "via": "amaq", "rtt_us": 850,
+    let link = json!({"from": "aeaq", "to": "aiaq", "kind": "relayed", "is_asleep": false, "via": "amaq", "rtt_us": 850,
         "loss_percent": null, "sent": 1000, "heard": null, "is_limited": true, "capacity": 125_000});
     let route = json!({"from": "aeaq", "to": "aiaq", "via": null, "by": "plan"});
     let topology = json!({"overlay": "lab", "seen_by": "cellar", "nodes": [node], "links": [link], "routes": [route],
