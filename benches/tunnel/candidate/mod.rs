@@ -12,7 +12,7 @@ mod vxlan;
 use std::path::PathBuf;
 use std::process::Command;
 
-pub use longwire::{Wanted, stand_still, start_pair};
+pub use longwire::{Wanted, start_pair};
 
 use crate::lab::find_tool;
 use crate::stage::Family;
