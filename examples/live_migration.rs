@@ -11,9 +11,6 @@
 //! ends with an error if anything does not work.
 #![allow(clippy::print_stdout, reason = "the example shows what it does")]
 
-#[path = "../tests/lab/mod.rs"]
-mod lab;
-
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 

@@ -3,8 +3,6 @@
 //! Three sites whose uplinks have 100 Mb/s. From site 1 to site 2 and back the trunk has 20 Mb/s, all others 90.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails where it stands")]
 
-mod lab;
-
 use std::time::Duration;
 
 use lab::{By, Iperf, Nat, Rates, World};

@@ -1,8 +1,6 @@
 //! Two members' bridges joined by a cable, with no spanning tree: the loop ends, and frames come once.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails where it stands")]
 
-mod lab;
-
 use std::time::{Duration, Instant};
 
 use lab::frame::marked;

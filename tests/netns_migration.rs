@@ -1,8 +1,6 @@
 //! Machines that move, and machines that pretend: with real bridges, real ARP, and the kernel's own answers.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails where it stands")]
 
-mod lab;
-
 use std::thread::sleep;
 use std::time::{Duration, SystemTime};
 

@@ -9,7 +9,6 @@
 //! ```
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails where it stands")]
 
-mod lab;
 #[allow(dead_code, reason = "simulations use more of it")]
 #[path = "plan/model.rs"]
 mod model;

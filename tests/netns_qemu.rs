@@ -3,8 +3,6 @@
 //! The same as a story: `cargo run --example live_migration`
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails where it stands")]
 
-mod lab;
-
 use std::time::Duration;
 
 use lab::relocation::{boot_in, inner_address_of_host, over_a_plain_bridge, relocate};

@@ -1,8 +1,6 @@
 //! Static rules by the command line: frames of a real segment go where they say, and `show` counts them.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails where it stands")]
 
-mod lab;
-
 use std::time::{Duration, Instant};
 
 use lab::frame::marked;

@@ -2,8 +2,6 @@
 //! two overlays on the same hosts, a node that is a supernode too.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails where it stands")]
 
-mod lab;
-
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;

@@ -1,8 +1,6 @@
 //! Networks that let nothing out but TCP 443: members meet by TLS, and take UDP again once it passes.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails where it stands")]
 
-mod lab;
-
 use std::time::{Duration, Instant};
 
 use lab::{
