@@ -36,6 +36,8 @@ mod emulator;
 
 mod packet;
 
+mod ears;
+
 mod kernel;
 
 pub mod frame;
@@ -65,6 +67,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 pub use daemon::{Daemon, Join, Supernode, longwire, new_key, program};
+pub use ears::heard;
 pub use emulator::Impairment;
 pub use frame::Mac;
 pub use kernel::{cut_datagrams, refuse_ioctl};
