@@ -14,9 +14,6 @@
 #![allow(clippy::print_stdout, reason = "a bench prints what it measured")]
 #![allow(unreachable_pub, reason = "modules of a program")]
 
-#[path = "../../tests/lab/mod.rs"]
-mod lab;
-
 mod options;
 
 mod stage;

@@ -5,8 +5,9 @@
 use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;
 
+use lab::{Daemon, Guest, Host, new_key, poll_for, program};
+
 use super::write;
-use crate::lab::{Daemon, Guest, Host, new_key, poll_for, program};
 use crate::options::Options;
 use crate::stage::{Candidate, Scope, Stage};
 
