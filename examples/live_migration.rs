@@ -11,14 +11,11 @@
 //! ends with an error if anything does not work.
 #![allow(clippy::print_stdout, reason = "the example shows what it does")]
 
-#[path = "../tests/lab/mod.rs"]
-mod lab;
-
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use lab::relocation::{boot_in, inner_address_of_host, over_a_plain_bridge, relocate};
-use lab::{Nat, World, fail};
+use lab::relocation::Shuttle;
+use lab::{Lab, Nat, World, fail};
 
 /// Until the three sites have met.
 const MEETING: Duration = Duration::from_secs(15);
@@ -48,29 +45,32 @@ fn show() {
     println!("talks to it over one TCP connection, all in network namespaces of this machine.");
 
     println!("\n[1/3] What a move costs where three hosts share one plain bridge");
-    let plain = over_a_plain_bridge();
+    let mut lab = Lab::new();
+    let plain = Shuttle::over_a_plain_bridge(&mut lab).go(&lab);
+    drop(lab);
     println!("  {plain}");
 
     println!("\n[2/3] Three sites behind NATs, joined by longwire\n{PICTURE}");
     let world = World::new(&[Nat::PortRestricted; 3]);
     let met = world.wait_paths("direct", MEETING);
     println!("  All paths are direct after {:.1} s.", met.as_secs_f64());
-    let mut vm = boot_in(&world);
-    println!("  The virtual machine {} is up on {}.", vm.mac, vm.host().name);
+    let mut shuttle = Shuttle::between_sites(&world);
+    let mac = shuttle.vm.mac.to_string();
+    println!("  The virtual machine {mac} is up on {}.", shuttle.vm.host().name);
 
     println!(
         "\n[3/3] It moves from site 1 to site 2, over the overlay itself: the hosts reach each other by nothing else"
     );
-    let [_, to, watcher] = &world.nodes[..] else { fail("the world has three nodes") };
-    let moved = relocate(&world.lab, &mut vm, (&to.host, inner_address_of_host(2)), &watcher.guest);
+    let moved = shuttle.go(&world.lab);
     println!("  {moved}");
-    let seen = watcher.daemon.fdb().into_iter().find(|entry| entry.mac == vm.mac.to_string());
+    let watcher = &world.nodes[2].daemon;
+    let seen = watcher.fdb().into_iter().find(|entry| entry.mac == mac);
     let seen = seen.map_or_else(|| "nowhere".into(), |entry| entry.port);
-    println!("  {} sees it at {seen} now.", watcher.daemon.node);
+    println!("  {} sees it at {seen} now.", watcher.node);
     if moved.lost > plain.lost + LOST_MORE {
         fail(format_args!("{} pings were lost, and {} over a plain bridge", moved.lost, plain.lost));
     }
-    drop(vm);
+    drop(shuttle);
     drop(world);
     println!("\nEverything worked. That was {:.0} s.", start.elapsed().as_secs_f64());
 }

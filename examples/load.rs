@@ -11,9 +11,6 @@
 //! Before all that some nodes dial, ask once and leave: what a link costs without a registration.
 #![allow(clippy::print_stdout, reason = "the example shows what it finds")]
 
-#[path = "../tests/lab/mod.rs"]
-mod lab;
-
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -9,9 +9,6 @@
 //! names if they are missing. Takes about 20 s; ends with an error if anything does not work.
 #![allow(clippy::print_stdout, reason = "the example shows what it does")]
 
-#[path = "../tests/lab/mod.rs"]
-mod lab;
-
 use std::process::ExitCode;
 use std::time::{Duration, Instant, SystemTime};
 

@@ -1,8 +1,6 @@
 //! The lab does what it says, without longwire: NAT kinds, emulator, raw sockets, cleaning up.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails where it stands")]
 
-mod lab;
-
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::process::Command;
 use std::time::{Duration, Instant};

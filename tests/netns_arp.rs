@@ -1,8 +1,6 @@
 //! Questions for IP addresses answered at home, with the kernel's own ARP, neighbour discovery and duplicate detection.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails where it stands")]
 
-mod lab;
-
 use std::time::Duration;
 
 use lab::frame::gratuitous_arp;

@@ -2,8 +2,6 @@
 //! and no end of a daemon that can go on.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails where it stands")]
 
-mod lab;
-
 use std::fs;
 use std::net::UdpSocket;
 use std::os::unix::fs::PermissionsExt;

@@ -2,8 +2,6 @@
 //! long a round trip is. Under datagrams that do not yield it is what was sent, not what got through.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails where it stands")]
 
-mod lab;
-
 use std::time::Duration;
 
 use lab::{Impairment, Iperf, Lab, Nat, Offer, Ping, Rates, World, wait_for};

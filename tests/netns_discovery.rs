@@ -2,8 +2,6 @@
 //! on their link, even where the link's bridge holds the TAP.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails where it stands")]
 
-mod lab;
-
 use std::fs;
 use std::time::Duration;
 

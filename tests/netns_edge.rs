@@ -2,8 +2,6 @@
 //! `exclude-interfaces` and `fwmark` do.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails where it stands")]
 
-mod lab;
-
 use std::fs;
 use std::time::Duration;
 

@@ -1,8 +1,6 @@
 //! Supernodes die, names do not resolve, and the LAN goes on: measured by a numbered stream.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails where it stands")]
 
-mod lab;
-
 use std::time::{Duration, Instant};
 
 use lab::{Daemon, Guest, Host, Join, Lab, Nat, Ping, Supernode, Talk, inner_address, new_key, wait_for};

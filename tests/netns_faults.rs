@@ -1,8 +1,6 @@
 //! Things break, and the LAN goes on: dead supernodes, crashes, clean ends, bad input.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails where it stands")]
 
-mod lab;
-
 use std::net::UdpSocket;
 use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, Instant, SystemTime};

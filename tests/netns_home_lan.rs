@@ -2,8 +2,6 @@
 //! it out. The daemon at home sits on the very LAN that it carries: what it seals must never travel through itself.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails where it stands")]
 
-mod lab;
-
 use std::fs;
 use std::net::Ipv4Addr;
 use std::os::unix::fs::PermissionsExt;

@@ -1,8 +1,6 @@
 //! What time does to a daemon: nothing to do for long, suspended and woken, its clock set back.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails where it stands")]
 
-mod lab;
-
 use std::fs;
 use std::time::{Duration, Instant, SystemTime};
 

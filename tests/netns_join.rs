@@ -1,8 +1,6 @@
 //! From `up` to a working LAN: how fast, without loss on the way to a direct path.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails where it stands")]
 
-mod lab;
-
 use std::time::{Duration, Instant, SystemTime};
 
 use lab::{Daemon, Guest, Host, Join, Lab, Nat, Ping, Supernode, World, inner_address, new_key, poll_for, wait_for};

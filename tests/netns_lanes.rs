@@ -2,8 +2,6 @@
 //! lanes the other end has, on direct and relayed paths, while paths break, keys change and machines move.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails where it stands")]
 
-mod lab;
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;

@@ -2,8 +2,6 @@
 //! because one of them has miniupnpd. Mapped, shown, used, taken back; and not asked where it is switched off.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails where it stands")]
 
-mod lab;
-
 use std::fs;
 use std::time::Duration;
 

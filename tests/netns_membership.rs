@@ -2,8 +2,6 @@
 //! strangers at the door. The members are the hosts themselves, with an address on the TAP.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails where it stands")]
 
-mod lab;
-
 use std::fs;
 use std::net::UdpSocket;
 use std::os::unix::fs::PermissionsExt;

@@ -1,8 +1,6 @@
 //! Machines that move, and machines that pretend: with real bridges, real ARP, and the kernel's own answers.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails where it stands")]
 
-mod lab;
-
 use std::thread::sleep;
 use std::time::{Duration, SystemTime};
 
@@ -99,10 +97,18 @@ enum Told {
     ByHand,
 }
 
-/// Moves the second guest to the third host. How long after that is told the first guest had to wait for an answer.
+/// Moves the second guest to the third host, back, and there again. How long the first guest had to wait for an answer
+/// after that was told, in the middle: once in three a machine that has other things to do is late.
 fn migrate(world: &World, told: Told) -> Duration {
-    let [_, from, to] = &world.nodes[..] else { panic!("three nodes") };
-    let guest = &from.guest;
+    let mut waited = [[1, 2], [2, 1], [1, 2]].map(|way| migrate_once(world, told, way));
+    eprintln!("followed after {waited:?}, no frame at the host that it left");
+    waited.sort_unstable();
+    waited[1]
+}
+
+fn migrate_once(world: &World, told: Told, way: [usize; 2]) -> Duration {
+    let [from, to] = way.map(|place| &world.nodes[place]);
+    let guest = &world.nodes[1].guest;
     let wire = PacketSocket::open(&guest.space, "eth0");
     // Its kernel forgets neighbours with the cable; asking for them is not the overlay's round trip.
     let asker = &world.nodes[0].guest;
@@ -128,7 +134,8 @@ fn migrate(world: &World, told: Told) -> Duration {
     let for_guest = stale.stop().iter().filter(|frame| frame[..6] == guest.mac.0).count();
     assert_eq!(for_guest, 0, "frames still come to the host that it left");
     let mac = guest.mac.to_string();
-    for (node, port) in world.nodes.iter().zip(["n3", "n3", "tap"]) {
+    for node in &world.nodes {
+        let port = if node.daemon.node == to.daemon.node { "tap" } else { &to.daemon.node };
         assert_eq!(place(node, &mac), Some((port.into(), false)), "at {}", node.daemon.node);
     }
     waited
@@ -140,7 +147,6 @@ fn a_machine_that_moves_and_says_so_is_followed_within_a_tenth_of_a_second() {
         let world = World::new(&[Nat::Open; 3]);
         world.wait_paths("direct", MEETING);
         let waited = migrate(&world, told);
-        eprintln!("followed after {waited:?}, no frame at the host that it left");
         assert!(waited <= BLACKOUT, "{waited:?}");
     }
 }
@@ -150,7 +156,6 @@ fn a_silent_machine_is_followed_when_its_new_host_claims_it() {
     let world = World::new(&[Nat::Open; 3]);
     world.wait_paths("direct", MEETING);
     let waited = migrate(&world, Told::ByHand);
-    eprintln!("followed after {waited:?}");
     // Starting the program takes its time too.
     assert!(waited <= BLACKOUT * 3, "{waited:?}");
 }
@@ -170,6 +175,5 @@ fn far_away_a_move_takes_a_round_trip_and_a_half_more() {
     world.wait_paths("direct", MEETING);
     let rtt = delay * 4;
     let waited = migrate(&world, Told::Arp);
-    eprintln!("followed after {waited:?} with a round trip of {rtt:?}");
     assert!(waited <= rtt * 3 / 2 + BLACKOUT, "{waited:?}");
 }

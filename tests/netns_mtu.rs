@@ -1,8 +1,6 @@
 //! How large packets may be, over real links without a word of ICMP: found, lost, and found again.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails where it stands")]
 
-mod lab;
-
 use std::time::Duration;
 
 use lab::{Iperf, Lab, Nat, Node, World, wait_for};

@@ -2,8 +2,6 @@
 //! nothing is carried.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails where it stands")]
 
-mod lab;
-
 use std::fs;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::time::Duration;

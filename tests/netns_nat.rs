@@ -5,8 +5,6 @@
 //! need their ports predicted or searched have worlds of their own, three times each.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails where it stands")]
 
-mod lab;
-
 use std::time::{Duration, Instant, SystemTime};
 
 use lab::{Meeting, Nat, PingReport, World, at_once, meeting, poll_for};

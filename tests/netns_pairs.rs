@@ -6,8 +6,6 @@
 //! the nodes explain what missed.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails where it stands")]
 
-mod lab;
-
 use std::env;
 use std::sync::Mutex;
 use std::time::{Duration, Instant, SystemTime};

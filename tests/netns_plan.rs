@@ -9,7 +9,6 @@
 //! ```
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails where it stands")]
 
-mod lab;
 #[allow(dead_code, reason = "simulations use more of it")]
 #[path = "plan/model.rs"]
 mod model;
@@ -121,7 +120,7 @@ fn a_pattern_over_four_sites_is_soon_carried_better_than_by_a_mesh() {
     scene.pin(false);
     scene.forget();
     let offer = Offer::start(&scene.guests(), &load.demands);
-    let ratios = load.ratios(&offer, 8);
+    let ratios = load.ratios(&offer, 6);
     tell(&scene, (&load, &view), &ratios);
     let later = mean(&ratios[4..]);
     eprintln!("ring: {mesh:.2} directly, {later:.2} from 20 s");

@@ -1,8 +1,6 @@
 //! A member relays for two others behind NATs that never let them meet: how fast, and who takes its place.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails where it stands")]
 
-mod lab;
-
 use std::time::Duration;
 
 use lab::{Daemon, Impairment, Iperf, Lab, Nat, Ping, Stream, World, wait_for};

@@ -1,8 +1,6 @@
 //! Reservation between real guests: caps, guarantees over a narrow link, marks, and the kernel's own classes.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails where it stands")]
 
-mod lab;
-
 use std::time::Duration;
 
 use lab::{Capture, Daemon, Iperf, Nat, Ping, World};

@@ -2,8 +2,6 @@
 //! transfer beside them, which must survive.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails where it stands")]
 
-mod lab;
-
 use std::time::Duration;
 
 use lab::{Nat, Site, Talk, World, at_once};

@@ -1,8 +1,6 @@
 //! What an outsider on the underlay sees and can do: nothing inner, and nothing.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails where it stands")]
 
-mod lab;
-
 use std::collections::BTreeMap;
 use std::time::Duration;
 

@@ -1,8 +1,6 @@
 //! `topo`, `top`, `matrix`, `trace` and `advise` of real daemons, while a machine sends to another one.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails where it stands")]
 
-mod lab;
-
 use std::time::Duration;
 
 use lab::{Iperf, Nat, World, wait_for};

@@ -1,8 +1,6 @@
 //! A host with several addresses answers from the one that was spoken to: a NAT lets in nothing else.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails where it stands")]
 
-mod lab;
-
 use std::time::Duration;
 
 use lab::{Lab, Nat, Ping, World};

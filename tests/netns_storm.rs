@@ -9,8 +9,6 @@
 //! ```
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails where it stands")]
 
-mod lab;
-
 use std::collections::BTreeMap;
 use std::fs;
 use std::net::Ipv4Addr;

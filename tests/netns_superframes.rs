@@ -2,8 +2,6 @@
 //! at both ends see their own bytes, in order, with right checksums, on any underlay.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails where it stands")]
 
-mod lab;
-
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::time::Duration;

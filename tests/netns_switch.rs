@@ -5,18 +5,13 @@
 //! rows, one where all paths are direct and one where all are relayed; a row holds in both.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails where it stands")]
 
-mod lab;
-
 use std::net::Ipv4Addr;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{LazyLock, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use lab::frame::{self, C_TAG, S_TAG, ethernet, marked, tagged};
-use lab::{Mac, Nat, PacketSocket, Ping, World};
-
-/// In this time a frame has crossed the overlay, or will not.
-const CROSSING: Duration = Duration::from_millis(200);
+use lab::{Mac, Nat, PacketSocket, Ping, World, heard};
 
 /// How long the first direct path may take before this table gives up; `netns_nat` is stricter.
 const MEETING: Duration = Duration::from_secs(15);
@@ -43,34 +38,22 @@ impl Table {
         Mutex::new(Table { world, wires, name })
     }
 
-    /// Sends a frame from the guest of node `from` (1 to 3); how often each guest hears it, unchanged.
-    fn heard(&self, from: usize, frame: &[u8]) -> Heard {
+    /// Makes a MAC known at a node, to everyone, untagged.
+    #[track_caller]
+    fn introduce(&self, node: usize, mac: Mac) {
+        let mut all_others = [1; 3];
+        all_others[node - 1] = 0;
+        self.check("introduction", node, &marked(Mac::BROADCAST, mac, mark()), all_others);
+    }
+
+    /// Sends a frame from the guest of node `from` (1 to 3) and looks how often each guest hears it, unchanged.
+    #[track_caller]
+    fn check(&self, what: &str, from: usize, frame: &[u8], expected: Heard) {
         for wire in &self.wires {
             wire.collect(Duration::ZERO, |_| false);
         }
         self.wires[from - 1].send(frame).unwrap();
-        let end = Instant::now() + CROSSING;
-        let counts: Vec<usize> = self
-            .wires
-            .iter()
-            .map(|wire| {
-                let left = end.saturating_duration_since(Instant::now());
-                let frames = wire.collect(left, |_| false);
-                frames.iter().filter(|heard| *heard == frame).count()
-            })
-            .collect();
-        counts.try_into().unwrap()
-    }
-
-    /// Makes a MAC known at a node, to everyone, untagged.
-    fn introduce(&self, node: usize, mac: Mac) {
-        self.wires[node - 1].send(&marked(Mac::BROADCAST, mac, mark())).unwrap();
-        std::thread::sleep(CROSSING / 2);
-    }
-
-    #[track_caller]
-    fn check(&self, what: &str, from: usize, frame: &[u8], expected: Heard) {
-        let heard = self.heard(from, frame);
+        let heard = heard(&self.wires, frame, &expected);
         assert_eq!(heard, expected, "{what} ({} paths), from node {from}", self.name);
     }
 }

@@ -4,8 +4,6 @@
 //! the kernel's note: superframes travel whole, and the kernel at the other end must understand them.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails where it stands")]
 
-mod lab;
-
 use std::fs;
 use std::future::poll_fn;
 use std::io::{Read, Write};

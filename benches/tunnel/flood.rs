@@ -8,9 +8,8 @@ use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use lab::Space;
 use rustix::net::{MMsgHdr, SendAncillaryBuffer, SendFlags, sendmmsg, sockopt};
-
-use crate::lab::Space;
 
 /// Where the counting guest listens.
 const PORT: u16 = 9000;

@@ -4,9 +4,10 @@
 
 use std::time::Duration;
 
+use lab::{Impairment, poll_for};
+
 use crate::candidate::{Wanted, start_pair};
 use crate::figure::Figure;
-use crate::lab::{Impairment, poll_for};
 use crate::measure::{Values, iperf};
 use crate::options::Pace;
 use crate::stage::{Candidate, Scope, Stage};
@@ -35,7 +36,7 @@ impl Lossy {
         }
         let pids = start_pair(stage, &hosts, LOSSY)?;
         let guests = stage.guests(&hosts, "br-lossy", 1500);
-        let candidate = |name, [from, to]: [&crate::lab::Space; 2], address, pids| Candidate {
+        let candidate = |name, [from, to]: [&lab::Space; 2], address, pids| Candidate {
             name,
             about: String::new(),
             mtu: 1500,

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
+use lab::{Iperf, Ping};
 use serde_json::Value;
 
 use crate::figure::Figure;
 use crate::flood::Flood;
-use crate::lab::{Iperf, Ping};
 use crate::options::Pace;
 use crate::stage::{Candidate, Scope};
 use crate::usage::{CallCount, cpu_seconds, machine_seconds, memory_mb};
@@ -163,7 +163,7 @@ fn ping_flood(candidate: &Candidate, pace: &Pace) -> Result<Values, String> {
     Ok(vec![(Figure::PingFlood, average.ok_or("ping -f has no result")? * 1e3)])
 }
 
-fn sorted_us(report: &crate::lab::PingReport) -> Vec<f64> {
+fn sorted_us(report: &lab::PingReport) -> Vec<f64> {
     let mut rtts = report.replies.iter().map(|reply| reply.rtt.as_secs_f64() * 1e6).collect::<Vec<_>>();
     rtts.sort_by(f64::total_cmp);
     rtts

@@ -13,7 +13,8 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
-use crate::lab::{self, Guest, Host, Lab, Ping, Process, Space, Supernode, poll_for};
+use lab::{Guest, Host, Lab, Ping, Process, Space, Supernode, poll_for};
+
 use crate::options::{Options, Underlay};
 
 /// Bytes of IP that the underlay carries.

@@ -7,11 +7,11 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use lab::{By, Guest, GuestPair, Lab, Nat, Offer, Rates, World, wait_for};
 use longwire::control::topology::resources::{Capacities, Resource, Site};
 use longwire::control::topology::view::{NodeView, View};
 use longwire::control::topology::{NodeIndex, Pair, Via};
 
-use crate::lab::{self, By, Guest, GuestPair, Lab, Nat, Offer, Rates, World, wait_for};
 use crate::model::{Kind, MBIT, network};
 
 pub(crate) const SITES: usize = 4;

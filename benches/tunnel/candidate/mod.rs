@@ -12,9 +12,10 @@ mod vxlan;
 use std::path::PathBuf;
 use std::process::Command;
 
-pub use longwire::{Wanted, stand_still, start_pair};
+use lab::find_tool;
 
-use crate::lab::find_tool;
+pub use longwire::{Wanted, start_pair};
+
 use crate::stage::Family;
 
 /// All of them, as the tables show them.

@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
+use lab::poll_for;
+
 use super::{need, version, words};
-use crate::lab::poll_for;
 use crate::options::Options;
 use crate::stage::Stage;
 

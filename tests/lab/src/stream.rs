@@ -80,16 +80,25 @@ impl Stream {
 }
 
 impl StreamReport {
-    /// The longest time for which nothing of what was sent arrived, by the times of sending.
+    /// The longest time for which nothing of what was sent arrived, by the times of sending. While the sender itself was
+    /// kept from its work, nothing was missing.
     pub fn longest_hole(&self) -> Duration {
         let mut came = vec![false; self.sent.len()];
         for (number, _) in &self.arrived {
             came[usize::try_from(*number).unwrap_or(usize::MAX)] = true;
         }
-        let (Some(first), Some(last)) = (self.sent.first(), self.sent.last()) else { return Duration::MAX };
-        let arrived = self.sent.iter().zip(&came).filter(|(_, came)| **came).map(|(at, _)| *at);
-        let times: Vec<Instant> = std::iter::once(*first).chain(arrived).chain([*last]).collect();
-        times.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap_or(Duration::MAX)
+        let Some(first) = self.sent.first() else { return Duration::MAX };
+        let (mut since, mut longest, mut is_hole) = (*first, Duration::ZERO, false);
+        for (at, came) in self.sent.iter().zip(came) {
+            is_hole |= !came;
+            if is_hole {
+                longest = longest.max(*at - since);
+            }
+            if came {
+                (since, is_hole) = (*at, false);
+            }
+        }
+        longest
     }
 
     /// Datagrams that never arrived.

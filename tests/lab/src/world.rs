@@ -11,18 +11,27 @@ pub const OVERLAY: &str = "lan";
 
 /// A node: `n1`, `n2` ... with the guest `g1`, `g2` ... on its `br0`.
 pub struct Node {
+    /// Its `longwire up`.
     pub daemon: Daemon,
+    /// The machine behind it.
     pub guest: Guest,
+    /// Where it runs.
     pub host: Host,
+    /// Where that stands.
     pub site: Site,
 }
 
 /// The scene. Dropped, it is gone.
 pub struct World {
+    /// In order, `n1` first.
     pub nodes: Vec<Node>,
+    /// The one that all know.
     pub supernode: Supernode,
+    /// Where that runs.
     pub server: Host,
+    /// The overlay's key line.
     pub key: String,
+    /// What all of it stands in.
     pub lab: Lab,
 }
 

@@ -15,7 +15,6 @@
 //! program itself is killed, its keeper (see `process`) removes it.
 //!
 //! The lab panics with one sentence when something does not work: it serves tests.
-#![allow(dead_code, unused_imports, unreachable_pub, reason = "each test program uses a part of the lab")]
 
 mod privilege;
 
@@ -36,6 +35,8 @@ mod tag;
 mod emulator;
 
 mod packet;
+
+mod ears;
 
 mod kernel;
 
@@ -66,6 +67,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 pub use daemon::{Daemon, Join, Supernode, longwire, new_key, program};
+pub use ears::heard;
 pub use emulator::Impairment;
 pub use frame::Mac;
 pub use kernel::{cut_datagrams, refuse_ioctl};
@@ -82,7 +84,7 @@ pub use talk::{Talk, at_once};
 
 pub use six::Six;
 pub use status::{FdbEntry, Overlay, PathState, Peer, Status};
-pub use straight::set_features;
+pub use straight::{End, set_features};
 pub use tag::Tagging;
 pub use topology::{Guest, Host, Site, join_bridges};
 
@@ -109,6 +111,7 @@ impl Lab {
     ///
     /// Becomes root in a user namespace of its own if it is not root, and fails with the
     /// sentence what to do if that or a tool is missing.
+    #[expect(clippy::new_without_default, reason = "it changes the machine")]
     pub fn new() -> Lab {
         privilege::ensure();
         let number = LABS.fetch_add(1, Ordering::Relaxed);

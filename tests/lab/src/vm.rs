@@ -1,6 +1,6 @@
 //! A virtual machine: QEMU without KVM boots Debian's kernel, with its network on a bridge of a host.
 //!
-//! `guest-image` beside this file makes kernel and initial RAM disk, once, in `target/guest`. The machine answers
+//! `guest-image` of this crate makes kernel and initial RAM disk, once, in `target/guest`. The machine answers
 //! pings and echoes TCP at port 7, and can be moved to another host while it runs.
 
 use std::io::{BufRead, BufReader, Write};
@@ -166,8 +166,8 @@ fn image() -> &'static Path {
                  apt-get install --no-install-recommends {QEMU_PACKAGE} busybox-static cpio"
             ));
         }
-        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-        let (maker, image) = (root.join("tests/lab/guest-image"), root.join("target/guest"));
+        let lab = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let (maker, image) = (lab.join("guest-image"), lab.join("../../target/guest"));
         let changed = |path: &Path| path.metadata().and_then(|metadata| metadata.modified()).ok();
         if changed(&image.join("vmlinuz")) <= changed(&maker) {
             let made = Command::new(&maker).arg(&image).output();

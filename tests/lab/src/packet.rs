@@ -17,17 +17,17 @@ use socket2::{Domain, Protocol, Socket, Type};
 use super::{Space, fail};
 
 /// Longer than any frame, also a superframe of segmentation offload.
-pub const FRAME_MAX: usize = 65_600;
+pub(super) const FRAME_MAX: usize = 65_600;
 
 /// The receive buffer: a whole burst while the test thread does not run.
 const BUFFER: usize = 8 << 20;
 
 /// `struct virtio_net_hdr` in front of each frame, when asked for.
-pub const OFFLOAD_HEADER: usize = 10;
+pub(super) const OFFLOAD_HEADER: usize = 10;
 
 /// What a socket hears, and how.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Style {
+pub(super) enum Style {
     /// Frames, with their VLAN tags.
     Frames,
     /// The same, and also what leaves by the interface.

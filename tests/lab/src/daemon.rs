@@ -16,51 +16,53 @@ const PORT: u16 = 7777;
 /// How long a daemon may take to answer at its socket.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// The program under test: built by cargo for tests; for an example it lies beside it.
+/// The program under test: cargo puts it into `target/PROFILE`, and whoever asks into a directory there.
 /// `LONGWIRE_PROGRAM` names another one, such as an installed package.
 pub fn program() -> PathBuf {
     if let Some(other) = std::env::var_os("LONGWIRE_PROGRAM") {
         return other.into();
     }
-    if let Some(built) = option_env!("CARGO_BIN_EXE_longwire") {
-        return built.into();
-    }
     static BUILT: std::sync::OnceLock<PathBuf> = std::sync::OnceLock::new();
-    BUILT.get_or_init(build_beside_example).clone()
+    BUILT.get_or_init(find_program).clone()
 }
 
-/// `cargo run --example` builds only the example: has cargo bring the program up to date.
-fn build_beside_example() -> PathBuf {
+fn find_program() -> PathBuf {
     let exe = std::env::current_exe().unwrap_or_default();
-    let Some(profile_dir) = exe.ancestors().nth(2) else { fail("an example lies in target/PROFILE/examples") };
-    let program = profile_dir.join("longwire");
-    if let (Some(cargo), Some(target)) = (std::env::var_os("CARGO"), profile_dir.parent()) {
-        let profile = match profile_dir.file_name().unwrap_or_default().to_string_lossy() {
-            name if name == "debug" => "dev".to_owned(),
-            name => name.into_owned(),
-        };
-        let mut build = Command::new(cargo);
-        // What cargo tells the example about its package would look to build scripts like a
-        // change, and their crates would be built again each time.
-        for (name, _) in std::env::vars_os() {
-            let text = name.to_string_lossy();
-            if text.starts_with("CARGO_PKG_") || text.starts_with("CARGO_MANIFEST_") {
-                build.env_remove(&name);
-            }
-        }
-        let status = build
-            .args(["build", "--quiet", "--bin", "longwire", "--profile", &profile])
-            .arg("--target-dir")
-            .arg(target)
-            .status();
-        if !status.is_ok_and(|status| status.success()) {
-            fail("cargo could not build the program `longwire`");
-        }
+    let (Some(place), Some(profile_dir)) = (exe.parent(), exe.ancestors().nth(2)) else {
+        fail("the lab is used by programs in target/PROFILE/deps and target/PROFILE/examples")
+    };
+    // Before a test or a bench runs, cargo itself has done so.
+    if place.ends_with("examples") {
+        bring_up_to_date(profile_dir);
     }
+    let program = profile_dir.join("longwire");
     if !program.is_file() {
         fail(format_args!("the program {} is missing: cargo build", program.display()));
     }
     program
+}
+
+/// `cargo run --example` builds only the example: has cargo build the program too.
+fn bring_up_to_date(profile_dir: &Path) {
+    let (Some(cargo), Some(target)) = (std::env::var_os("CARGO"), profile_dir.parent()) else { return };
+    let profile = match profile_dir.file_name().unwrap_or_default().to_string_lossy() {
+        name if name == "debug" => "dev".to_owned(),
+        name => name.into_owned(),
+    };
+    let mut build = Command::new(cargo);
+    // What cargo tells the example about its package would look to build scripts like a
+    // change, and their crates would be built again each time.
+    for (name, _) in std::env::vars_os() {
+        let text = name.to_string_lossy();
+        if text.starts_with("CARGO_PKG_") || text.starts_with("CARGO_MANIFEST_") {
+            build.env_remove(&name);
+        }
+    }
+    build.args(["build", "--quiet", "--bin", "longwire", "--profile", &profile]);
+    let status = build.arg("--target-dir").arg(target).status();
+    if !status.is_ok_and(|status| status.success()) {
+        fail("cargo could not build the program `longwire`");
+    }
 }
 
 /// `longwire keygen`.
