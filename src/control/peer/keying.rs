@@ -173,7 +173,13 @@ impl Peer {
     }
 
     /// A RESP to our INIT, by `path`.
-    pub fn on_resp(&mut self, fx: &mut Effects, certificates: &mut Certificates, envelope: &Envelope<'_>, path: Path) {
+    pub(in crate::control) fn on_resp(
+        &mut self,
+        fx: &mut Effects,
+        certificates: &mut Certificates,
+        envelope: &Envelope<'_>,
+        path: Path,
+    ) {
         let answers = |attempt: &Attempt| Some(attempt.initiator.local_index) == envelope.receiver;
         if !self.attempt.as_ref().is_some_and(answers) {
             return fx.dropped(DropReason::HandshakeUnexpected);
