@@ -123,6 +123,10 @@ fn migrate_once(world: &World, told: Told) -> Duration {
     wait_for("the cable is in", Duration::from_secs(3), || {
         guest.space.ip("link show dev eth0").contains("state UP").then_some(())
     });
+    // What comes before that is lost in it.
+    wait_for("the bridge forwards", Duration::from_secs(3), || {
+        to.host.space.ip(&format!("-d link show dev {}", guest.port)).contains("state forwarding").then_some(())
+    });
     let start = SystemTime::now();
     match told {
         Told::Arp => wire.send(&gratuitous_arp(guest.mac, guest.address)).unwrap(),
