@@ -8,7 +8,6 @@
 //! apt-get install -y fastd tinc openvpn n2n linux-perf && cargo install vpncloud
 //! cargo bench --bench tunnel -- --json tunnel.json --svg tunnel.svg     # all, about an hour
 //! cargo bench --bench tunnel -- --quick                                 # under 90 s
-//! cargo bench --bench tunnel -- --adapt-cost                            # what adapting costs, four minutes
 //! ```
 //!
 //! vpncloud and fastd must be there, the other programs are compared with where they are.
@@ -22,8 +21,6 @@ mod stage;
 mod candidate;
 
 mod lossy;
-
-mod adapt;
 
 mod measure;
 
@@ -57,8 +54,7 @@ use stage::Stage;
 
 fn main() -> ExitCode {
     let options = Options::parse();
-    let done = if options.adapt_cost { adapt::run(&options) } else { check(&options).and_then(|()| bench(&options)) };
-    match done {
+    match check(&options).and_then(|()| bench(&options)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(sentence) => {
             eprintln!("{sentence}");

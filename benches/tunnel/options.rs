@@ -9,8 +9,6 @@ use clap::{Parser, ValueEnum};
 const QUICK: [&str; 5] = ["bare", "vxlan", "longwire", "vpncloud", "fastd"];
 /// Rounds of a whole run: a median with two values on each side.
 const ROUNDS: u32 = 5;
-/// Pairs of `--adapt-cost`, unless it is said: enough for a bound.
-const PAIRS: u32 = 32;
 /// Seconds of one TCP run, after the first, which does not count.
 const SECONDS: u32 = 3;
 
@@ -20,10 +18,7 @@ pub struct Options {
     /// Few candidates, one round of 1 s runs on one underlay: under 90 s, to see that it works.
     #[arg(long)]
     pub quick: bool,
-    /// Only what adapting costs: TCP through daemons with and without, in pairs; four minutes.
-    #[arg(long)]
-    pub adapt_cost: bool,
-    /// Rounds; each has every measurement of every candidate [default: 5, quick 1], or pairs [default: 32].
+    /// Rounds; each has every measurement of every candidate [default: 5, quick 1].
     #[arg(long)]
     rounds: Option<u32>,
     /// Length of a TCP run [default: 3, quick 1].
@@ -75,8 +70,7 @@ impl Underlay {
 impl Options {
     /// How many rounds.
     pub fn rounds(&self) -> u32 {
-        let usual = if self.adapt_cost { PAIRS } else { ROUNDS };
-        self.rounds.unwrap_or(if self.quick { 1 } else { usual }).max(1)
+        self.rounds.unwrap_or(if self.quick { 1 } else { ROUNDS }).max(1)
     }
 
     /// Which underlays, in order.
@@ -101,16 +95,7 @@ impl Options {
 
     /// How long things take.
     pub fn pace(&self) -> Pace {
-        let seconds = self
-            .seconds
-            .unwrap_or(if self.quick {
-                1
-            } else if self.adapt_cost {
-                2
-            } else {
-                SECONDS
-            })
-            .max(1);
+        let seconds = self.seconds.unwrap_or(if self.quick { 1 } else { SECONDS }).max(1);
         Pace {
             seconds,
             warm_up: u32::from(!self.quick),

@@ -150,6 +150,9 @@ const fn origin(origin: Origin) -> &'static str {
 }
 
 fn routes_text(rows: Vec<RouteRow>) -> String {
+    if rows.is_empty() {
+        return "no rule: what is learned and planned decides\n".into();
+    }
     let mut table = Table::new(&["RULE", "OVERLAY", "PRIO", "SRC", "DST", "VIA", "BY", "FRAMES", "BYTES", "STATE"]);
     for row in rows {
         table.row([
@@ -169,6 +172,9 @@ fn routes_text(rows: Vec<RouteRow>) -> String {
 }
 
 fn links_text(rows: Vec<LinkRow>) -> String {
+    if rows.is_empty() {
+        return "no link is ordered: those that are needed are made by themselves\n".into();
+    }
     let mut table = Table::new(&["OVERLAY", "LINK", "PIN", "BY", "STATE"]);
     for row in rows {
         let pin = if row.pin { "pin" } else { "-" };

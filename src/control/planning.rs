@@ -12,7 +12,7 @@ mod sight;
 
 mod sites;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use super::Control;
@@ -136,8 +136,8 @@ impl Planned {
     fn widths(&self, from: NodeId, told: &Told) -> BTreeMap<NodeId, f64> {
         let ways = self.planner.routes().filter(|way| way.from == from);
         let ways: BTreeMap<NodeId, NodeId> = ways.filter_map(|way| Some((way.to, way.via?))).collect();
-        let shared = self.shared_sites();
-        let site = |node| self.place(node).map(|place| customer(place.seen));
+        let shared = self.sites.shared(self.by_relay.values().map(|place| (place.node, place.seen)));
+        let site = |node| self.place(node).map(|place| self.sites.mark(place.node, place.seen));
         let is_shared = |node| site(node).is_some_and(|site| shared.contains(&site));
         let mut widths: BTreeMap<NodeId, f64> = BTreeMap::new();
         for one in told.peers.iter().filter(|one| one.is_limited && one.capacity > 0) {
@@ -148,12 +148,6 @@ impl Planned {
             }
         }
         widths
-    }
-
-    /// Where there is more than one member.
-    fn shared_sites(&self) -> BTreeSet<IpAddr> {
-        let mut seen = BTreeSet::new();
-        self.by_relay.values().map(|place| customer(place.seen)).filter(|site| !seen.insert(*site)).collect()
     }
 
     /// What the planner hears of a report that was just heard.
@@ -303,9 +297,11 @@ fn bytes(kilobytes: u32) -> f64 {
     f64::from(kilobytes) * 1000.0
 }
 
-/// Each change to the member whose frames it is about.
+/// Each change to the member whose frames it is about, and to all who report that there is one: they count anew, so
+/// that nobody mixes what was before with what is behind it.
 fn tell(fx: &mut Effects, overlay: OverlayId, plan: &planner::Plan, planned: &Planned) {
-    let mut by_member: BTreeMap<u64, Vec<Change>> = BTreeMap::new();
+    let reporting = planned.heard.keys().filter_map(|node| planned.place(*node));
+    let mut by_member: BTreeMap<u64, Vec<Change>> = reporting.map(|place| (place.link, Vec::new())).collect();
     for change in &plan.changes {
         let (Some(from), Some(to)) = (planned.place(change.from), planned.place(change.to)) else { continue };
         let way = match change.via {
@@ -351,6 +347,7 @@ impl Control {
                 self.order(port, via);
             }
         }
+        self.count_anew(overlay);
     }
 
     /// Who registers anew, or at another supernode that plans, begins without orders: that one knows of none.

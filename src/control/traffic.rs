@@ -18,7 +18,7 @@ use super::standing::Registration;
 use super::timers::Timer;
 use super::topology::fallback::{Fallback, Own};
 use super::topology::matrix::{Rates, is_phase_change};
-use super::topology::planner::BULK;
+use super::topology::planner::{BULK, FIRST_LOOK};
 use crate::datapath::buf::OverlayIndex;
 use crate::datapath::fdb::PortId;
 use crate::datapath::{Command, MacPair, Path, Tally, Volume};
@@ -104,6 +104,9 @@ pub(super) struct Traffic {
     flows: BTreeMap<PortId, Flow>,
     read: Option<Time>,
     reported: Option<Time>,
+    /// Ways were changed since: what flowed until now is told at once, and what flows then soon.
+    is_cut: bool,
+    is_first_look: bool,
     /// What the last report said, for what has changed since.
     said: BTreeMap<PortId, f64>,
     pub(super) machines: Machines,
@@ -121,6 +124,12 @@ impl Control {
 
     /// [`Timer::Traffic`]
     pub(super) fn on_traffic_timer(&mut self, overlay: OverlayIndex) {
+        self.fx.commands.push_back(Command::Tally { overlay });
+    }
+
+    /// A plan was carried out: what flows from now on is told apart from what flowed before.
+    pub(super) fn count_anew(&mut self, overlay: OverlayIndex) {
+        self.overlays[overlay.0].traffic.is_cut = true;
         self.fx.commands.push_back(Command::Tally { overlay });
     }
 
@@ -165,7 +174,13 @@ impl Control {
     fn adapt(&mut self, overlay: OverlayIndex, traffic: &mut Traffic) {
         let is_news = is_phase_change(&traffic.said, &traffic.rates());
         let since = traffic.reported.map(|reported| self.fx.now.since(reported));
-        if since.is_none_or(|since| since >= REPORT_EVERY || (is_news && since >= READ_EVERY)) {
+        let patience = match (is_news, traffic.is_first_look) {
+            (true, _) => READ_EVERY,
+            (false, true) => FIRST_LOOK,
+            (false, false) => REPORT_EVERY,
+        };
+        if traffic.is_cut || since.is_none_or(|since| since >= patience) {
+            traffic.is_first_look = std::mem::take(&mut traffic.is_cut);
             self.report_traffic(overlay, traffic);
         }
         self.do_alone(overlay, traffic);

@@ -6,13 +6,15 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use etherparse::IpNumber;
+
 use super::checksum;
 use super::fdb::Address;
 use super::frame::{ARP, IPV6, IPV6_HEADER, Mac, TAG_8021Q};
 
 /// A neighbour solicitation with the option that names its sender.
 const SOLICITATION: usize = 24 + 8;
-pub(super) const ICMPV6: u8 = 58;
+pub(super) const ICMPV6: u8 = IpNumber::IPV6_ICMP.0;
 
 /// The question for the machine with `ip`, in the VLAN of `about`, from `station`.
 pub(super) fn question(station: Mac, about: Address, ip: IpAddr) -> Vec<u8> {

@@ -144,16 +144,17 @@ impl Groups {
 }
 
 impl Switch {
-    /// A frame out of our TAP: what it says of groups. What is new others are told.
-    pub(super) fn snoop_groups(&mut self, now: Time, bytes: &[u8], header: &Header) {
+    /// A frame out of our TAP: what it says of groups. What is new others are told. Whether it is for routers only.
+    pub(super) fn snoop_groups(&mut self, now: Time, bytes: &[u8], header: &Header) -> bool {
         if !self.settings().snoops {
-            return;
+            return false;
         }
-        let before = self.groups.len();
-        listener::read(bytes, header).into_iter().for_each(|said| self.groups.hear(now, said));
+        let (before, said) = (self.groups.len(), listener::read(bytes, header));
+        said.iter().for_each(|said| self.groups.hear(now, *said));
         if self.groups.len() != before {
             self.suppression.holdings.wish(self.groups.wishes(now));
         }
+        said.iter().any(|said| said.is_report())
     }
 
     /// A frame of a peer's: what it says of groups. Whether our machines must not hear it.
@@ -166,9 +167,10 @@ impl Switch {
         said.iter().any(|said| said.is_report()) && !self.suppression.holdings.wishes(ROUTES)
     }
 
-    /// A frame out of our TAP for a group: to whom it goes, if that is not everybody.
+    /// A frame out of our TAP for a group, or a report: to whom it goes, if that is not everybody.
+    ///
     /// Who asked for the group is sent as much as comes; what anybody else gets as well is a flood.
-    pub(super) fn judge_group(&mut self, now: Time, bytes: &[u8], header: &Header) -> Option<Verdict> {
+    pub(super) fn judge_group(&mut self, now: Time, is_report: bool, bytes: &[u8], header: &Header) -> Option<Verdict> {
         if !self.settings().snoops || !header.dst.is_group() {
             return None;
         }
@@ -177,7 +179,6 @@ impl Switch {
             let place = Place { vlan: 0, ip: group };
             suppression.told.tellers(place).map(|teller| teller.port)
         };
-        let is_report = listener::read(bytes, header).iter().any(|said| said.is_report());
         let mut wanting: BTreeSet<PortId> = BTreeSet::new();
         if !is_report {
             let group = listener::group(bytes, header)?;

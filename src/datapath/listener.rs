@@ -5,31 +5,33 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use etherparse::icmpv6::{
+    TYPE_MULTICAST_LISTENER_QUERY as MLD_QUERY, TYPE_MULTICAST_LISTENER_REDUCTION as MLD_DONE,
+    TYPE_MULTICAST_LISTENER_REPORT as MLD_REPORT,
+};
 use etherparse::igmp::{GroupAddress, MembershipReportV3Slice, ReportGroupRecordV3Slice};
 use etherparse::{IgmpSlice, IpNumber, NetSlice, SlicedPacket, TransportSlice};
 
-use super::frame::{HEADER, Header, IPV4, IPV6, Mac};
-use super::{ask, checksum};
+use super::ask::{self, ICMPV6};
+use super::checksum;
+use super::frame::{self, HEADER, Header, IPV4, IPV6, Mac};
 
 const ALL_SYSTEMS: Ipv4Addr = Ipv4Addr::new(224, 0, 0, 1);
 const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
 /// Routers among each other (PIM): who says it wants to hear everything.
-const PIM: u8 = 103;
+const PIM: u8 = IpNumber::PIM.0;
 const IGMP: u8 = IpNumber::IGMP.0;
-const ICMPV6: u8 = IpNumber::IPV6_ICMP.0;
 const HOP_BY_HOP: u8 = IpNumber::IPV6_HEADER_HOP_BY_HOP.0;
 /// Of our questions: with the option that follows, and with a hop-by-hop header.
-const IPV4_HEADER: usize = 20 + 4;
-const IPV6_HEADERS: usize = 40 + 8;
+const IPV4_HEADER: usize = frame::IPV4_HEADER + 4;
+const IPV6_HEADERS: usize = frame::IPV6_HEADER + 8;
 /// "Look into it on the way" (RFC 2113, RFC 2711).
 const ROUTER_ALERT: [u8; 4] = [0x94, 4, 0, 0];
 const HOP_BY_HOP_ALERT: [u8; 8] = [ICMPV6, 0, 5, 2, 0, 0, 1, 0];
 /// Robustness 2, and 125 s between questions.
 const PACE: [u8; 2] = [2, 125];
 const QUERY: u8 = 0x11;
-const MLD_QUERY: u8 = 130;
-const MLD_REPORT: u8 = 131;
-const MLD_DONE: u8 = 132;
+/// MLDv2's (RFC 3810 5.2).
 const MLD_REPORT_V2: u8 = 143;
 /// Of a record in a report: it is so (include, exclude), it becomes so, these sources more.
 const IS_INCLUDE: u8 = 1;

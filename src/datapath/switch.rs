@@ -208,7 +208,7 @@ impl Switch {
         if self.learns(now, header) {
             self.learn_own(now, address, bytes, header);
         }
-        self.snoop_groups(now, bytes, header);
+        let is_report = self.snoop_groups(now, bytes, header);
         if header.dst == self.settings.station {
             self.on_answer(now, address);
             return Verdict::Drop(DropReason::Answer);
@@ -222,7 +222,8 @@ impl Switch {
             None if self.gate.is_shut() => Verdict::Drop(DropReason::Shared),
             None if self.ports.is_empty() => Verdict::Drop(DropReason::NoPeer),
             None => {
-                let verdict = self.answer(now, bytes, header).or_else(|| self.judge_group(now, bytes, header));
+                let verdict =
+                    self.answer(now, bytes, header).or_else(|| self.judge_group(now, is_report, bytes, header));
                 verdict.unwrap_or_else(|| self.judge_flood(now))
             }
         }

@@ -1,7 +1,7 @@
 //! The closed loop: a made-up network carries what a pattern offers, nodes report what they see of it, the
 //! planner plans, and its plans decide what is carried next.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use longwire::control::topology::fallback::{Fallback, Own};
@@ -46,12 +46,16 @@ pub(crate) struct World {
     dice: Dice,
     rates: BTreeMap<Pair, Rates>,
     arrivals: BTreeMap<Pair, Rates>,
+    errors: BTreeMap<Pair, f64>,
     pub(crate) planner: Planner,
     config: Config,
     pub(crate) now: Time,
     lie: Option<(NodeIndex, Lie)>,
     /// Members tell what they send where they are held back, and know of no other capacity: as daemons do.
     are_daemons: bool,
+    /// Half of the members report a second later, until a plan sets the beat.
+    is_scattered: bool,
+    is_first_look: bool,
     flaps: Option<NodeIndex>,
     /// Pairs send what gets through and no more.
     pub(crate) is_elastic: bool,
@@ -82,7 +86,7 @@ impl World {
         }
         let base = truth.capacities.clone();
         let (dice, now) = (Dice::new(seed ^ 0x5eed), Time::START);
-        let (drifted, rates, arrivals, shares) = Default::default();
+        let (drifted, rates, arrivals, errors, shares) = Default::default();
         Self {
             truth,
             base,
@@ -91,11 +95,14 @@ impl World {
             dice,
             rates,
             arrivals,
+            errors,
             planner,
             config,
             now,
             lie: None,
             are_daemons: false,
+            is_scattered: false,
+            is_first_look: false,
             flaps: None,
             is_elastic: false,
             shares,
@@ -122,7 +129,7 @@ impl World {
 
     /// Members know no more than daemons do.
     pub(crate) fn of_daemons(mut self) -> Self {
-        self.are_daemons = true;
+        (self.are_daemons, self.is_scattered) = (true, true);
         self
     }
 
@@ -136,27 +143,28 @@ impl World {
         if self.shares.is_empty() { 1.0 } else { least(&self.shares) / best(&self.truth, &self.config) }
     }
 
-    /// Two seconds, and the plan that came out of them.
+    /// Two seconds, and the plan that came out of them. Its members count anew, and tell after one what it brought.
     pub(crate) fn step(&mut self) -> Option<Plan> {
         self.drift();
         self.shares = carried(&self.truth, &self.config);
-        for _ in 0..SAMPLES {
-            self.now += SAMPLE;
-            self.sample();
+        self.err();
+        let samples = if self.is_first_look { SAMPLES / 2 } else { SAMPLES };
+        for number in 1..=samples {
+            self.pass(SAMPLE);
+            if self.is_scattered && number == SAMPLES / 2 {
+                self.tell(|node| node.0 % 2 == 1);
+            }
         }
-        self.count_arrivals();
         if let Some(member) = self.flaps {
             self.planner.remove_node(self.now, id(member));
             assert!(self.planner.put_node(id(member), self.truth.nodes[usize::from(member.0)]));
             // Who registers anew begins without orders.
             self.truth.routes.retain(|pair, _| pair.from != member);
         }
-        for node in (0..self.truth.nodes.len() as u16).map(NodeIndex) {
-            let mut report = self.report(node);
-            if let Some((_, lie)) = self.lie.filter(|(liar, _)| *liar == node) {
-                lie(&mut report);
-            }
-            self.planner.handle_report(self.now, id(node), &report);
+        let is_scattered = self.is_scattered;
+        self.tell(|node| !is_scattered || node.0 % 2 == 0);
+        if self.now < self.planner.deadline() {
+            self.pass(self.planner.deadline().since(self.now));
         }
         let plan = self.planner.handle_timeout(self.now);
         for change in plan.iter().flat_map(|plan| &plan.changes) {
@@ -164,7 +172,29 @@ impl World {
             let via = change.via.map_or(Via::Direct, |relay| Via::Relay(index(relay)));
             self.truth.routes.insert(pair, via);
         }
+        self.is_first_look = plan.is_some();
+        if self.is_first_look {
+            self.is_scattered = false;
+            self.tell(|_| true);
+        }
         plan
+    }
+
+    fn pass(&mut self, span: Duration) {
+        self.now += span;
+        self.sample(span);
+        self.count_arrivals(span);
+    }
+
+    /// Some members report.
+    fn tell(&mut self, tells: impl Fn(NodeIndex) -> bool) {
+        for node in (0..self.truth.nodes.len() as u16).map(NodeIndex).filter(|node| tells(*node)) {
+            let mut report = self.report(node);
+            if let Some((_, lie)) = self.lie.filter(|(liar, _)| *liar == node) {
+                lie(&mut report);
+            }
+            self.planner.handle_report(self.now, id(node), &report);
+        }
     }
 
     /// Two seconds without a planner: each node does what it can. Gives the moves.
@@ -210,26 +240,30 @@ impl World {
         }
     }
 
-    fn sample(&mut self) {
+    fn sample(&mut self, span: Duration) {
         for pair in self.truth.demands.keys() {
             self.rates.entry(*pair).or_default();
         }
         for (pair, rates) in &mut self.rates {
             let share = if self.is_elastic { self.shares.get(pair).map_or(1.0, |share| share.min(1.0)) } else { 1.0 };
             let offered = self.truth.demands.get(pair).map_or(0.0, |demand| demand * share);
-            let bytes = offered * SAMPLE.as_secs_f64() * self.dice.noise(self.weather.noise);
-            rates.sample(bytes, SAMPLE);
+            let bytes = offered * span.as_secs_f64() * self.dice.noise(self.weather.noise);
+            rates.sample(bytes, span);
         }
     }
 
-    /// What arrives in an epoch is counted with one error.
-    fn count_arrivals(&mut self) {
+    /// By which share what arrives in an epoch is counted wrongly.
+    fn err(&mut self) {
+        let pairs = self.truth.demands.keys().chain(self.rates.keys()).copied().collect::<BTreeSet<_>>();
+        self.errors = pairs.into_iter().map(|pair| (pair, self.dice.noise(self.weather.noise))).collect();
+    }
+
+    fn count_arrivals(&mut self, span: Duration) {
         for pair in self.rates.keys() {
             let share = self.shares.get(pair).map_or(1.0, |share| share.min(1.0));
             let arrives = self.truth.demands.get(pair).map_or(0.0, |demand| demand * share);
-            let counted = arrives * self.dice.noise(self.weather.noise);
-            let rates = self.arrivals.entry(*pair).or_default();
-            (0..SAMPLES).for_each(|_| rates.sample(counted * SAMPLE.as_secs_f64(), SAMPLE));
+            let error = self.errors.get(pair).copied().unwrap_or(1.0);
+            self.arrivals.entry(*pair).or_default().sample(arrives * error * span.as_secs_f64(), span);
         }
     }
 

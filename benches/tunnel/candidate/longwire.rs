@@ -12,13 +12,14 @@ use crate::options::Options;
 use crate::stage::{Candidate, Scope, Stage};
 
 /// Every candidate of this file.
-pub const NAMES: [&str; 7] = [
+pub const NAMES: [&str; 8] = [
     "longwire",
     "longwire-1400",
     "longwire-v6",
     "longwire-vlan",
     "longwire-plain",
     "longwire-chacha",
+    "longwire-still",
     "longwire-relayed",
 ];
 
@@ -58,6 +59,7 @@ pub fn stand(stage: &mut Stage, options: &Options) -> Result<(), String> {
     for (name, wanted, about) in [
         ("longwire-plain", PLAIN, "a TAP without offloads"),
         ("longwire-chacha", CHACHA, "ChaCha20-Poly1305"),
+        ("longwire-still", STILL, "neither counts nor reports"),
         ("longwire-relayed", RELAYED, "by a supernode on a third host, whose cost counts too"),
     ] {
         if !options.wants(name) {
@@ -69,13 +71,6 @@ pub fn stand(stage: &mut Stage, options: &Options) -> Result<(), String> {
         }
     }
     Ok(())
-}
-
-/// As it comes, and without adapting.
-pub fn stand_still(stage: &mut Stage) -> Result<(), String> {
-    let near = stage.hosts.clone();
-    variant(stage, &near, USUAL, ("longwire", "as it comes"))?;
-    variant(stage, &near, STILL, ("longwire-still", "neither counts nor reports"))
 }
 
 fn variant(

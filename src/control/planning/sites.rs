@@ -3,7 +3,7 @@
 //! A name that its user gave counts for more than an address: behind a carrier's NAT strangers share one, and a large
 //! site has several. The supernode learns no name, only who has the same one.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use crate::control::customer::customer;
@@ -13,7 +13,7 @@ use crate::wire::plan::SiteTag;
 
 /// What members of one site have in common.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Mark {
+pub(super) enum Mark {
     Named(SiteTag),
     Seen(IpAddr),
 }
@@ -39,8 +39,15 @@ impl Sites {
         self.named.remove(&node);
     }
 
-    fn mark(&self, node: NodeId, seen: IpAddr) -> Mark {
+    /// What it has in common with the others of its site, if it is seen at this address.
+    pub(super) fn mark(&self, node: NodeId, seen: IpAddr) -> Mark {
         self.named.get(&node).map_or_else(|| Mark::Seen(customer(seen)), |tag| Mark::Named(*tag))
+    }
+
+    /// Where there is more than one of these members.
+    pub(super) fn shared(&self, members: impl Iterator<Item = (NodeId, IpAddr)>) -> BTreeSet<Mark> {
+        let mut met = BTreeSet::new();
+        members.map(|(node, seen)| self.mark(node, seen)).filter(|mark| !met.insert(*mark)).collect()
     }
 
     /// Where a member is that is seen at this address.
@@ -93,5 +100,17 @@ mod tests {
 
         assert!(sites.name(NODES[0], None));
         assert_eq!(sites.of(NODES[0], one), sites.of(NODES[1], one));
+    }
+    #[test]
+    fn strangers_behind_one_address_that_name_their_sites_share_none() {
+        let mut sites = Sites::default();
+        let seen = IpAddr::from([192, 0, 2, 1]);
+        let members = || NODES.iter().map(|node| (*node, seen));
+        assert_eq!(sites.shared(members()).len(), 1, "one address, one site");
+        assert!(sites.shared(members().take(1)).is_empty());
+        NODES.iter().zip(1..).for_each(|(node, tag)| assert!(sites.name(*node, Some(SiteTag([tag; 8])))));
+        assert!(sites.shared(members()).is_empty());
+        assert!(sites.name(NODES[2], Some(SiteTag([1; 8]))));
+        assert_eq!(sites.shared(members()), BTreeSet::from([sites.mark(NODES[0], seen)]));
     }
 }

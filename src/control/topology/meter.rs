@@ -17,13 +17,15 @@ const OTHER: f64 = 2.0;
 /// One end's view of one pair.
 #[derive(Clone, Copy, Debug)]
 pub struct Meter {
-    /// Bytes per second since ways were last changed; before the next report, the last of before.
+    /// Bytes per second since ways were last changed; until that is known, the last of before.
     pub rate: f64,
     /// When it was told last.
     pub said: Time,
-    /// Reports in the average.
+    /// Reports in the average; none, until something is known since the change.
     pub count: f64,
     told: f64,
+    /// The last report is older than the change, so the time to the next one lies before and behind it.
+    is_mixed: bool,
     /// Bytes per second between the last two reports.
     pub recent: f64,
 }
@@ -32,25 +34,30 @@ impl Meter {
     /// The first that is told of a pair: it began since the report before.
     pub fn new(now: Time, fast: f64) -> Self {
         let rate = between(0.0, fast, FAST);
-        Self { rate, said: now, count: 1.0, told: fast, recent: rate }
+        Self { rate, said: now, count: 1.0, told: fast, is_mixed: false, recent: rate }
     }
 
     /// Takes in a fast average.
     pub fn note(&mut self, now: Time, fast: f64) {
         let since = now.since(self.said);
         if !since.is_zero() {
-            let rate = between(self.told, fast, since);
-            let is_alike = rate <= self.rate * OTHER && self.rate <= rate * OTHER;
-            self.count = if is_alike { (self.count + 1.0).min(REPORTS) } else { 1.0 };
-            self.recent = rate;
-            self.rate += (rate - self.rate) / self.count;
+            self.recent = between(self.told, fast, since);
+            if !std::mem::take(&mut self.is_mixed) {
+                self.average(self.recent);
+            }
         }
         (self.told, self.said) = (fast, now);
     }
 
+    fn average(&mut self, rate: f64) {
+        let is_alike = rate <= self.rate * OTHER && self.rate <= rate * OTHER;
+        self.count = if is_alike { (self.count + 1.0).min(REPORTS) } else { 1.0 };
+        self.rate += (rate - self.rate) / self.count;
+    }
+
     /// Ways have changed: what was seen before says nothing of what comes.
-    pub const fn restart(&mut self) {
-        self.count = 0.0;
+    pub fn restart(&mut self, now: Time) {
+        (self.count, self.is_mixed) = (0.0, self.said < now);
     }
 }
 
@@ -75,10 +82,19 @@ mod tests {
         let at = |seconds| Time::START + Duration::from_secs(seconds);
         let mut meter = Meter::new(at(0), report(1000.0));
         meter.note(at(2), report(1000.0));
-        meter.restart();
-        meter.note(at(4), report(100.0));
+        // The change comes half a second after a report.
+        rates.sample(500.0, Duration::from_millis(500));
+        meter.restart(Time::START + Duration::from_millis(2500));
+        (0..3).for_each(|_| rates.sample(50.0, Duration::from_millis(500)));
+        meter.note(at(4), rates.fast);
+        assert_eq!((meter.count, meter.rate.round()), (0.0, 1000.0), "nothing is known yet: {meter:?}");
+        let mut report = |rate: f64| {
+            (0..4).for_each(|_| rates.sample(rate / 2.0, Duration::from_millis(500)));
+            rates.fast
+        };
+        meter.note(at(6), report(100.0));
         assert!((meter.rate - 100.0).abs() < 1.0, "{meter:?}");
-        meter.note(at(6), report(200.0));
+        meter.note(at(8), report(200.0));
         assert!((meter.rate - 150.0).abs() < 1.0, "{meter:?}");
     }
 }

@@ -27,18 +27,24 @@ use super::view::{Config, View};
 use super::{NodeIndex, Pair, Via};
 use crate::keys::NodeId;
 use crate::time::Time;
-use belief::{Complaint, Word};
+use belief::{Complaint, Word, is_other_phase};
 
 /// Pairs below this rate (bytes per second) are latency pairs: their ingress nodes choose.
 pub const BULK: f64 = 64_000.0;
 /// Epochs after its last change in which a plan must deliver.
 const TRIAL_EPOCHS: u32 = 2;
+/// Another phase shows within so many epochs: members report at their own times, and averages follow in steps.
+const PHASE_EPOCHS: usize = 3;
 /// A way whose pair sends less than this share of its memory, after a phase change, is no longer needed.
 const FADED: f64 = 0.1;
 /// While a change settles a plan may promise less: the moves cost nothing yet.
 const SETTLING_GAIN: f64 = 0.05;
 /// Decisions kept for the user.
 const DECISIONS_MAX: usize = 64;
+/// Members count anew when they hear of a plan, and tell after this time what it brought.
+pub const FIRST_LOOK: Duration = Duration::from_secs(1);
+/// The way of a plan to them, of what they tell to us, and a little more.
+const LATE: Duration = Duration::from_millis(250);
 /// News that cannot wait is looked at after this time, with what else comes.
 const SOON: Duration = Duration::from_millis(500);
 
@@ -117,7 +123,8 @@ pub struct Planner {
     resting: BTreeMap<NodeId, Time>,
     doing: Option<Decision>,
     trial: Option<Trial>,
-    phase: BTreeMap<Pair, f64>,
+    /// What was wanted in the last epochs, the earliest first.
+    phases: VecDeque<BTreeMap<Pair, f64>>,
     decisions: VecDeque<Decision>,
     version: u64,
     strangers: u64,
@@ -146,7 +153,7 @@ impl Planner {
             resting: BTreeMap::new(),
             doing: None,
             trial: None,
-            phase: BTreeMap::new(),
+            phases: VecDeque::from([BTreeMap::new()]),
             decisions: VecDeque::new(),
             version: now.since(Time::START).as_secs() * 1000 / SOON.as_millis() as u64,
             strangers: 0,
@@ -242,12 +249,16 @@ impl Planner {
     /// Another phase of the application voids what was decided in the last one.
     fn notice_phase(&mut self, now: Time) {
         let phase = self.demands(|_| false);
-        if self.is_other_phase(&phase) {
+        if self.phases.front().is_some_and(|before| is_other_phase(before, &phase)) {
             self.gate.flag(now);
             self.queue.clear();
             self.trial = None;
+            self.phases.clear();
         }
-        self.phase = phase;
+        if self.phases.len() == PHASE_EPOCHS {
+            self.phases.pop_front();
+        }
+        self.phases.push_back(phase);
     }
 
     /// What is known now.
@@ -274,9 +285,12 @@ impl Planner {
         let problem = compile(&view, &self.config, now);
         let (noise, doubts) = (self.claims.noise(), self.doubts());
         let seen = |pair: &Pair| {
-            let arrival = self.arrivals.get(pair).filter(|_| self.word(&doubts, *pair) == Word::Both)?;
+            let arrival = self.arrivals.get(pair).filter(|arrival| arrival.count > 0.0)?;
+            if self.word(&doubts, *pair) != Word::Both {
+                return None;
+            }
             let is_held_back = self.limited.contains(pair);
-            let seen = Seen { rate: arrival.rate, noise: noise / arrival.count.max(1.0).sqrt(), is_held_back };
+            let seen = Seen { rate: arrival.rate, noise: noise / arrival.count.sqrt(), is_held_back };
             Some(seen)
         };
         let seen = problem.pairs.iter().map(seen).collect::<Vec<_>>();
@@ -388,9 +402,13 @@ impl Planner {
                 self.routes.insert(*pair, *via)
             };
             self.orphans.remove(pair);
-            self.gate.moved(now, *pair);
+            // What nobody goes, or can go, any more costs no other pair its move.
+            if reason.verdict != Verdict::Retired {
+                self.gate.moved(now, *pair);
+            }
         }
-        self.sent.values_mut().chain(self.arrivals.values_mut()).for_each(Meter::restart);
+        self.sent.values_mut().chain(self.arrivals.values_mut()).for_each(|meter| meter.restart(now));
+        self.deadline = now + FIRST_LOOK + LATE;
         self.doing = (!self.queue.is_empty()).then(|| reason.clone());
         if self.queue.is_empty() {
             self.begin_trial(now);

@@ -141,28 +141,23 @@ impl Planner {
         let wants = if self.limited.contains(&pair) { offered.max(before) } else { offered };
         Some(wants).filter(|wants| *wants > BULK)
     }
+}
 
-    /// Whether the application does something else than before, without the word of any single node.
-    pub(super) fn is_other_phase(&self, now: &BTreeMap<Pair, f64>) -> bool {
-        if !is_phase_change(&self.phase, now) {
-            return false;
-        }
-        let without = |node: NodeIndex| {
-            let others = |phase: &BTreeMap<Pair, f64>| {
-                phase.iter().filter(|(pair, _)| !pair.involves(node)).map(|(pair, rate)| (*pair, *rate)).collect()
-            };
-            let (before, now): (BTreeMap<_, _>, BTreeMap<_, _>) = (others(&self.phase), others(now));
-            // Where there is nobody else, nobody else can suffer.
-            before.is_empty() && now.is_empty() || is_phase_change(&before, &now)
-        };
-        self.phase
-            .keys()
-            .chain(now.keys())
-            .flat_map(|pair| [pair.from, pair.to])
-            .collect::<BTreeSet<_>>()
-            .into_iter()
-            .all(without)
+/// Whether the application does something else than before, without the word of any single node.
+pub(super) fn is_other_phase(before: &BTreeMap<Pair, f64>, now: &BTreeMap<Pair, f64>) -> bool {
+    if !is_phase_change(before, now) {
+        return false;
     }
+    let without = |node: NodeIndex| {
+        let others = |phase: &BTreeMap<Pair, f64>| {
+            phase.iter().filter(|(pair, _)| !pair.involves(node)).map(|(pair, rate)| (*pair, *rate)).collect()
+        };
+        let (before, now): (BTreeMap<_, _>, BTreeMap<_, _>) = (others(before), others(now));
+        // Where there is nobody else, nobody else can suffer.
+        before.is_empty() && now.is_empty() || is_phase_change(&before, &now)
+    };
+    let nodes = before.keys().chain(now.keys()).flat_map(|pair| [pair.from, pair.to]).collect::<BTreeSet<_>>();
+    nodes.into_iter().all(without)
 }
 
 /// The mean share of what is wanted that the lowest quarter of these arrivals is.

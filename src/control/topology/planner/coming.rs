@@ -49,7 +49,7 @@ impl Planner {
         self.orphans.retain(|pair| !pair.involves(gone));
         self.sent.retain(|pair, _| !pair.involves(gone));
         self.arrivals.retain(|pair, _| !pair.involves(gone));
-        self.phase.retain(|pair, _| !pair.involves(gone));
+        self.phases.iter_mut().for_each(|phase| phase.retain(|pair, _| !pair.involves(gone)));
         self.limited.retain(|pair| !pair.involves(gone));
         self.unlinked.retain(|pair| !pair.involves(gone));
         let concerns = |pair: Pair, via: Via| pair.involves(gone) || via == Via::Relay(gone);

@@ -1,17 +1,14 @@
-//! The corridor of two nodes without kernel: frames in, packets out, packets in, frames out.
+//! Two corridors that have each other's keys, and frames that go from one to the other.
 //!
-//! The "wire" between them joins equal packets as UDP GRO does; its copy is part of the time. Each figure
-//! is of one batch: divide by the frames or bytes that stand beside it. `cargo bench --bench corridor`
+//! The "wire" between them joins equal packets as UDP GRO does; its copy is part of the time.
 
 use std::net::SocketAddr;
 
-use divan::counter::{BytesCount, ItemsCount};
-use divan::{Bencher, black_box};
 use longwire::datapath::buf::{Datagrams, Deliveries, Frames, Origin, OverlayIndex, Transmits};
 use longwire::datapath::fdb::PortId;
 use longwire::datapath::offload::{Gso, TapOffload, Virtio};
 use longwire::datapath::seal::SessionKeys;
-use longwire::datapath::{Command, Datapath, Path, SwitchSettings};
+use longwire::datapath::{Command, Datapath, Notice, Path, SwitchSettings};
 use longwire::time::Time;
 use longwire::wire::handshake::Suite;
 use longwire::wire::tree::ShortId;
@@ -19,8 +16,6 @@ use longwire::wire::tree::ShortId;
 const NOW: Time = Time::START;
 const OVERLAY: OverlayIndex = OverlayIndex(0);
 const PORT: PortId = PortId(1);
-/// Frames of one batch, as one wakeup reads them.
-const BATCH: usize = 64;
 /// What UDP GRO joins at most.
 const JOINED_MAX: usize = 65_000;
 /// Segments of the superframe: what fits 64 KB.
@@ -31,12 +26,8 @@ const SEGMENT: u16 = 1400;
 const HEADERS: usize = 14 + 20 + 20;
 const MACS: [[u8; 6]; 2] = [[2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2]];
 
-fn main() {
-    divan::main();
-}
-
 /// Two corridors that have each other's keys, and batches that go round.
-struct Pair {
+pub struct Pair {
     ends: [Datapath; 2],
     spare: [(Transmits, Deliveries); 2],
     wire: Datagrams,
@@ -46,9 +37,9 @@ fn address(end: usize) -> SocketAddr {
     SocketAddr::from(([192, 0, 2, u8::try_from(end).expect("two ends")], 7777))
 }
 
-fn corridor(end: usize, suite: Suite) -> Datapath {
+fn corridor(end: usize, suite: Suite, adapts: bool) -> Datapath {
     let mut rng = <rand_chacha::ChaCha20Rng as rand_chacha::rand_core::SeedableRng>::from_seed([7; 32]);
-    let settings = SwitchSettings { tap: TapOffload::Tcp, ..SwitchSettings::default() };
+    let settings = SwitchSettings { tap: TapOffload::Tcp, adapts, ..SwitchSettings::default() };
     let mut datapath = Datapath::new(&[settings], &mut rng);
     let (own, other) = ([1, 2][end], [2, 1][end]);
     let index = |number: u8| u32::from(number) + 100;
@@ -68,13 +59,13 @@ fn corridor(end: usize, suite: Suite) -> Datapath {
 }
 
 impl Pair {
-    fn new(suite: Suite) -> Self {
+    /// Whose switches know both machines.
+    pub fn new(suite: Suite, adapts: bool) -> Self {
         let mut pair = Self {
-            ends: [0, 1].map(|end| corridor(end, suite)),
+            ends: [0, 1].map(|end| corridor(end, suite, adapts)),
             spare: Default::default(),
             wire: Datagrams::default(),
         };
-        // Both switches learn both machines.
         for end in [0, 1] {
             let frames = frames(&[frame(end, 64)]);
             assert_eq!(pair.carry(end, &frames), 64);
@@ -83,7 +74,7 @@ impl Pair {
     }
 
     /// From the TAP of `end` to packets.
-    fn outbound(&mut self, end: usize, frames: &Frames) -> Transmits {
+    pub fn outbound(&mut self, end: usize, frames: &Frames) -> Transmits {
         self.ends[end].handle_frames(NOW, OVERLAY, frames);
         while self.ends[end].poll_notice().is_some() {}
         let spare = std::mem::take(&mut self.spare[end]);
@@ -92,13 +83,30 @@ impl Pair {
         transmits
     }
 
-    /// From the TAP of `end` to the other one; bytes that came out.
-    fn carry(&mut self, end: usize, frames: &Frames) -> usize {
-        let mut transmits = self.outbound(end, frames);
-        self.wire.clear();
-        join(&transmits, &mut self.wire, address(end));
+    /// Packets that nobody needs any more.
+    pub fn recycle(&mut self, end: usize, mut transmits: Transmits) {
         transmits.clear();
         self.spare[end].0 = transmits;
+    }
+
+    /// Reads what both ends counted; pairs of hosts.
+    pub fn tally(&mut self) -> usize {
+        let mut ports = 0;
+        for end in &mut self.ends {
+            end.handle_command(NOW, Command::Tally { overlay: OVERLAY });
+            while let Some(notice) = end.poll_notice() {
+                ports += if let Notice::Tallied { ports, .. } = notice { ports.len() } else { 0 };
+            }
+        }
+        ports
+    }
+
+    /// From the TAP of `end` to the other one; bytes that came out.
+    pub fn carry(&mut self, end: usize, frames: &Frames) -> usize {
+        let transmits = self.outbound(end, frames);
+        self.wire.clear();
+        join(&transmits, &mut self.wire, address(end));
+        self.recycle(end, transmits);
         let other = 1 - end;
         self.ends[other].handle_datagrams(NOW, &mut self.wire);
         while self.ends[other].poll_notice().is_some() {}
@@ -134,12 +142,12 @@ fn join(transmits: &Transmits, wire: &mut Datagrams, from: SocketAddr) {
 }
 
 /// A frame of `len` bytes from the machine at `end` to the other one.
-fn frame(end: usize, len: usize) -> Vec<u8> {
+pub fn frame(end: usize, len: usize) -> Vec<u8> {
     let head = [&MACS[1 - end][..], &MACS[end], &[0x88, 0xb5]].concat();
     head.into_iter().chain(std::iter::repeat(0x5a)).take(len).collect()
 }
 
-fn frames(all: &[Vec<u8>]) -> Frames {
+pub fn frames(all: &[Vec<u8>]) -> Frames {
     let mut frames = Frames::default();
     for frame in all {
         frames.push(frame, Virtio::default());
@@ -148,7 +156,7 @@ fn frames(all: &[Vec<u8>]) -> Frames {
 }
 
 /// A TCP superframe as the kernel hands it over: cut nowhere, its checksum a pseudo-header sum.
-fn superframe() -> Frames {
+pub fn superframe() -> Frames {
     let tcp_len = 20 + SEGMENTS * SEGMENT;
     let (source, target) = ([10, 0, 0, 1], [10, 0, 0, 2]);
     let mut ip = vec![0x45, 0];
@@ -189,39 +197,4 @@ fn sum(bytes: &[u8], start: u32) -> u16 {
         total = (total & 0xffff) + (total >> 16);
     }
     u16::try_from(total).expect("folded")
-}
-
-fn carry(bencher: Bencher<'_, '_>, suite: Suite, frames: &Frames) {
-    let mut pair = Pair::new(suite);
-    // What arrives in several pieces has more headers.
-    assert!(pair.carry(0, frames) >= frames.byte_len(), "something is lost");
-    bencher
-        .counter(ItemsCount::new(frames.len()))
-        .counter(BytesCount::new(frames.byte_len()))
-        .bench_local(|| pair.carry(0, black_box(frames)));
-}
-
-#[divan::bench(args = [64, 1340, 1514])]
-fn frames_across(bencher: Bencher<'_, '_>, len: usize) {
-    carry(bencher, Suite::AesGcm, &frames(&vec![frame(0, len); BATCH]));
-}
-
-#[divan::bench(args = [64, 1340, 1514])]
-fn frames_to_packets(bencher: Bencher<'_, '_>, len: usize) {
-    let (mut pair, frames) = (Pair::new(Suite::AesGcm), frames(&vec![frame(0, len); BATCH]));
-    bencher.counter(ItemsCount::new(BATCH)).counter(BytesCount::new(frames.byte_len())).bench_local(|| {
-        let mut transmits = pair.outbound(0, black_box(&frames));
-        transmits.clear();
-        pair.spare[0].0 = transmits;
-    });
-}
-
-#[divan::bench]
-fn superframe_across_aes_gcm(bencher: Bencher<'_, '_>) {
-    carry(bencher, Suite::AesGcm, &superframe());
-}
-
-#[divan::bench]
-fn superframe_across_chacha20_poly1305(bencher: Bencher<'_, '_>) {
-    carry(bencher, Suite::ChaChaPoly, &superframe());
 }
