@@ -48,7 +48,8 @@ fn a_bulk_pair_over_a_narrow_trunk_goes_by_a_member_at_a_third_site() {
     let (from, to) = (&world.nodes[0].guest, &world.nodes[1].guest);
     let run = Iperf::run(from, to, &["-t", "18"]);
     let rates = rates(&run);
-    let (direct, adapted) = (mean(&rates[1..3]), mean(&rates[ADAPTED..]));
+    // Its second second: in the first, queues are filled; in the third, the plan may be there.
+    let (direct, adapted) = (rates[1], mean(&rates[ADAPTED..]));
     eprintln!("{direct:.1} Mb/s directly, {adapted:.1} Mb/s adapted: {rates:.0?}");
     eprintln!("{}", world.nodes[0].daemon.show(&["explain", "n2"]));
     assert!(adapted >= RATE_MIN, "{adapted:.1} Mb/s from second {ADAPTED} on");

@@ -137,11 +137,15 @@ pub struct Host {
 }
 
 impl Host {
-    /// A bridge set up as `--bridge` sets up one that it makes; nothing is done if it is there.
+    /// A bridge set up as `--bridge` sets up one that it makes; nothing is done if it is there. It has an address of its
+    /// own: otherwise it would take another one when something is plugged in, and the host would be lost for a while to
+    /// those who know the old one.
     pub fn bridge(&self, bridge: &str) {
         if !self.space.has_link(bridge) {
+            let [.., high, low] = self.space.shared().next_number().to_be_bytes();
+            let mac = Mac([0x02, 0x9e, 0x57, 0xc3, high, low]);
             self.space.ip(&format!(
-                "link add {bridge} type bridge forward_delay 0 mcast_snooping 0 \
+                "link add {bridge} address {mac} type bridge forward_delay 0 mcast_snooping 0 \
                  group_fwd_mask {LLDP_AND_EAPOL}"
             ));
             self.space.ip(&format!("link set {bridge} up"));
