@@ -76,9 +76,10 @@ fn a_forged_announcement_is_undone_and_repeated_ones_are_frozen_out() {
     let gaps: Vec<_> = starts.into_iter().map(|start| gap(&report, start)).collect();
     eprintln!("longest gaps after forged announcements: {gaps:?}");
     assert!(gaps.iter().all(|gap| *gap <= BACK), "{gaps:?}");
-    for (node, port) in world.nodes.iter().zip(["n2", "tap", "n2"]) {
-        assert_eq!(place(node, &mac), Some((port.into(), true)), "at {}", node.daemon.node);
-    }
+    let places: Vec<_> = world.nodes.iter().map(|node| place(node, &mac)).collect();
+    assert_eq!(places[1..], [Some(("tap".into(), true)), Some(("n2".into(), true))]);
+    // Who only listens may hear a claim behind its answer, and has counted less then.
+    assert!(places[0].as_ref().is_some_and(|(port, _)| port == "n2"), "{places:?}");
     let said = two.daemon.process().stderr();
     assert!(said.contains("claimed by a peer, but its machine answers here"), "{said}");
     assert!(said.contains("two machines have this address"), "{said}");

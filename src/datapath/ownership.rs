@@ -187,13 +187,23 @@ impl Switch {
         self.count(now, address, (from, sequence), reason);
     }
 
-    /// Counts a move away from `from`; too many, and the address is back where it was before them.
+    /// Counts a move away from `from`; too many, and the address is back where it was before them. Claims of two members
+    /// come in any order, so that not all count the same: the one that keeps it says so to those who believe another.
     fn count(&mut self, now: Time, address: Address, (from, sequence): (PortId, u32), reason: ClaimReason) {
         let stable = self.moves.note(now, address, from, reason == ClaimReason::Answered);
         let Some(stable) = stable.filter(|port| *port == TAP || self.ports.contains(port)) else { return };
+        let was_here = self.fdb.owner(now, address).is_some_and(|owner| owner.port == TAP);
+        let is_kept = stable == TAP && self.claim_limit.take(now);
+        let sequence = sequence.saturating_add(u32::from(is_kept));
         self.fdb.assign(now, address, stable, sequence);
         self.fdb.freeze(now, address, now + FREEZE);
         self.tell(address, News::Frozen { at: stable });
+        if is_kept {
+            self.tell(address, News::Claimed { sequence, reason: ClaimReason::Answered, is_move: true });
+        } else if was_here && stable != TAP {
+            // Frames that still come for it are sent on.
+            self.moves.leave(now, address, stable);
+        }
     }
 
     /// Tells the peer at `to` where an address went that left us, unless it was told a moment ago.
@@ -286,3 +296,6 @@ impl Datapath {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
