@@ -246,6 +246,7 @@ impl Control {
         let was_another = is_new && before.is_some();
         peer.paths.add_relay(leg, member.relay);
         if is_new {
+            peer.end_rest(&mut self.fx);
             peer.probe_relay(&mut self.fx);
         }
         if has_moved {

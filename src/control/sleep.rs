@@ -62,7 +62,9 @@ impl Peer {
     fn is_idle(&self, now: Time, grace: Duration) -> bool {
         let Slumber::Awake(since) = self.slumber else { return false };
         let rested = |at: Time| now.since(at) >= IDLE + grace;
-        self.state != PeerState::Gone && rested(since) && self.used.is_none_or(rested)
+        // Without a relay nobody could wake it again.
+        let is_relayed = self.paths.relays().next().is_some();
+        is_relayed && self.state != PeerState::Gone && rested(since) && self.used.is_none_or(rested)
     }
 
     /// Upkeep ends. The next frame goes by a supernode, if there is one.
@@ -93,13 +95,14 @@ impl Peer {
         self.use_path(fx);
         fx.commands.push_back(Command::SetAsleep { port: self.port, asleep: false });
         fx.commands.push_back(Command::Watch { port: self.port });
-        if self.session.is_none() {
-            return self.want_session(fx, me);
-        }
         if fx.timers.when(Timer::Rekey(self.port)).is_none() {
-            fx.timers.set(Timer::Rekey(self.port), fx.now);
+            // They were not renewed: what is told with them now may not be sealed any more.
+            self.session = None;
         }
-        self.begin_upkeep(fx);
+        match self.session {
+            Some(_) => self.begin_upkeep(fx),
+            None => self.want_session(fx, me),
+        }
     }
 
     /// There is another way to it than before, or none any more.

@@ -38,6 +38,8 @@ struct Record {
     moves: VecDeque<Time>,
     /// Whether it answered at a place that it was said to have left.
     contested: bool,
+    /// When it became known here, if a claim was the first that was heard of it: that may be a false one.
+    met: Option<Time>,
     /// When it left our TAP.
     left: Option<Time>,
     /// When we claimed it last because it announced itself here, and how often the claim was raised.
@@ -53,8 +55,14 @@ pub(super) struct Moves {
 }
 
 impl Moves {
-    /// `address` moves away from `from`. Answers where it has to stay instead, if it moves too much.
-    pub(super) fn note(&mut self, now: Time, address: Address, from: PortId, contested: bool) -> Option<PortId> {
+    /// `address` moves from one port to another. Answers where it has to stay instead, if it moves too much.
+    pub(super) fn note(
+        &mut self,
+        now: Time,
+        address: Address,
+        (from, to): (PortId, PortId),
+        contested: bool,
+    ) -> Option<PortId> {
         let record = self.record(now, address, from)?;
         while record.moves.front().is_some_and(|at| now.since(*at) >= WINDOW) {
             record.moves.pop_front();
@@ -64,11 +72,22 @@ impl Moves {
         }
         record.moves.push_back(now);
         record.contested |= contested;
+        if contested && record.met.take_if(|met| now.since(*met) < ASK).is_some() {
+            // Nothing was known of it before, and its machine has answered there.
+            record.stable = to;
+        }
         let is_too_much = record.contested && record.moves.len() >= MOVES_MAX;
         is_too_much.then(|| {
             record.moves.clear();
             record.stable
         })
+    }
+
+    /// `address` becomes known by a claim, for `port`.
+    pub(super) fn meet(&mut self, now: Time, address: Address, port: PortId) {
+        if let Some(record) = self.record(now, address, port) {
+            record.met = Some(now);
+        }
     }
 
     /// `address` left our TAP.
@@ -144,7 +163,8 @@ impl Moves {
                 return None;
             }
         }
-        let new = || Record { stable: from, moves: VecDeque::new(), contested: false, left: None, claimed: None };
+        let new =
+            || Record { stable: from, moves: VecDeque::new(), contested: false, met: None, left: None, claimed: None };
         Some(self.records.entry(address).or_insert_with(new))
     }
 }
@@ -152,7 +172,7 @@ impl Moves {
 impl Record {
     fn last(&self) -> Option<Time> {
         let claimed = self.claimed.map(|(at, _)| at);
-        [self.moves.back().copied(), self.left, claimed].into_iter().flatten().max()
+        [self.moves.back().copied(), self.met, self.left, claimed].into_iter().flatten().max()
     }
 }
 
@@ -175,9 +195,9 @@ mod tests {
             let mut moves = Moves::default();
             let ports = [TAP, A, TAP, A];
             for (number, from) in (0..).zip(ports) {
-                assert_eq!(moves.note(at(number * seconds), VM, from, contested), None);
+                assert_eq!(moves.note(at(number * seconds), VM, (from, TAP), contested), None);
             }
-            assert_eq!(moves.note(at(4 * seconds), VM, TAP, false), expected, "{contested} {seconds}");
+            assert_eq!(moves.note(at(4 * seconds), VM, (TAP, A), false), expected, "{contested} {seconds}");
         }
     }
 

@@ -61,7 +61,10 @@ impl Switch {
                 let reason = if announced { ClaimReason::Announced } else { ClaimReason::Heard };
                 self.claim(now, address, from, reason);
             }
-            Learned::New if announced => self.claim(now, address, TAP, ClaimReason::Announced),
+            Learned::New if announced => {
+                self.moves.meet(now, address, TAP);
+                self.claim(now, address, TAP, ClaimReason::Announced);
+            }
             Learned::New | Learned::Refreshed | Learned::Held | Learned::Full | Learned::Group => {}
         }
     }
@@ -71,6 +74,9 @@ impl Switch {
         let learned = self.fdb.learn(now, address.vlan, address.mac, TAP, true);
         let from = if let Learned::Moved(from) = learned { from } else { TAP };
         let is_here = matches!(learned, Learned::New | Learned::Refreshed | Learned::Moved(_));
+        if learned == Learned::New {
+            self.moves.meet(now, address, TAP);
+        }
         if is_here {
             self.claim(now, address, from, ClaimReason::Announced);
         }
@@ -88,14 +94,14 @@ impl Switch {
             self.tell(address, News::Claimed { sequence, reason, is_move });
         }
         if from != TAP {
-            self.count(now, address, (from, sequence), reason);
+            self.count(now, address, (from, TAP, sequence), reason);
         }
     }
 
     /// A frame by itself has moved an address from one port to another.
     pub(super) fn on_departure(&mut self, now: Time, address: Address, from: PortId) {
-        let sequence = self.fdb.owner(now, address).map_or(0, |owner| owner.sequence);
-        self.after_move(now, address, (from, sequence), ClaimReason::Heard);
+        let (to, sequence) = self.fdb.owner(now, address).map_or((from, 0), |owner| (owner.port, owner.sequence));
+        self.after_move(now, address, (from, to, sequence), ClaimReason::Heard);
     }
 
     /// Whether anybody ever claimed it: then frames that announce do not move it, only claims do.
@@ -117,7 +123,7 @@ impl Switch {
         }
         let Some(owner) = known else {
             self.fdb.assign(now, address, port, sequence);
-            return;
+            return self.moves.meet(now, address, port);
         };
         let is_busy = now.since(owner.heard) < QUIET;
         match owner {
@@ -132,7 +138,7 @@ impl Switch {
                 self.tell(address, News::Contested { by: port });
                 self.fdb.assign(now, address, TAP, sequence);
                 self.claim(now, address, TAP, ClaimReason::Answered);
-                self.count(now, address, (TAP, sequence), ClaimReason::Answered);
+                self.count(now, address, (TAP, TAP, sequence), ClaimReason::Answered);
             }
             _ if is_busy && reason == ClaimReason::Heard => {}
             _ => self.follow(now, address, (owner.port, port, sequence), reason),
@@ -175,22 +181,24 @@ impl Switch {
     fn follow(&mut self, now: Time, address: Address, way: (PortId, PortId, u32), reason: ClaimReason) {
         let (from, to, sequence) = way;
         self.fdb.assign(now, address, to, sequence);
-        self.after_move(now, address, (from, sequence), reason);
+        self.after_move(now, address, (from, to, sequence), reason);
     }
 
-    fn after_move(&mut self, now: Time, address: Address, (from, sequence): (PortId, u32), reason: ClaimReason) {
+    fn after_move(&mut self, now: Time, address: Address, way: (PortId, PortId, u32), reason: ClaimReason) {
+        let (from, ..) = way;
         if from == TAP {
             self.moves.leave(now, address, from);
             self.suppression.holdings.release_machine(address);
             self.tell(address, News::Left);
         }
-        self.count(now, address, (from, sequence), reason);
+        self.count(now, address, way, reason);
     }
 
     /// Counts a move away from `from`; too many, and the address is back where it was before them. Claims of two members
     /// come in any order, so that not all count the same: the one that keeps it says so to those who believe another.
-    fn count(&mut self, now: Time, address: Address, (from, sequence): (PortId, u32), reason: ClaimReason) {
-        let stable = self.moves.note(now, address, from, reason == ClaimReason::Answered);
+    fn count(&mut self, now: Time, address: Address, way: (PortId, PortId, u32), reason: ClaimReason) {
+        let (from, to, sequence) = way;
+        let stable = self.moves.note(now, address, (from, to), reason == ClaimReason::Answered);
         let Some(stable) = stable.filter(|port| *port == TAP || self.ports.contains(port)) else { return };
         let was_here = self.fdb.owner(now, address).is_some_and(|owner| owner.port == TAP);
         let is_kept = stable == TAP && self.claim_limit.take(now);

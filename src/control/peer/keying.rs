@@ -144,14 +144,13 @@ impl Peer {
 
     /// [`Timer::Handshake`]: again, or enough for now.
     pub fn on_handshake_timer(&mut self, fx: &mut Effects, me: &Me, local: Local<'_>, certificate: &Certificate) {
-        let limit = if self.state == PeerState::Gone { TRIES_GONE } else { TRIES };
+        let is_hopeless = self.state == PeerState::Gone || self.is_asleep() && self.paths.relays().next().is_none();
+        let limit = if is_hopeless { TRIES_GONE } else { TRIES };
         match &self.attempt {
             Some(attempt) if attempt.tries < limit => self.send_attempt(fx),
             Some(_) => {
                 self.drop_attempt(fx);
-                if !self.is_asleep() {
-                    self.rest(fx);
-                }
+                self.rest(fx);
             }
             None if self.is_asleep() => {}
             None => self.begin_handshake(fx, me, local, certificate),
@@ -163,6 +162,14 @@ impl Peer {
         let rest = fx.jittered((REST_FIRST * 2_u32.pow(self.silences.min(8))).min(ATTEMPT_REST));
         self.silences += 1;
         fx.timers.set(Timer::Handshake(self.port), fx.now + rest);
+    }
+
+    /// A sleeper has a relay now: what rested for want of one goes on.
+    pub fn end_rest(&mut self, fx: &mut Effects) {
+        if self.is_asleep() && self.attempt.is_none() {
+            self.silences = 0;
+            fx.timers.cancel(Timer::Handshake(self.port));
+        }
     }
 
     pub(super) fn drop_attempt(&mut self, fx: &mut Effects) {

@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use super::matrix::FAST;
+use super::planner::LATE;
 use crate::time::Time;
 
 /// Reports averaged while nothing changes.
@@ -24,8 +25,8 @@ pub struct Meter {
     /// Reports in the average; none, until something is known since the change.
     pub count: f64,
     told: f64,
-    /// The last report is older than the change, so the time to the next one lies before and behind it.
-    is_mixed: bool,
+    /// When ways were changed, until a report speaks of what flowed since and of nothing else.
+    changed: Option<Time>,
     /// Bytes per second between the last two reports.
     pub recent: f64,
 }
@@ -34,7 +35,7 @@ impl Meter {
     /// The first that is told of a pair: it began since the report before.
     pub fn new(now: Time, fast: f64) -> Self {
         let rate = between(0.0, fast, FAST);
-        Self { rate, said: now, count: 1.0, told: fast, is_mixed: false, recent: rate }
+        Self { rate, said: now, count: 1.0, told: fast, changed: None, recent: rate }
     }
 
     /// Takes in a fast average.
@@ -42,8 +43,15 @@ impl Meter {
         let since = now.since(self.said);
         if !since.is_zero() {
             self.recent = between(self.told, fast, since);
-            if !std::mem::take(&mut self.is_mixed) {
-                self.average(self.recent);
+            match self.changed {
+                // It was on its way, or is what was counted until then.
+                Some(changed) if now.since(changed) < LATE => {}
+                // It begins before the change and ends behind it.
+                Some(changed) if self.said < changed => self.changed = None,
+                Some(_) | None => {
+                    self.changed = None;
+                    self.average(self.recent);
+                }
             }
         }
         (self.told, self.said) = (fast, now);
@@ -57,7 +65,7 @@ impl Meter {
 
     /// Ways have changed: what was seen before says nothing of what comes.
     pub fn restart(&mut self, now: Time) {
-        (self.count, self.is_mixed) = (0.0, self.said < now);
+        (self.count, self.changed) = (0.0, Some(now));
     }
 }
 
@@ -94,7 +102,25 @@ mod tests {
         };
         meter.note(at(6), report(100.0));
         assert!((meter.rate - 100.0).abs() < 1.0, "{meter:?}");
-        meter.note(at(8), report(200.0));
-        assert!((meter.rate - 150.0).abs() < 1.0, "{meter:?}");
+        meter.note(at(8), report(150.0));
+        assert!((meter.rate - 125.0).abs() < 1.0, "{meter:?}");
+    }
+
+    #[test]
+    fn what_was_on_its_way_at_a_change_is_a_mark_and_no_evidence() {
+        let at = |millis| Time::START + Duration::from_millis(millis);
+        let mut rates = Rates::default();
+        let mut pass = |rate: f64, millis: u64| {
+            rates.sample(rate * millis as f64 / 1e3, Duration::from_millis(millis));
+            rates.fast
+        };
+        let mut meter = Meter::new(at(2_000), pass(1000.0, 2_000));
+        meter.note(at(4_000), pass(1000.0, 2_000));
+        meter.restart(at(4_010));
+        meter.note(at(4_050), pass(900.0, 50));
+        meter.note(at(4_060), pass(100.0, 10));
+        assert_eq!(meter.count, 0.0, "{meter:?}");
+        meter.note(at(5_060), pass(100.0, 1_000));
+        assert!(meter.count == 1.0 && (meter.rate - 100.0).abs() < 1.0, "{meter:?}");
     }
 }

@@ -44,7 +44,7 @@ const DECISIONS_MAX: usize = 64;
 /// Members count anew when they hear of a plan, and tell after this time what it brought.
 pub const FIRST_LOOK: Duration = Duration::from_secs(1);
 /// The way of a plan to them, of what they tell to us, and a little more.
-const LATE: Duration = Duration::from_millis(250);
+pub const LATE: Duration = Duration::from_millis(250);
 /// News that cannot wait is looked at after this time, with what else comes.
 const SOON: Duration = Duration::from_millis(500);
 

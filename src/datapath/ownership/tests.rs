@@ -65,3 +65,22 @@ fn frames_for_an_address_that_was_frozen_elsewhere_are_sent_on() {
     assert_eq!((owner(&thief, now).port, owner(&thief, now).frozen), (KEEPER, true));
     assert!(thief.moves.forwards(now, ADDRESS));
 }
+
+#[test]
+fn who_first_hears_of_a_machine_by_a_false_claim_freezes_it_where_it_answers() {
+    let at = |second| Time::START + Duration::from_secs(second);
+    let mut bystander = Switch::new([1, 2, 3, 4], SwitchSettings::default());
+    bystander.ports = [KEEPER, THIEF].into();
+    // The thief's daemon had not heard of it either: what its segment announces is its own.
+    let mut thief = Switch::new([1, 2, 3, 4], SwitchSettings::default());
+    thief.ports = [PortId(1), KEEPER].into();
+    for round in 0..3 {
+        let (now, sequence) = (at(round), u32::try_from(round).expect("small") * 2 + 1);
+        assert!(thief.claim_for_user(now, ADDRESS));
+        bystander.on_claim(now, THIEF, (ADDRESS, sequence), ClaimReason::Announced);
+        thief.on_claim(now, KEEPER, (ADDRESS, sequence + 1), ClaimReason::Answered);
+        bystander.on_claim(now, KEEPER, (ADDRESS, sequence + 1), ClaimReason::Answered);
+    }
+    let kept = |switch: &Switch| (owner(switch, at(3)).port, owner(switch, at(3)).frozen);
+    assert_eq!((kept(&bystander), kept(&thief)), ((KEEPER, true), (KEEPER, true)));
+}
