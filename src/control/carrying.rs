@@ -188,7 +188,7 @@ impl Control {
     }
 
     fn reaches(&self, port: PortId) -> bool {
-        self.peers.get(&port).is_some_and(|peer| peer.session.is_some() && peer.is_direct())
+        self.peers.get(&port).is_some_and(|peer| peer.session.is_some() && peer.straight(self.fx.now).is_some())
     }
 
     /// Whether it says so, or supernodes see it and us at one address.
@@ -221,7 +221,7 @@ impl Control {
 
     fn grant(&mut self, (from, path): (PortId, Path), other: PortId) {
         let (Some(asker), Some(peer)) = (self.peers.get(&from), self.peers.get(&other)) else { return };
-        let (Path::Direct(here), Some(Path::Direct(there))) = (path, peer.paths.current()) else { return };
+        let (Path::Direct(here), Some(Path::Direct(there))) = (path, peer.straight(self.fx.now)) else { return };
         let overlay = self.overlays[asker.overlay.0].id();
         let mut renewed = BTreeSet::new();
         for (end, addr) in [(asker, here), (peer, there)] {

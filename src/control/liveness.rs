@@ -16,6 +16,7 @@ use super::peer::{KEEPALIVE, Peer};
 use super::timers::Timer;
 use super::topology::planner::BULK;
 use crate::datapath::{Activity, Command, Path};
+use crate::time::Time;
 
 /// A peer not heard for this long is gone: three keepalives and their answers' patience.
 const GONE_AFTER: Duration = Duration::from_secs(65);
@@ -39,6 +40,8 @@ const ACTIVE_FOR: Duration = Duration::from_secs(2);
 const MEASURE_BUSY: Duration = Duration::from_secs(5);
 /// ...and without frames.
 const MEASURE_IDLE: Duration = Duration::from_secs(60);
+/// A direct way that is only kept is probed this often: it counts as alive for four seconds after an answer.
+const KEEP_STRAIGHT: Duration = Duration::from_secs(3);
 /// The shortest wait between two looks.
 const LOOK_MIN: Duration = Duration::from_millis(10);
 
@@ -149,6 +152,7 @@ impl Peer {
                     self.probe(fx, path);
                     self.measure_relay(fx, path, MEASURE_BUSY);
                 }
+                self.keep_straight(fx);
                 wait.min(PROBE_EVERY)
             }
             Health::Good(wait) if self.paths.is_waiting() => wait,
@@ -194,6 +198,21 @@ impl Peer {
         if was_direct {
             self.on_direct_lost(fx);
         }
+    }
+
+    /// While a relay carries by order, the direct way is kept: what others send to the peer by us goes there.
+    fn keep_straight(&mut self, fx: &mut Effects) {
+        let is_ordered = self.paths.preferred().is_some() && !self.is_direct();
+        let is_due = fx.now.since(self.kept) >= KEEP_STRAIGHT;
+        if let Some((path, _)) = self.paths.known_direct().filter(|_| is_ordered && is_due) {
+            self.kept = fx.now;
+            self.probe(fx, path);
+        }
+    }
+
+    /// The direct way, in use or not, if it carries.
+    pub(super) fn straight(&self, now: Time) -> Option<Path> {
+        self.paths.current().filter(|path| path.is_direct()).or_else(|| self.paths.direct(now))
     }
 
     /// Whether frames go straight to the peer.

@@ -130,6 +130,8 @@ pub struct Peer {
     pub(super) tell_every: Duration,
     /// When a supernode that does not carry was probed last.
     pub(super) measured: Time,
+    /// When a direct way was that does not carry.
+    pub(super) kept: Time,
     has_aes: bool,
     attempt: Option<Attempt>,
     answered: Option<Answered>,
@@ -173,6 +175,7 @@ impl Peer {
             told_longest: Time::START,
             tell_every: Duration::ZERO,
             measured: now,
+            kept: now,
             has_aes: true,
             attempt: None,
             answered: None,

@@ -64,7 +64,7 @@ impl Control {
     /// How a member is reached, if directly.
     pub(super) fn directly(&self, member: PortId) -> Option<Path> {
         let peer = self.peers.get(&member).filter(|peer| peer.session.is_some())?;
-        peer.paths.current().filter(|path| path.is_direct())
+        peer.straight(self.fx.now)
     }
 
     /// Who does not answer, or is not reached directly any more, carries no more.
