@@ -7,6 +7,7 @@ use std::time::Duration;
 use common::Lab;
 use longwire::control::report::{PathKind, Request, Response};
 use longwire::node::HandshakeKind;
+use longwire::sim::kernel::Stream;
 use longwire::sim::{Behaviour, Conditions, HostId, HostSpec, SiteSpec};
 use longwire::wire::carry::RelayFor;
 
@@ -256,6 +257,36 @@ fn a_pair_that_is_direct_takes_a_relay_by_order_and_returns() {
         let peer = lab.world.peer(lab.hosts[0], lab.hosts[1], lab.overlay).expect("they have met");
         assert_eq!(peer.path.kind, kind, "{via}: {}", lab.tale());
     }
+    lab.check();
+}
+
+#[test]
+fn a_member_whose_own_frames_go_by_another_still_carries() {
+    let mut lab = Lab::three(37);
+    for _ in 0..2 {
+        let spec = lab.spec(lab.world.site_of(lab.hosts[0])).member(lab.overlay).relaying(RelayFor::Everyone);
+        lab.add(spec);
+    }
+    lab.settle();
+    let talk = |lab: &mut Lab, seconds: u32| {
+        for _ in 0..seconds * 2 {
+            for from in [0, 3] {
+                lab.world.stream(lab.vms[from], lab.vms[1], Stream::Udp, 4, 1_000);
+            }
+            lab.run(0.5);
+        }
+    };
+    let order = |lab: &mut Lab, at: usize, via: &str| {
+        let request = Request::Via { peer: "n1".into(), via: via.into() };
+        assert_eq!(lab.world.ask(lab.hosts[at], &request), Some(Response::Done));
+        talk(lab, 10);
+    };
+    order(&mut lab, 3, "n4");
+    assert_eq!(carrier(&mut lab, 3, 1), "n4");
+    order(&mut lab, 0, "n3");
+    assert_eq!(carrier(&mut lab, 0, 1), "n3", "it reaches n1 itself, though it does not go there\n{}", lab.tale());
+    talk(&mut lab, 120);
+    assert_eq!([carrier(&mut lab, 0, 1), carrier(&mut lab, 3, 1)], ["n3", "n4"], "{}", lab.tale());
     lab.check();
 }
 
