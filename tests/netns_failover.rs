@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use lab::{Daemon, Guest, Host, Join, Lab, Nat, Ping, Supernode, Talk, inner_address, new_key, wait_for};
+use lab::{Daemon, Guest, Host, Join, Lab, Nat, Ping, Site, Supernode, Talk, inner_address, new_key, wait_for};
 
 const MEETING: Duration = Duration::from_secs(20);
 
@@ -35,17 +35,12 @@ impl Scene {
             let words: Vec<&str> = told.iter().flat_map(|other| ["--peer", other.as_str()]).collect();
             running.push(Supernode::start(&lab, server, &words));
         }
-        let key = new_key();
-        let places: Vec<(Host, Guest)> = kinds
-            .iter()
-            .enumerate()
-            .map(|(i, nat)| {
-                let site = lab.site(&format!("s{}", i + 1), *nat);
-                let host = lab.host(&site, &format!("h{}", i + 1));
-                let guest = lab.guest(&host, &format!("g{}", i + 1), inner_address(i + 1));
-                (host, guest)
-            })
-            .collect();
+        let (key, places) = (new_key(), lab.places(&kinds));
+        let guest = |(number, (_, host)): (usize, (Site, Host))| {
+            let guest = lab.guest(&host, &format!("g{number}"), inner_address(number));
+            (host, guest)
+        };
+        let places: Vec<(Host, Guest)> = (1..).zip(places).map(guest).collect();
         let members = places.into_iter().enumerate().map(|(i, (host, guest))| {
             let join = Join::new("lan", &key, &format!("n{}", i + 1)).bridge("br0");
             let join = more.iter().fold(join, |join, name| join.supernode(name));

@@ -4,8 +4,8 @@
 use std::time::{Duration, Instant};
 
 use lab::{
-    Daemon, Host, Iperf, Join, Lab, Nat, OVERLAY, Ping, Site, Stream, Supernode, Transfer, World, inner_address,
-    new_key, poll_for, wait_for,
+    Daemon, Iperf, Join, Lab, Nat, OVERLAY, Ping, Stream, Supernode, Transfer, World, inner_address, new_key, poll_for,
+    wait_for,
 };
 
 /// From the start of the last node to a first answer.
@@ -22,18 +22,8 @@ const THROTTLE_PASSED: f64 = 1e6;
 fn world(kinds: &[Nat], blocked: &[usize]) -> World {
     let mut lab = Lab::new();
     let server = lab.supernode_host("sn");
-    let places: Vec<(Site, Host)> = kinds
-        .iter()
-        .enumerate()
-        .map(|(i, nat)| {
-            let site = lab.site(&format!("s{}", i + 1), *nat);
-            let host = lab.host(&site, &format!("h{}", i + 1));
-            if blocked.contains(&i) {
-                site.block_all_but_tcp(443);
-            }
-            (site, host)
-        })
-        .collect();
+    let places = lab.places(kinds);
+    blocked.iter().for_each(|number| places[*number].0.block_all_but_tcp(443));
     World::with_hosts(lab, server, places)
 }
 

@@ -13,7 +13,8 @@ use super::{Failure, print};
 /// Why nobody may have answered.
 const NO_UDP: &str = "nobody answered by UDP: it is blocked on the way, or no supernode is there, or it is an old one";
 /// The same, where TCP passes.
-const TCP_ONLY: &str = "by TCP alone: UDP is blocked on the way, or the supernode has another UDP port than this; what goes by TCP is slower, and no path will be direct";
+const TCP_ONLY: &str = "by TCP alone: UDP is blocked on the way, or the supernode has another UDP port than this; what \
+                        goes by TCP is slower, and no path will be direct";
 /// What is wrong was told with the supernode.
 const WRONG: &str = "a supernode is not what it should be";
 

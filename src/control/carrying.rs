@@ -159,16 +159,15 @@ impl Control {
         if !asker.asks.take(self.fx.now) {
             return self.fx.dropped(DropReason::RelayRefused);
         }
+        let is_willing = carry.wanted && other.is_some_and(|other| self.may_carry([from, other], path));
         match other {
             Some(other) if !carry.wanted => {
                 self.carrying.pairs.remove(&(from, other));
                 self.carrying.sweep(&mut self.fx);
             }
-            Some(other) if self.may_carry([from, other], path) && self.reaches(other) => {
-                self.grant((from, path), other);
-            }
+            Some(other) if is_willing && self.directly(other).is_some() => self.grant((from, path), other),
             // It asks again in a moment, and perhaps there is a direct path by then.
-            Some(other) if self.may_carry([from, other], path) && self.is_waking(other) => {}
+            Some(other) if is_willing && self.is_waking(other) => {}
             Some(_) | None if carry.wanted => {
                 self.fx.dropped(DropReason::RelayRefused);
                 self.fx.send(from, path, &Message::Leg(Leg { node: carry.node, grant: None }));
@@ -185,10 +184,6 @@ impl Control {
             RelayFor::Everyone => true,
         };
         is_willing && self.serving.is_none() && asked_by.is_direct() && self.carrying.has_room(ends)
-    }
-
-    fn reaches(&self, port: PortId) -> bool {
-        self.peers.get(&port).is_some_and(|peer| peer.session.is_some() && peer.straight(self.fx.now).is_some())
     }
 
     /// Whether it says so, or supernodes see it and us at one address.

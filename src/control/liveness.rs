@@ -200,11 +200,12 @@ impl Peer {
         }
     }
 
-    /// While a relay carries by order, the direct way is kept: what others send to the peer by us goes there.
+    /// While a relay is preferred, by order or since it is nearer, the direct way is kept: what others send to the peer
+    /// by us goes there.
     fn keep_straight(&mut self, fx: &mut Effects) {
-        let is_ordered = self.paths.preferred().is_some() && !self.is_direct();
+        let is_passed_over = self.paths.preferred().is_some() && !self.is_direct();
         let is_due = fx.now.since(self.kept) >= KEEP_STRAIGHT;
-        if let Some((path, _)) = self.paths.known_direct().filter(|_| is_ordered && is_due) {
+        if let Some((path, _)) = self.paths.known_direct().filter(|_| is_passed_over && is_due) {
             self.kept = fx.now;
             self.probe(fx, path);
         }

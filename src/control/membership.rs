@@ -297,7 +297,7 @@ impl Control {
         if peer.is_asleep() {
             return peer.sleep_on(self.fx.now);
         }
-        let is_lost = peer.session.is_none() && peer.paths.relays().next().is_none() && peer.addresses().is_empty();
+        let is_lost = peer.session.is_none() && !peer.paths.has_relay() && peer.addresses().is_empty();
         if is_lost {
             self.forget_peer(port);
         }

@@ -168,6 +168,11 @@ impl Paths {
         self.relays.iter().map(|(leg, way)| Path::Relayed(*leg, way.relay))
     }
 
+    /// Whether anybody relays.
+    pub fn has_relay(&self) -> bool {
+        !self.relays.is_empty()
+    }
+
     /// The way through this leg's relay, if there is one.
     pub fn relay_by(&self, leg: LegId) -> Option<Path> {
         self.relays.get(&leg).map(|way| Path::Relayed(leg, way.relay))

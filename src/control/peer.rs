@@ -185,7 +185,7 @@ impl Peer {
 
     /// Whether it cannot be reached, no supernode knows it, and that has been so for `span`.
     pub fn is_lost(&self, now: Time, span: Duration) -> bool {
-        self.session.is_none() && self.paths.relays().next().is_none() && now.since(self.heard) >= span
+        self.session.is_none() && !self.paths.has_relay() && now.since(self.heard) >= span
     }
 
     /// Both sides have keys. `path` has carried a round trip.

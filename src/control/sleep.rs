@@ -63,8 +63,7 @@ impl Peer {
         let Slumber::Awake(since) = self.slumber else { return false };
         let rested = |at: Time| now.since(at) >= IDLE + grace;
         // Without a relay nobody could wake it again.
-        let is_relayed = self.paths.relays().next().is_some();
-        is_relayed && self.state != PeerState::Gone && rested(since) && self.used.is_none_or(rested)
+        self.paths.has_relay() && self.state != PeerState::Gone && rested(since) && self.used.is_none_or(rested)
     }
 
     /// Upkeep ends. The next frame goes by a supernode, if there is one.
@@ -120,21 +119,21 @@ impl Peer {
 
     /// Nobody watches a direct path to it, which may carry one way only: relays are better.
     pub(super) fn forget_unwatched(&mut self) {
-        if self.is_asleep() && self.paths.relays().next().is_some() {
+        if self.is_asleep() && self.paths.has_relay() {
             self.paths.reset();
         }
     }
 
     /// There are keys for what is sent now. If they came directly, since there is no relay, a gateway forgets that soon.
     pub(super) fn doubt_later(&self, fx: &mut Effects) {
-        if self.paths.relays().next().is_none() {
+        if !self.paths.has_relay() {
             fx.timers.set(Timer::Rekey(self.port), fx.now + FORGETTING);
         }
     }
 
     /// [`Timer::Rekey`] of a link that needs no new keys: what is sent next asks for some where there is no relay.
     pub(super) fn on_unused_keys(&mut self, fx: &mut Effects) {
-        if self.paths.relays().next().is_none() {
+        if !self.paths.has_relay() {
             self.paths.reset();
             self.use_path(fx);
         }
@@ -201,6 +200,7 @@ impl Control {
         for port in &needed {
             self.need(*port);
         }
+        // One that was used and found no room among those awake is told of again.
         for port in self.members(overlay).collect::<Vec<_>>() {
             if self.peers.get(&port).is_some_and(Peer::is_asleep) {
                 self.fx.commands.push_back(Command::SetAsleep { port, asleep: true });
@@ -239,7 +239,7 @@ impl Control {
     fn forget_lost(&mut self, overlay: OverlayIndex) {
         let now = self.fx.now;
         let is_lost = |peer: &Peer| match peer.slumber {
-            Slumber::Asleep(since) => peer.paths.relays().next().is_none() && now.since(since) >= FORGET_AFTER,
+            Slumber::Asleep(since) => !peer.paths.has_relay() && now.since(since) >= FORGET_AFTER,
             Slumber::Awake(_) => false,
         };
         let lost: Vec<_> = self.members(overlay).filter(|port| self.peers.get(port).is_some_and(is_lost)).collect();
@@ -249,7 +249,7 @@ impl Control {
     /// A supernode says that a sleeping peer is gone. Nobody knows more of it than supernodes say.
     pub(super) fn on_sleeper_gone(&mut self, port: PortId) {
         let Some(peer) = self.peers.get_mut(&port).filter(|peer| peer.is_asleep()) else { return };
-        if peer.paths.relays().next().is_some() {
+        if peer.paths.has_relay() {
             return peer.let_keys_lapse(&mut self.fx);
         }
         self.forget_peer(port);

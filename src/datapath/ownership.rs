@@ -72,15 +72,11 @@ impl Switch {
     /// Somebody at this host says that the machine is here. Whether it is now: it may be frozen, or there is no room.
     pub(super) fn claim_for_user(&mut self, now: Time, address: Address) -> bool {
         let learned = self.fdb.learn(now, address.vlan, address.mac, TAP, true);
-        let from = if let Learned::Moved(from) = learned { from } else { TAP };
-        let is_here = matches!(learned, Learned::New | Learned::Refreshed | Learned::Moved(_));
-        if learned == Learned::New {
-            self.moves.meet(now, address, TAP);
+        if learned == Learned::Refreshed {
+            self.claim(now, address, TAP, ClaimReason::Announced);
         }
-        if is_here {
-            self.claim(now, address, from, ClaimReason::Announced);
-        }
-        is_here
+        self.on_arrival(now, address, learned, true);
+        matches!(learned, Learned::New | Learned::Refreshed | Learned::Moved(_))
     }
 
     /// What the table has put at our TAP is claimed with the next sequence.
@@ -179,9 +175,9 @@ impl Switch {
     }
 
     fn follow(&mut self, now: Time, address: Address, way: (PortId, PortId, u32), reason: ClaimReason) {
-        let (from, to, sequence) = way;
+        let (_, to, sequence) = way;
         self.fdb.assign(now, address, to, sequence);
-        self.after_move(now, address, (from, to, sequence), reason);
+        self.after_move(now, address, way, reason);
     }
 
     fn after_move(&mut self, now: Time, address: Address, way: (PortId, PortId, u32), reason: ClaimReason) {

@@ -61,8 +61,8 @@ impl Control {
         self.peers.insert(port, peer);
     }
 
-    /// How a member is reached, if directly.
-    pub(super) fn directly(&self, member: PortId) -> Option<Path> {
+    /// How a member is reached directly, if it can be, whichever way our own frames go.
+    pub(in crate::control) fn directly(&self, member: PortId) -> Option<Path> {
         let peer = self.peers.get(&member).filter(|peer| peer.session.is_some())?;
         peer.straight(self.fx.now)
     }

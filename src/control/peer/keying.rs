@@ -144,7 +144,7 @@ impl Peer {
 
     /// [`Timer::Handshake`]: again, or enough for now.
     pub fn on_handshake_timer(&mut self, fx: &mut Effects, me: &Me, local: Local<'_>, certificate: &Certificate) {
-        let is_hopeless = self.state == PeerState::Gone || self.is_asleep() && self.paths.relays().next().is_none();
+        let is_hopeless = self.state == PeerState::Gone || self.is_asleep() && !self.paths.has_relay();
         let limit = if is_hopeless { TRIES_GONE } else { TRIES };
         match &self.attempt {
             Some(attempt) if attempt.tries < limit => self.send_attempt(fx),

@@ -101,6 +101,7 @@ mod tests {
         assert!(sites.name(NODES[0], None));
         assert_eq!(sites.of(NODES[0], one), sites.of(NODES[1], one));
     }
+
     #[test]
     fn strangers_behind_one_address_that_name_their_sites_share_none() {
         let mut sites = Sites::default();

@@ -6,9 +6,10 @@
 use std::time::Duration;
 
 use super::matrix::FAST;
-use super::planner::LATE;
 use crate::time::Time;
 
+/// The way of a plan to members, of what they tell back, and a little more: what comes so soon speaks of before.
+pub const LATE: Duration = Duration::from_millis(250);
 /// Reports averaged while nothing changes.
 const REPORTS: f64 = 8.0;
 

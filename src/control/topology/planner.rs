@@ -18,7 +18,7 @@ use super::decision::{Decision, Verdict};
 use super::gate::Gate;
 use super::learn::{Learnt, Seen};
 use super::matrix::{Matrix, STALE_AFTER};
-use super::meter::Meter;
+use super::meter::{LATE, Meter};
 use super::names::Names;
 use super::plan::{Proposal, compile, plan, review};
 use super::report::{Claims, PEERS_MAX, PeerReport, Report};
@@ -43,8 +43,6 @@ const SETTLING_GAIN: f64 = 0.05;
 const DECISIONS_MAX: usize = 64;
 /// Members count anew when they hear of a plan, and tell after this time what it brought.
 pub const FIRST_LOOK: Duration = Duration::from_secs(1);
-/// The way of a plan to them, of what they tell to us, and a little more.
-pub const LATE: Duration = Duration::from_millis(250);
 /// News that cannot wait is looked at after this time, with what else comes.
 const SOON: Duration = Duration::from_millis(500);
 
@@ -285,10 +283,8 @@ impl Planner {
         let problem = compile(&view, &self.config, now);
         let (noise, doubts) = (self.claims.noise(), self.doubts());
         let seen = |pair: &Pair| {
-            let arrival = self.arrivals.get(pair).filter(|arrival| arrival.count > 0.0)?;
-            if self.word(&doubts, *pair) != Word::Both {
-                return None;
-            }
+            let is_sure = |arrival: &&Meter| arrival.count > 0.0 && self.word(&doubts, *pair) == Word::Both;
+            let arrival = self.arrivals.get(pair).filter(is_sure)?;
             let is_held_back = self.limited.contains(pair);
             let seen = Seen { rate: arrival.rate, noise: noise / arrival.count.sqrt(), is_held_back };
             Some(seen)

@@ -40,6 +40,19 @@ pub fn inner_address(number: usize) -> Ipv4Addr {
     Ipv4Addr::new(10, 77, 0, u8::try_from(number).unwrap_or(u8::MAX))
 }
 
+impl Lab {
+    /// A site of each kind, `s1`, `s2` ..., with a host `h1`, `h2` ...
+    #[track_caller]
+    pub fn places(&mut self, kinds: &[Nat]) -> Vec<(Site, Host)> {
+        let place = |(number, nat): (usize, &Nat)| {
+            let site = self.site(&format!("s{number}"), *nat);
+            let host = self.host(&site, &format!("h{number}"));
+            (site, host)
+        };
+        (1..).zip(kinds).map(place).collect()
+    }
+}
+
 impl World {
     /// A site of each kind, with a node and a guest. Does not wait until they have met.
     #[track_caller]
@@ -52,15 +65,7 @@ impl World {
     pub fn new_with(kinds: &[Nat], words: &str) -> World {
         let mut lab = Lab::new();
         let server = lab.supernode_host("sn");
-        let places: Vec<(Site, Host)> = kinds
-            .iter()
-            .enumerate()
-            .map(|(i, nat)| {
-                let site = lab.site(&format!("s{}", i + 1), *nat);
-                let host = lab.host(&site, &format!("h{}", i + 1));
-                (site, host)
-            })
-            .collect();
+        let places = lab.places(kinds);
         World::with_words(lab, server, places, &vec![words; kinds.len()])
     }
 
