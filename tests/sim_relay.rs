@@ -15,6 +15,11 @@ const STEP: Duration = Duration::from_millis(10);
 const SYMMETRIC: Option<Behaviour> = Some(Behaviour::symmetric());
 /// What a relayed pair may lose when its relay dies and there is another.
 const RELAY_GAP_MAX: f64 = 2.0;
+/// Of a million packets that cross one link so many are lost: of those between two sites a fourth, of probes with their
+/// answers nearly half.
+const LOSSY: u32 = 134_000;
+/// Each ten seconds: longer than a lease of a relay.
+const LOOKS: usize = 20;
 /// Frames flow, the first round of punching fails, neighbours are compared, a leg is measured.
 const FOUND_AFTER: Duration = Duration::from_secs(15);
 
@@ -287,6 +292,33 @@ fn a_member_whose_own_frames_go_by_another_still_carries() {
     assert_eq!(carrier(&mut lab, 0, 1), "n3", "it reaches n1 itself, though it does not go there\n{}", lab.tale());
     talk(&mut lab, 120);
     assert_eq!([carrier(&mut lab, 0, 1), carrier(&mut lab, 3, 1)], ["n3", "n4"], "{}", lab.tale());
+    lab.check();
+}
+
+#[test]
+fn where_every_fourth_packet_is_lost_orders_stand_and_direct_paths_live() {
+    let mut lab = Lab::three(38);
+    let spec = lab.spec(lab.world.site_of(lab.hosts[0])).member(lab.overlay).relaying(RelayFor::Everyone);
+    lab.add(spec);
+    lab.settle();
+    let request = Request::Via { peer: "n1".into(), via: "n3".into() };
+    assert_eq!(lab.world.ask(lab.hosts[0], &request), Some(Response::Done));
+    lab.stream(0, 1, STEP, Duration::from_secs(5));
+    for host in 0..3 {
+        let site = lab.world.site_of(lab.hosts[host]);
+        lab.world.worsen(site, |conditions| conditions.loss = LOSSY);
+    }
+    let (mut as_ordered, mut direct) = (0, 0);
+    for _ in 0..LOOKS {
+        lab.stream(0, 1, STEP * 5, Duration::from_secs(5));
+        lab.stream(2, 1, STEP * 5, Duration::from_secs(5));
+        let mut path =
+            |from: usize| lab.world.peer(lab.hosts[from], lab.hosts[1], lab.overlay).expect("they have met").path;
+        as_ordered += usize::from(path(0).via.as_deref() == Some("n3"));
+        direct += usize::from(path(2).kind == PathKind::Direct);
+    }
+    assert!(as_ordered >= LOOKS * 9 / 10, "{as_ordered} of {LOOKS} as ordered\n{}", lab.tale());
+    assert!(direct >= LOOKS * 9 / 10, "{direct} of {LOOKS} direct\n{}", lab.tale());
     lab.check();
 }
 

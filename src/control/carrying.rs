@@ -165,7 +165,7 @@ impl Control {
                 self.carrying.pairs.remove(&(from, other));
                 self.carrying.sweep(&mut self.fx);
             }
-            Some(other) if is_willing && self.directly(other).is_some() => self.grant((from, path), other),
+            Some(other) if is_willing && self.end_of(from, other).is_some() => self.grant((from, path), other),
             // It asks again in a moment, and perhaps there is a direct path by then.
             Some(other) if is_willing && self.is_waking(other) => {}
             Some(_) | None if carry.wanted => {
@@ -174,6 +174,16 @@ impl Control {
             }
             Some(_) | None => {}
         }
+    }
+
+    /// Where the leg of a member ends, or would: where it is reached directly. While a pair is carried that is where it
+    /// was, though probes get lost in full queues: its ends see whether the way by us carries.
+    fn end_of(&self, from: PortId, member: PortId) -> Option<SocketAddr> {
+        let until = self.carrying.pairs.get(&(from, member)).filter(|until| self.fx.now < **until);
+        let carried = until.and_then(|_| self.carrying.clients.get(&member)).map(|client| client.addr);
+        let direct =
+            self.directly(member).and_then(|path| if let Path::Direct(addr) = path { Some(addr) } else { None });
+        direct.or(carried)
     }
 
     /// A supernode has legs of its own for whoever registers there, so that it gives none as a member.
@@ -215,8 +225,8 @@ impl Control {
     }
 
     fn grant(&mut self, (from, path): (PortId, Path), other: PortId) {
+        let (Path::Direct(here), Some(there)) = (path, self.end_of(from, other)) else { return };
         let (Some(asker), Some(peer)) = (self.peers.get(&from), self.peers.get(&other)) else { return };
-        let (Path::Direct(here), Some(Path::Direct(there))) = (path, peer.straight(self.fx.now)) else { return };
         let overlay = self.overlays[asker.overlay.0].id();
         let mut renewed = BTreeSet::new();
         for (end, addr) in [(asker, here), (peer, there)] {

@@ -5,6 +5,8 @@
 
 mod relayed;
 
+mod steadiness;
+
 pub mod trip;
 
 use std::collections::BTreeMap;
@@ -17,6 +19,7 @@ use crate::time::Time;
 use crate::wire::relay::RelayId;
 use crate::wire::session::CandidateKind;
 use relayed::{KNOWN_AFTER, LOSS_ALL, RELAY_LOST, RelayWay};
+use steadiness::Steadiness;
 use trip::Trip;
 
 /// A path is not left for one that is merely a little better before this time has passed.
@@ -29,8 +32,6 @@ const ALIVE_FOR: Duration = Duration::from_secs(4);
 const BETTER_BY: Duration = Duration::from_millis(5);
 /// Silence while sending that makes a path suspect, at least.
 const SILENCE_MIN: Duration = Duration::from_millis(500);
-/// Probes to a suspect path before it is dead.
-const SUSPECT_PROBES: u32 = 3;
 /// Time between them, at least.
 const SUSPECT_GAP: Duration = Duration::from_millis(250);
 /// A path is doubted when the peer is heard by another one, at most this often...
@@ -72,6 +73,7 @@ pub struct Paths {
     why: &'static str,
     outstanding: BTreeMap<u64, (Path, Time)>,
     suspect: Option<(Time, u32)>,
+    steadiness: Steadiness,
     doubted: Option<Time>,
     /// The direct path that carried last and does no more, and until when it did.
     bettered: Option<(SocketAddr, Time)>,
@@ -233,9 +235,11 @@ impl Paths {
             Path::Direct(_) => self.prove(now, path, now.since(sent)),
             Path::Relayed(leg, _) => self.relays.get_mut(&leg)?.on_answer(now.since(sent)),
         }
+        let before = self.outstanding.len();
         self.outstanding.retain(|_, (other, at)| *other != path || *at > sent);
         if self.current == Some(path) {
             self.suspect = None;
+            self.steadiness.on_answer(before - self.outstanding.len());
         }
         Some(path)
     }
@@ -271,7 +275,7 @@ impl Paths {
             if now < next {
                 return Health::Probe(next.since(now)).without_probe();
             }
-            if probes >= SUSPECT_PROBES {
+            if probes >= self.steadiness.probes(unanswered_since.is_some()) {
                 self.suspect = None;
                 return Health::Dead;
             }
@@ -300,7 +304,7 @@ impl Paths {
         }
         let patience = DOUBT_PATIENCE.max(self.rtt(current).unwrap_or_default() * 3 / 2);
         self.doubted = Some(now);
-        self.suspect = Some((now + patience, SUSPECT_PROBES - 1));
+        self.suspect = Some((now + patience, self.steadiness.probes(true) - 1));
         Some(patience)
     }
 
@@ -340,6 +344,7 @@ impl Paths {
         self.current = best;
         self.since = now;
         self.suspect = None;
+        self.steadiness = Steadiness::default();
         // A probe that was lost long before says nothing about the way as it is now.
         self.outstanding.retain(|_, (path, sent)| Some(*path) != best || now.since(*sent) < RELAY_LOST);
         self.why = reason;

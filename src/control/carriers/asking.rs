@@ -76,7 +76,10 @@ impl Control {
                 Standing::Granted(_, told) => now.since(told) >= LEASE,
                 Standing::Rests(until) => until <= now,
             };
-            if !is_over && self.directly(member).is_some() {
+            // A way in use is watched from end to end, though probes of its first hop be lost in a full queue.
+            let carries = matches!((carrier.standing, peer.paths.current()),
+                (Standing::Granted(leg, _), Some(Path::Relayed(used, _))) if used == leg);
+            if !is_over && (carries || self.directly(member).is_some()) {
                 continue;
             }
             peer.carriers.by_member.remove(&member);
@@ -280,6 +283,12 @@ impl Control {
     pub(in crate::control) fn order(&mut self, port: PortId, via: Via) {
         let Some(peer) = self.peers.get_mut(&port).filter(|peer| peer.carriers.via != via) else { return };
         peer.carriers.via = via;
+        if let Via::Member(member) = via {
+            // Why it did not carry before may be over.
+            peer.carriers
+                .by_member
+                .retain(|known, carrier| *known != member || !matches!(carrier.standing, Standing::Rests(_)));
+        }
         self.fx.timers.set_earlier(Timer::Links(peer.overlay), self.fx.now);
         let leg = match via {
             Via::Member(member) => peer.carriers.leg(member),
