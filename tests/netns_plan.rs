@@ -1,8 +1,8 @@
 //! The planner with real daemons, TAPs and queues: four sites of three hosts, traffic of programs that work in step.
 //!
-//! A ratio is the least rate/demand of all pairs beside that of the best single-path routing by members that is found
-//! with full knowledge, for capacities as they were measured through the overlay. As much is offered as that routing
-//! carries: of more, datagrams that do not yield would lose a part at each queue on their way.
+//! A ratio is the least rate/demand of all pairs, of what each sends at the time, beside that of the best single-path
+//! routing by members that is found with full knowledge, for capacities as they were measured through the overlay. As
+//! much is offered as that routing carries: of more, datagrams that do not yield would lose a part at each queue.
 //!
 //! ```sh
 //! cargo test --test netns_plan -- --ignored --nocapture     # every pattern, a swap, a steady load: 15 minutes
@@ -72,11 +72,8 @@ impl Load {
 
     /// The ratio of each of so many looks.
     fn ratios(&self, offer: &Offer, looks: usize) -> Vec<f64> {
-        let least = |rates: BTreeMap<GuestPair, f64>| {
-            let share = |(pair, rate): (GuestPair, f64)| rate / self.demands[&pair];
-            rates.into_iter().map(share).fold(f64::INFINITY, f64::min)
-        };
-        (0..looks).map(|_| least(offer.rates(LOOK))).collect()
+        let least = |shares: BTreeMap<GuestPair, f64>| shares.into_values().fold(f64::INFINITY, f64::min);
+        (0..looks).map(|_| least(offer.shares(LOOK, &self.demands))).collect()
     }
 
     /// The ratio on ways that stay as they are.

@@ -26,19 +26,27 @@ const LOOK: Duration = Duration::from_millis(50);
 /// A sender that was kept from its work longer does not make up for it.
 const LATE_MAX: Duration = Duration::from_millis(200);
 
+/// Programs send this share of what they are to, at least.
+const OFFERED_MIN: f64 = 0.9;
+
 /// From one guest to another, by their places.
 pub type GuestPair = (usize, usize);
+
+/// Bytes of payload of each pair.
+type Sums = BTreeMap<GuestPair, AtomicU64>;
 
 /// Traffic that goes on until it is dropped.
 pub struct Offer {
     ending: Arc<AtomicBool>,
-    arrived: Arc<BTreeMap<GuestPair, AtomicU64>>,
+    sent: Arc<Sums>,
+    arrived: Arc<Sums>,
     threads: Vec<JoinHandle<()>>,
 }
 
 /// One pair, at its sender.
 struct Course {
-    to: SocketAddr,
+    to: usize,
+    address: SocketAddr,
     /// Mean seconds from one datagram to the next.
     gap: f64,
     due: Instant,
@@ -49,7 +57,8 @@ impl Offer {
     #[track_caller]
     pub fn start(guests: &[&Guest], rates: &BTreeMap<GuestPair, f64>) -> Offer {
         let ending = Arc::new(AtomicBool::new(false));
-        let arrived: Arc<BTreeMap<_, _>> = Arc::new(rates.keys().map(|pair| (*pair, AtomicU64::new(0))).collect());
+        let sums = || Arc::new(rates.keys().map(|pair| (*pair, AtomicU64::new(0))).collect());
+        let (sent, arrived): (Arc<Sums>, Arc<Sums>) = (sums(), sums());
         let mut threads = Vec::new();
         for (place, guest) in guests.iter().enumerate().filter(|(place, _)| rates.keys().any(|pair| pair.1 == *place)) {
             let (socket, ended, sums) = (bind(guest, PORT), Arc::clone(&ending), Arc::clone(&arrived));
@@ -58,21 +67,36 @@ impl Offer {
         for (place, guest) in guests.iter().enumerate() {
             let own = rates.iter().filter(|((from, _), rate)| *from == place && **rate > 0.0);
             let course = |((_, to), rate): (&GuestPair, &f64)| {
-                let (to, gap) = (SocketAddr::from((guests[*to].address, PORT)), PAYLOAD as f64 / rate);
-                Course { to, gap, due: Instant::now() + Duration::from_secs_f64(gap) }
+                let (address, gap) = (SocketAddr::from((guests[*to].address, PORT)), PAYLOAD as f64 / rate);
+                Course { to: *to, address, gap, due: Instant::now() + Duration::from_secs_f64(gap) }
             };
             let courses: Vec<Course> = own.map(course).collect();
             if !courses.is_empty() {
-                let (socket, ended) = (bind(guest, 0), Arc::clone(&ending));
-                threads.push(std::thread::spawn(move || send(&socket, place, courses, &ended)));
+                let (socket, ended, sums) = (bind(guest, 0), Arc::clone(&ending), Arc::clone(&sent));
+                threads.push(std::thread::spawn(move || send(&socket, place, (courses, &sums), &ended)));
             }
         }
-        Offer { ending, arrived, threads }
+        Offer { ending, sent, arrived, threads }
     }
 
     /// Bytes of payload that each pair got across so far.
     pub fn arrived(&self) -> BTreeMap<GuestPair, u64> {
-        self.arrived.iter().map(|(pair, sum)| (*pair, sum.load(Ordering::Relaxed))).collect()
+        read(&self.arrived)
+    }
+
+    /// Of what each pair sends from now on, for so long, the share that gets across. Fails where programs sent clearly
+    /// less than they were to.
+    #[track_caller]
+    pub fn shares(&self, span: Duration, rates: &BTreeMap<GuestPair, f64>) -> BTreeMap<GuestPair, f64> {
+        let (start, sent, arrived) = (Instant::now(), read(&self.sent), read(&self.arrived));
+        std::thread::sleep(span);
+        let (sent_now, arrived_now, seconds) = (read(&self.sent), read(&self.arrived), start.elapsed().as_secs_f64());
+        let grown = |pair: &GuestPair| (sent_now[pair] - sent[pair]).max(1) as f64;
+        let (wanted, offered): (f64, f64) = (rates.values().sum(), rates.keys().map(grown).sum::<f64>() / seconds);
+        if offered < wanted * OFFERED_MIN {
+            fail(format_args!("programs sent {offered:.0} B/s in place of {wanted:.0}: this machine is too busy"));
+        }
+        rates.keys().map(|pair| (*pair, (arrived_now[pair] - arrived[pair]) as f64 / grown(pair))).collect()
     }
 
     /// Bytes per second that each pair gets across from now on, for so long.
@@ -94,13 +118,17 @@ impl Drop for Offer {
     }
 }
 
+fn read(sums: &Sums) -> BTreeMap<GuestPair, u64> {
+    sums.iter().map(|(pair, sum)| (*pair, sum.load(Ordering::Relaxed))).collect()
+}
+
 fn bind(guest: &Guest, port: u16) -> UdpSocket {
     let bound = guest.space.inside(|| UdpSocket::bind((guest.address, port)));
     bound.unwrap_or_else(|e| fail(format_args!("UDP port {port} of {}: {e}", guest.name)))
 }
 
 /// Every datagram begins with the place of its sender.
-fn send(socket: &UdpSocket, place: usize, mut courses: Vec<Course>, ended: &AtomicBool) {
+fn send(socket: &UdpSocket, place: usize, (mut courses, sums): (Vec<Course>, &Sums), ended: &AtomicBool) {
     let mut chance = ChaCha8Rng::seed_from_u64(place as u64);
     let mut payload = [0; PAYLOAD];
     payload[..8].copy_from_slice(&(place as u64).to_be_bytes());
@@ -112,7 +140,8 @@ fn send(socket: &UdpSocket, place: usize, mut courses: Vec<Course>, ended: &Atom
             continue;
         }
         // What the kernel refuses (no neighbour yet) is lost like anything else.
-        socket.send_to(&payload, next.to).ok();
+        socket.send_to(&payload, next.address).ok();
+        sums[&(place, next.to)].fetch_add(PAYLOAD as u64, Ordering::Relaxed);
         let share = f64::from(chance.next_u32()) / f64::from(u32::MAX);
         next.due += Duration::from_secs_f64(2.0 * share * next.gap);
         if now.duration_since(next.due) > LATE_MAX {
@@ -121,7 +150,7 @@ fn send(socket: &UdpSocket, place: usize, mut courses: Vec<Course>, ended: &Atom
     }
 }
 
-fn count(socket: &UdpSocket, place: usize, sums: &BTreeMap<GuestPair, AtomicU64>, ended: &AtomicBool) {
+fn count(socket: &UdpSocket, place: usize, sums: &Sums, ended: &AtomicBool) {
     socket.set_read_timeout(Some(LOOK)).ok();
     let mut payload = [0; PAYLOAD];
     while !ended.load(Ordering::Relaxed) {
