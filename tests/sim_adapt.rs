@@ -102,6 +102,18 @@ fn members_that_know_no_more_than_daemons_do_are_planned_for_nearly_as_well() {
 }
 
 #[test]
+fn traffic_that_does_not_yield_is_planned_for_as_well() {
+    let (soon, later) = soon_and_later(SEEDS, 30, |name, seed| {
+        let steady = Weather { noise: 0.04, drift: 0.0 };
+        let mut world = World::new(network(Kind::Sites, HOSTS, seed), steady, seed).of_daemons().stubborn();
+        world.offer(&pattern(name, HOSTS, 100 + seed));
+        world
+    });
+    assert!(soon >= 0.85, "at 10 s {soon}");
+    assert!(later >= 0.90, "from 30 s {later}");
+}
+
+#[test]
 fn the_internet_and_a_single_switch_are_planned_as_well() {
     for (kind, name) in [(Kind::Inet, "ring"), (Kind::Inet, "rand"), (Kind::Flat, "mesh2d"), (Kind::Flat, "a2a")] {
         let mut ratios = Vec::new();

@@ -14,30 +14,34 @@ mod sites;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::time::Duration;
 
 use super::Control;
 use super::carriers::Via;
 use super::customer::customer;
 use super::effects::Effects;
-use super::report::PlannedWay;
+use super::report::{Limit, PlannedWay};
+use super::sight::whole;
 use super::timers::Timer;
 use super::topology::matrix::Rates;
 use super::topology::pattern::{Shape, infer};
 use super::topology::planner::{self, Planner};
-use super::topology::report::{PeerReport, Report};
+use super::topology::report::{Goes, PeerReport, Report};
 use super::topology::view::{Config, NodeView};
 use crate::datapath::buf::OverlayIndex;
 use crate::keys::{NodeId, OverlayId};
 use crate::seam::LinkId;
 use crate::time::Time;
 use crate::wire::message::Message;
-use crate::wire::plan::{CHANGES_MAX, Change, Plan, Report as Told, Way};
+use crate::wire::plan::{CHANGES_MAX, Change, Hop, Plan, Report as Told, Way};
 use crate::wire::relay::RelayId;
 use room::{Room, Tenant, room};
 use sites::Sites;
 
 /// What the planner calls the supernode itself: no member has this key.
 const HERE: NodeId = NodeId([0; 32]);
+/// And whoever carries without being known here.
+const NOBODY: NodeId = NodeId([u8::MAX; 32]);
 
 /// A member, as its supernode knows it.
 #[derive(Clone, Copy, Debug)]
@@ -161,18 +165,30 @@ impl Planned {
             capacity_to: None,
             capacity_from: None,
             has_link: true,
+            goes: None,
         };
         for one in &told.peers {
             let Some(node) = self.by_relay.get(&one.relay).map(|place| place.node) else { continue };
             let peer = peers.entry(node).or_insert_with(|| silent(node));
             peer.offered = Rates { fast: bytes(one.fast), slow: bytes(one.slow) };
             (peer.arrives, peer.is_limited, peer.has_link) = (bytes(one.arrives), one.is_limited, one.has_link);
+            peer.goes = one.goes.map(|goes| self.goes(goes));
         }
         for (hop, width) in self.widths(from, told) {
             peers.entry(hop).or_insert_with(|| silent(hop)).capacity_to = Some(width);
         }
         let (relays, spare) = (told.relays, told.spare.map(bytes));
         Report { sends: None, receives: None, relays, spare, peers: peers.into_values().collect() }
+    }
+
+    fn goes(&self, goes: crate::wire::plan::Goes) -> Goes {
+        let via = match goes.by {
+            Hop::Peer => None,
+            Hop::Member(relay) => Some(self.by_relay.get(&relay).map_or(NOBODY, |place| place.node)),
+            Hop::Here => Some(HERE),
+            Hop::Elsewhere => Some(NOBODY),
+        };
+        Goes { via, span: Duration::from_millis(u64::from(goes.since_ms)) }
     }
 
     fn place(&self, node: NodeId) -> Option<&Place> {
@@ -279,6 +295,15 @@ impl Planning {
     pub(super) fn decisions(&self, overlay: OverlayId) -> Vec<String> {
         let decisions = self.overlays.get(&overlay).into_iter().flat_map(|planned| planned.planner.decisions());
         decisions.map(ToString::to_string).collect()
+    }
+
+    /// What is believed to let only so much through.
+    pub(super) fn limits(&self, overlay: OverlayId) -> Vec<Limit> {
+        let limits = |planned: &Planned| {
+            let limit = |(resource, capacity)| Limit { what: planned.describe(resource), bytes_per_s: whole(capacity) };
+            planned.planner.limits().iter().map(limit).collect()
+        };
+        self.overlays.get(&overlay).map(limits).unwrap_or_default()
     }
 
     /// The ways that are not the usual ones.

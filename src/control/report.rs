@@ -419,9 +419,21 @@ pub struct ServedOverlay {
     /// Ways that are planned, and not the usual ones.
     #[serde(default)]
     pub ways: Vec<PlannedWay>,
+    /// What is believed to let only so much through.
+    #[serde(default)]
+    pub limits: Vec<Limit>,
     /// What was decided of late, the last first, in words.
     #[serde(default)]
     pub decisions: Vec<String>,
+}
+
+/// A part of the network, and what it lets through as far as a supernode learned.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Limit {
+    /// Which part, in words.
+    pub what: String,
+    /// Bytes per second.
+    pub bytes_per_s: u64,
 }
 
 /// A way that a supernode ordered.

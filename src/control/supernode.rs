@@ -400,6 +400,7 @@ impl Supernode {
             id: id.to_string(),
             pattern: self.planning.pattern(*id),
             ways: self.planning.ways(*id),
+            limits: self.planning.limits(*id),
             decisions: self.planning.decisions(*id),
             members: served.members.values().map(|member| (member.node.to_string(), member.told.seen)).collect(),
         };

@@ -26,7 +26,7 @@ use crate::seam::LinkId;
 use crate::time::Time;
 use crate::wire::carry::RelayFor;
 use crate::wire::message::Message;
-use crate::wire::plan::{PEERS_MAX, PeerReport, Report};
+use crate::wire::plan::{Goes, Hop, PEERS_MAX, PeerReport, Report};
 
 /// Between two readings of the counters.
 const READ_EVERY: Duration = Duration::from_millis(500);
@@ -293,7 +293,26 @@ impl Control {
             rtt_us,
             is_limited: flow.is_limited(self.fx.now),
             has_link: peer.has_link(),
+            goes: Some(self.goes(peer, registration)),
         })
+    }
+
+    /// Which way frames to a peer go, in words that the supernode of this registration knows.
+    fn goes(&self, peer: &Peer, registration: &Registration) -> Goes {
+        let by = match peer.paths.current() {
+            Some(Path::Direct(_)) => Hop::Peer,
+            Some(Path::Relayed(leg, _)) if registration.standing.leg() == Some(leg) => Hop::Here,
+            Some(Path::Relayed(leg, _)) => {
+                let is_its = |port: &PortId| {
+                    self.peers.get(port).is_some_and(|member| member.own_leg.is_some_and(|own| own.leg == leg))
+                };
+                let member = registration.members.iter().find(|(_, port)| is_its(port));
+                member.map_or(Hop::Elsewhere, |(relay, _)| Hop::Member(*relay))
+            }
+            None => Hop::Elsewhere,
+        };
+        let since_ms = u16::try_from(self.fx.now.since(peer.paths.since()).as_millis()).unwrap_or(u16::MAX);
+        Goes { by, since_ms }
     }
 
     /// The supernode that plans for an overlay, if that adapts: of those registered at the one whose key comes first,

@@ -51,6 +51,35 @@ pub struct PeerReport {
     pub is_limited: bool,
     /// There is a direct way, or there was one before a relay was ordered.
     pub has_link: bool,
+    /// Which way frames to it go, if it is said.
+    pub goes: Option<Goes>,
+}
+
+/// The way that frames go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Goes {
+    /// By which hop.
+    pub by: Hop,
+    /// Since so many milliseconds; `u16::MAX`: that or more.
+    pub since_ms: u16,
+}
+
+/// Where frames go first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hop {
+    /// To the peer.
+    Peer,
+    /// To this member.
+    Member(RelayId),
+    /// To the supernode that is told.
+    Here,
+    /// To somebody whom that supernode does not know, or nowhere.
+    Elsewhere,
+}
+
+impl Goes {
+    /// What is not worth a word.
+    const LONG_DIRECT: Self = Self { by: Hop::Peer, since_ms: u16::MAX };
 }
 
 /// By which way.
@@ -93,24 +122,63 @@ impl Report {
             let rates = w.u32(peer.relay.0).u32(peer.fast).u32(peer.slow).u32(peer.arrives);
             rates.u32(peer.capacity).u32(peer.rtt_us).u8(flags)
         });
-        peers.bytes(&self.site.map_or([0; 8], |site| site.0)).u32(self.spare.unwrap_or(0))
+        let end = peers.bytes(&self.site.map_or([0; 8], |site| site.0)).u32(self.spare.unwrap_or(0));
+        self.write_ways(end)
+    }
+
+    /// Of peers to which frames go otherwise than directly for long.
+    fn write_ways(&self, w: Writer) -> Writer {
+        let goes = (0..).zip(self.peers.iter().take(PEERS_MAX)).map(|(place, peer): (u16, _)| (place, peer.goes));
+        let Some(ways) = goes.map(|(place, goes)| Some((place, goes?))).collect::<Option<Vec<_>>>() else { return w };
+        let ways: Vec<_> = ways.into_iter().filter(|(_, goes)| *goes != Goes::LONG_DIRECT).collect();
+        ways.iter().fold(w.u16(count(ways.len(), PEERS_MAX)), |w, (place, goes)| {
+            let (what, relay) = match goes.by {
+                Hop::Peer => (0, 0),
+                Hop::Member(relay) => (1, relay.0),
+                Hop::Here => (2, 0),
+                Hop::Elsewhere => (3, 0),
+            };
+            w.u16(*place).u8(what).u32(relay).u16(goes.since_ms)
+        })
+    }
+
+    fn read_ways(r: &mut Reader<'_>, peers: &mut [PeerReport]) -> Result<(), DecodeError> {
+        let ways = list(r, PEERS_MAX, |r| {
+            let (place, what, relay, since_ms) = (r.u16()?, r.u8()?, RelayId(r.u32()?), r.u16()?);
+            let by = match what {
+                0 => Hop::Peer,
+                1 => Hop::Member(relay),
+                2 => Hop::Here,
+                3 => Hop::Elsewhere,
+                _ => return Err(DecodeError::Range),
+            };
+            Ok((place, Goes { by, since_ms }))
+        })?;
+        peers.iter_mut().for_each(|peer| peer.goes = Some(Goes::LONG_DIRECT));
+        for (place, goes) in ways {
+            peers.get_mut(usize::from(place)).ok_or(DecodeError::Range)?.goes = Some(goes);
+        }
+        Ok(())
     }
 
     pub(super) fn read(r: &mut Reader<'_>) -> Result<(OverlayId, Self), DecodeError> {
         let overlay = OverlayId(r.array()?);
         let flags = r.u8()?;
         let (relays, load) = (flags & 1 != 0, (flags >> 1).checked_sub(1).map(|load| load.min(LOAD_MAX)));
-        let peers = list(r, PEERS_MAX, |r| {
+        let mut peers = list(r, PEERS_MAX, |r| {
             let (relay, fast, slow) = (RelayId(r.u32()?), r.u32()?, r.u32()?);
             let (arrives, capacity, rtt_us, flags) = (r.u32()?, r.u32()?, r.u32()?, r.u8()?);
             let (is_limited, has_link) = (flags & 1 != 0, flags & 2 != 0);
-            Ok(PeerReport { relay, fast, slow, arrives, capacity, rtt_us, is_limited, has_link })
+            Ok(PeerReport { relay, fast, slow, arrives, capacity, rtt_us, is_limited, has_link, goes: None })
         })?;
         if r.rest().is_empty() {
             return Ok((overlay, Self { relays, load, peers, site: None, spare: None }));
         }
         let (site, spare) = (SiteTag(r.array()?), r.u32()?);
         let site = Some(site).filter(|site| site.0 != [0; 8]);
+        if !r.rest().is_empty() {
+            Self::read_ways(r, &mut peers)?;
+        }
         Ok((overlay, Self { relays, load, peers, site, spare: Some(spare).filter(|spare| *spare > 0) }))
     }
 }

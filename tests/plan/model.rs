@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use longwire::control::topology::plan::{compile, plan, shares};
-use longwire::control::topology::resources::{Capacities, Resource, Site};
+use longwire::control::topology::resources::{Capacities, Resource, Site, uses};
 use longwire::control::topology::view::{Config, NodeView, View};
 use longwire::control::topology::{NodeIndex, Pair};
 use longwire::time::Time;
@@ -12,6 +12,8 @@ use rand_chacha::rand_core::{RngCore, SeedableRng};
 
 /// One Mbit/s, in bytes per second.
 pub(crate) const MBIT: f64 = 125_000.0;
+/// Rounds after which losses at one queue have reached all others.
+const SQUEEZES: usize = 20;
 /// Sites of the `sites` model.
 const SITES: u16 = 4;
 
@@ -140,6 +142,29 @@ pub(crate) fn carried(view: &View, config: &Config) -> BTreeMap<Pair, f64> {
     let problem = compile(view, config, Time::START);
     let assignment = vec![0; problem.pairs.len()];
     problem.pairs.iter().copied().zip(shares(&problem, &assignment)).collect()
+}
+
+/// The same of traffic that does not yield: every queue passes on the same share of all that comes to it, and what is
+/// dropped at one was carried in vain by those before it.
+pub(crate) fn squeezed(view: &View) -> BTreeMap<Pair, f64> {
+    let ways: Vec<_> =
+        view.demands.iter().map(|(pair, demand)| (*pair, *demand, uses(view, *pair, view.way(*pair)))).collect();
+    let mut passed: BTreeMap<Resource, f64> = BTreeMap::new();
+    for _ in 0..SQUEEZES {
+        let mut offered: BTreeMap<Resource, f64> = BTreeMap::new();
+        for (_, demand, crossed) in &ways {
+            crossed.iter().fold(*demand, |rate, resource| {
+                *offered.entry(*resource).or_default() += rate;
+                rate * passed.get(resource).copied().unwrap_or(1.0)
+            });
+        }
+        passed = offered
+            .into_iter()
+            .map(|(resource, rate)| (resource, (view.capacities.of(resource) / rate).min(1.0)))
+            .collect();
+    }
+    let share = |crossed: &[Resource]| crossed.iter().map(|resource| passed[resource]).product();
+    ways.iter().map(|(pair, _, crossed)| (*pair, share(crossed))).collect()
 }
 
 /// The least share that the best ways would give that are found.

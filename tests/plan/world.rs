@@ -7,14 +7,14 @@ use std::time::Duration;
 use longwire::control::topology::fallback::{Fallback, Own};
 use longwire::control::topology::matrix::Rates;
 use longwire::control::topology::planner::{Plan, Planner};
-use longwire::control::topology::report::{PeerReport, Report};
-use longwire::control::topology::resources::{Capacities, Resource};
-use longwire::control::topology::view::{Config, View};
+use longwire::control::topology::report::{Goes, PeerReport, Report};
+use longwire::control::topology::resources::{Capacities, Resource, uses};
+use longwire::control::topology::view::{Config, NodeView, View};
 use longwire::control::topology::{NodeIndex, Pair, Via};
 use longwire::keys::NodeId;
 use longwire::time::Time;
 
-use super::model::{Dice, best, carried, least};
+use super::model::{Dice, best, carried, least, squeezed};
 
 /// Counters are read this often.
 const SAMPLE: Duration = Duration::from_millis(500);
@@ -22,6 +22,8 @@ const SAMPLE: Duration = Duration::from_millis(500);
 const SAMPLES: u32 = 4;
 /// What is offered, beside what the best routing carries.
 const OVERLOAD: f64 = 1.25;
+/// Traffic that does not yield makes a queue where it needs this share of what there is.
+const QUEUED: f64 = 0.95;
 /// How much of a drift is left after an epoch.
 const DRIFT_KEPT: f64 = 0.9;
 
@@ -59,6 +61,9 @@ pub(crate) struct World {
     flaps: Option<NodeIndex>,
     /// Pairs send what gets through and no more.
     pub(crate) is_elastic: bool,
+    /// Traffic that does not yield: what is dropped at one queue was carried in vain by those before it. As much is
+    /// offered as the best routing carries.
+    is_stubborn: bool,
     /// Shares of their wishes that pairs get now.
     pub(crate) shares: BTreeMap<Pair, f64>,
 }
@@ -105,6 +110,7 @@ impl World {
             is_first_look: false,
             flaps: None,
             is_elastic: false,
+            is_stubborn: false,
             shares,
         }
     }
@@ -113,7 +119,7 @@ impl World {
     pub(crate) fn offer(&mut self, weights: &BTreeMap<Pair, f64>) {
         self.truth.demands = weights.clone();
         self.truth.routes.retain(|pair, _| weights.contains_key(pair));
-        let scale = OVERLOAD * best(&self.truth, &self.config);
+        let scale = if self.is_stubborn { 1.0 } else { OVERLOAD } * best(&self.truth, &self.config);
         self.truth.demands.values_mut().for_each(|demand| *demand *= scale);
     }
 
@@ -130,7 +136,37 @@ impl World {
     /// Members know no more than daemons do.
     pub(crate) fn of_daemons(mut self) -> Self {
         (self.are_daemons, self.is_scattered) = (true, true);
+        // Daemons spare supernodes: what the best routing would be knows of none.
+        self.planner = Planner::new(self.config.clone(), Time::START);
+        for node in self.truth.nodes.iter_mut().filter(|node| node.is_supernode) {
+            *node = NodeView::default();
+        }
+        for (node, view) in self.truth.indexed() {
+            assert!(self.planner.put_node(id(node), *view));
+        }
         self
+    }
+
+    /// Traffic does not yield.
+    pub(crate) fn stubborn(mut self) -> Self {
+        self.is_stubborn = true;
+        self
+    }
+
+    /// Whether a pair crosses a full queue: so it does also where it gets all that it wants.
+    fn is_queued(&self, pair: Pair) -> bool {
+        let crosses = |pair: &Pair| uses(&self.truth, *pair, self.truth.way(*pair));
+        let load = |resource: &Resource| {
+            let on_it = self.truth.demands.iter().filter(|(other, _)| crosses(other).contains(resource));
+            on_it.map(|(other, demand)| demand * self.shares.get(other).copied().unwrap_or(1.0)).sum::<f64>()
+        };
+        self.truth.demands.contains_key(&pair)
+            && crosses(&pair).iter().any(|resource| load(resource) > QUEUED * self.truth.capacities.of(*resource))
+    }
+
+    /// What each pair gets now of its wish.
+    fn carry(&self) -> BTreeMap<Pair, f64> {
+        if self.is_stubborn { squeezed(&self.truth) } else { carried(&self.truth, &self.config) }
     }
 
     /// One member registers anew before every report from now on.
@@ -146,7 +182,7 @@ impl World {
     /// Two seconds, and the plan that came out of them. Its members count anew, and tell after one what it brought.
     pub(crate) fn step(&mut self) -> Option<Plan> {
         self.drift();
-        self.shares = carried(&self.truth, &self.config);
+        self.shares = self.carry();
         self.err();
         let samples = if self.is_first_look { SAMPLES / 2 } else { SAMPLES };
         for number in 1..=samples {
@@ -200,7 +236,7 @@ impl World {
     /// Two seconds without a planner: each node does what it can. Gives the moves.
     pub(crate) fn step_alone(&mut self, nodes: &mut BTreeMap<NodeIndex, Fallback<NodeIndex>>) -> usize {
         self.drift();
-        self.shares = carried(&self.truth, &self.config);
+        self.shares = self.carry();
         self.now += SAMPLE * SAMPLES;
         let mut orders = Vec::new();
         for (node, fallback) in nodes {
@@ -303,12 +339,14 @@ impl World {
         let (to, from) = (Pair::new(node, other), Pair::new(other, node));
         let noise = self.weather.noise;
         let share = |pair: Pair| self.shares.get(&pair).map_or(1.0, |share| share.min(1.0));
-        let is_limited = share(to) < 0.98;
+        let is_limited = if self.is_stubborn { self.is_queued(to) } else { share(to) < 0.98 };
         let mut measured = |pair| Some(self.truth.capacities.of(Resource::Path(pair)) * self.dice.noise(noise));
         let (capacity_to, capacity_from) = (measured(to), measured(from));
         let arrives = self.arrivals.get(&from).map_or(0.0, |rates| rates.fast);
         let offered = self.rates.get(&to).copied().unwrap_or_default();
         let has_link = self.truth.has_link(to);
-        PeerReport { peer: id(other), offered, arrives, is_limited, capacity_to, capacity_from, has_link }
+        let via = if let Via::Relay(relay) = self.truth.way(to) { Some(id(relay)) } else { None };
+        let goes = Some(Goes { via, span: Duration::from_secs(60) });
+        PeerReport { peer: id(other), offered, arrives, is_limited, capacity_to, capacity_from, has_link, goes }
     }
 }

@@ -16,8 +16,10 @@ use blame::Evidence;
 const SEEN: f64 = 1.02;
 /// A resource used this much is full.
 const FULL: f64 = 0.95;
-/// And may be larger than it was thought to be, by this much each epoch.
-const PROBE: f64 = 1.08;
+/// One that carries less than this share of what it is thought to carry at most tells nothing of it.
+const ROOM: f64 = 0.6;
+/// Who carries more, and holds nobody back, may be larger than it was thought to be, by this share each epoch.
+const PROBE: f64 = 0.08;
 /// Weight of what is seen in the average of a capacity,
 const WEIGHT: f64 = 0.25;
 /// unless that was so many times too low.
@@ -46,10 +48,26 @@ pub struct Seen {
     pub is_held_back: bool,
 }
 
+/// A capacity that was learnt.
+#[derive(Clone, Copy, Debug, Default)]
+struct Limit {
+    capacity: f64,
+    /// How many times it was found to be full.
+    found: u32,
+    /// It is, as far as is known.
+    is_short: bool,
+}
+
+impl Limit {
+    fn find(&mut self) {
+        self.found += u32::from(!std::mem::replace(&mut self.is_short, true));
+    }
+}
+
 /// Capacities learnt so far.
 #[derive(Clone, Debug, Default)]
 pub struct Learnt {
-    capacities: BTreeMap<Resource, f64>,
+    limits: BTreeMap<Resource, Limit>,
     /// What each was seen to carry: it is not blamed when it carries clearly less.
     proven: BTreeMap<Resource, f64>,
 }
@@ -57,27 +75,27 @@ pub struct Learnt {
 impl Learnt {
     /// Everything learnt.
     pub fn iter(&self) -> impl Iterator<Item = (Resource, f64)> + '_ {
-        self.capacities.iter().map(|(resource, capacity)| (*resource, *capacity))
+        self.limits.iter().map(|(resource, limit)| (*resource, limit.capacity))
     }
 
     /// Whether nothing limits it as far as is known.
     pub fn is_unknown(&self, resource: Resource) -> bool {
-        !self.capacities.contains_key(&resource)
+        !self.limits.contains_key(&resource)
     }
 
     /// What a shared link may be of which nothing is known: more than any that was found to be narrow. Who takes it for
     /// unlimited sends everybody there.
     pub fn guess(&self, resource: Resource) -> Option<f64> {
         let is_alike = |other: &Resource| std::mem::discriminant(other) == std::mem::discriminant(&resource);
-        let alike = self.capacities.iter().filter(|(other, _)| is_alike(other)).map(|(_, capacity)| *capacity);
+        let alike = self.limits.iter().filter(|(other, _)| is_alike(other)).map(|(_, limit)| limit.capacity);
         let highest = alike.reduce(f64::max)?;
         let proven = self.proven.get(&resource).copied().unwrap_or(0.0);
-        Some((highest * GUESS).max(proven * PROBE))
+        Some(highest.max(proven) * GUESS)
     }
 
     /// Forgets resources that are no more.
     pub fn retain(&mut self, keep: impl Fn(Resource) -> bool) {
-        self.capacities.retain(|resource, _| keep(*resource));
+        self.limits.retain(|resource, _| keep(*resource));
         self.proven.retain(|resource, _| keep(*resource));
     }
 
@@ -85,21 +103,31 @@ impl Learnt {
     fn prove(&mut self, problem: &Problem, evidence: &Evidence<'_>) {
         self.proven.values_mut().for_each(|proven| *proven *= FADING);
         let sure =
-            evidence.carried.iter().zip(&evidence.chance).map(|(carried, chance)| carried * (1.0 - chance).max(0.0));
+            evidence.proven.iter().zip(&evidence.chance).map(|(proven, chance)| proven * (1.0 - chance).max(0.0));
         for (resource, sure) in problem.resources.iter().zip(sure) {
             let proven = self.proven.entry(*resource).or_default();
             *proven = proven.max(sure);
         }
     }
 
-    /// What is full tells its capacity, if somebody wants more of it; else it may be larger than was thought.
-    fn refine(&mut self, problem: &Problem, seen: &[f64], short: &[bool]) {
+    /// What is full tells its capacity, if somebody wants more of it; else it may be larger than was thought, the less
+    /// likely the more often it was found to be full.
+    fn refine(&mut self, problem: &Problem, evidence: &Evidence<'_>) {
+        let short = evidence.short();
         for (number, resource) in problem.resources.iter().enumerate() {
-            let Some(capacity) = self.capacities.get_mut(resource) else { continue };
-            if seen[number] > FULL * *capacity {
-                let (told, weight) = (seen[number] * SEEN, if seen[number] > *capacity * FAR { 1.0 } else { WEIGHT });
-                let larger = capacity.max(seen[number]) * PROBE;
-                *capacity = if short[number] { *capacity + (told - *capacity) * weight } else { larger };
+            let Some(limit) = self.limits.get_mut(resource) else { continue };
+            let (carried, sure) = (evidence.carried[number], evidence.proven[number] * (1.0 - evidence.chance[number]));
+            if short[number] && carried > FULL * limit.capacity {
+                let weight = if carried > limit.capacity * FAR { 1.0 } else { WEIGHT };
+                limit.find();
+                limit.capacity += (carried * SEEN - limit.capacity) * weight;
+                continue;
+            }
+            limit.is_short = false;
+            if sure > limit.capacity {
+                self.limits.remove(resource);
+            } else if carried > ROOM * limit.capacity {
+                limit.capacity *= 1.0 + PROBE / f64::from(limit.found).powi(2);
             }
         }
     }
@@ -114,13 +142,13 @@ impl Learnt {
         for _ in 0..ROUNDS {
             let Some(guilty) = evidence.guilty(&capacities, is_suspect) else { break };
             capacities[guilty] = carried(guilty) * SEEN;
-            self.capacities.insert(problem.resources[guilty], capacities[guilty]);
+            let limit = self.limits.entry(problem.resources[guilty]).or_default();
+            limit.find();
+            limit.capacity = capacities[guilty];
         }
-        self.refine(problem, &evidence.carried, &evidence.short());
+        self.refine(problem, &evidence);
         // What is not filled may have been blamed wrongly, and nobody would ever find out.
         let forgetting = if is_settling { FORGETTING_SOON } else { FORGETTING };
-        for capacity in self.capacities.values_mut() {
-            *capacity *= forgetting;
-        }
+        self.limits.values_mut().for_each(|limit| limit.capacity *= forgetting);
     }
 }

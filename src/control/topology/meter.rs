@@ -33,10 +33,11 @@ pub struct Meter {
 }
 
 impl Meter {
-    /// The first that is told of a pair: it began since the report before.
+    /// The first that is told of a pair: it may have begun since the report before, or long ago. That is a mark, and no
+    /// evidence.
     pub fn new(now: Time, fast: f64) -> Self {
         let rate = between(0.0, fast, FAST);
-        Self { rate, said: now, count: 1.0, told: fast, changed: None, recent: rate }
+        Self { rate, said: now, count: 0.0, told: fast, changed: None, recent: rate }
     }
 
     /// Takes in a fast average.

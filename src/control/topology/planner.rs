@@ -8,6 +8,7 @@
 pub mod advising;
 mod belief;
 mod coming;
+mod courses;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -21,13 +22,14 @@ use super::matrix::{Matrix, STALE_AFTER};
 use super::meter::{LATE, Meter};
 use super::names::Names;
 use super::plan::{Proposal, compile, plan, review};
-use super::report::{Claims, PEERS_MAX, PeerReport, Report};
-use super::resources::Resource;
+use super::report::{Claims, Goes, PEERS_MAX, PeerReport, Report};
+use super::resources::{Capacities, Resource};
 use super::view::{Config, View};
 use super::{NodeIndex, Pair, Via};
 use crate::keys::NodeId;
 use crate::time::Time;
-use belief::{Complaint, Word, is_other_phase};
+use belief::{Appetite, Complaint, Word, is_other_phase};
+use courses::Courses;
 
 /// Pairs below this rate (bytes per second) are latency pairs: their ingress nodes choose.
 pub const BULK: f64 = 64_000.0;
@@ -39,6 +41,8 @@ const PHASE_EPOCHS: usize = 3;
 const FADED: f64 = 0.1;
 /// While a change settles a plan may promise less: the moves cost nothing yet.
 const SETTLING_GAIN: f64 = 0.05;
+/// Bytes that arrive are counted with this deviation at least: frames and readings come when they come.
+const NOISE_MIN: f64 = 0.03;
 /// Decisions kept for the user.
 const DECISIONS_MAX: usize = 64;
 /// Members count anew when they hear of a plan, and tell after this time what it brought.
@@ -109,11 +113,15 @@ pub struct Planner {
     sent: BTreeMap<Pair, Meter>,
     arrivals: BTreeMap<Pair, Meter>,
     limited: BTreeSet<Pair>,
+    appetites: BTreeMap<Pair, Appetite>,
     unlinked: BTreeSet<Pair>,
     claims: Claims,
     learnt: Learnt,
     gate: Gate,
+    /// The ways that are ordered, and when any was last.
     routes: BTreeMap<Pair, Via>,
+    told: Time,
+    courses: Courses,
     queue: VecDeque<(Pair, Via)>,
     /// Pairs whose relay is gone, still to be told.
     orphans: BTreeSet<Pair>,
@@ -141,11 +149,14 @@ impl Planner {
             sent: BTreeMap::new(),
             arrivals: BTreeMap::new(),
             limited: BTreeSet::new(),
+            appetites: BTreeMap::new(),
             unlinked: BTreeSet::new(),
             claims: Claims::default(),
             learnt: Learnt::default(),
             gate: Gate::new(now),
             routes: BTreeMap::new(),
+            told: now,
+            courses: Courses::default(),
             queue: VecDeque::new(),
             orphans: BTreeSet::new(),
             resting: BTreeMap::new(),
@@ -178,6 +189,7 @@ impl Planner {
 
     fn note(&mut self, now: Time, by: NodeIndex, peer: NodeIndex, said: &PeerReport) {
         let (to, from) = (Pair::new(by, peer), Pair::new(peer, by));
+        said.goes.into_iter().for_each(|goes| self.note_course(now, to, goes));
         self.matrix.report(now, to, said.offered);
         if said.offered.fast.is_finite() && said.offered.fast >= 0.0 {
             self.sent.entry(to).or_insert(Meter::new(now, said.offered.fast)).note(now, said.offered.fast);
@@ -190,6 +202,7 @@ impl Planner {
         } else {
             self.limited.remove(&to)
         };
+        self.note_appetite(to);
         let is_news = if said.has_link {
             self.unlinked.remove(&to.unordered());
             false
@@ -217,6 +230,7 @@ impl Planner {
         self.deadline = now + self.config.epoch;
         self.expire(now);
         self.notice_phase(now);
+        self.give_up_orders(now);
         let view = self.view(now);
         self.learn(&view, now);
         if self.gate.is_settling(now) {
@@ -233,7 +247,9 @@ impl Planner {
         self.sent.retain(|_, sent| now.since(sent.said) <= STALE_AFTER);
         self.arrivals.retain(|_, arrival| now.since(arrival.said) <= STALE_AFTER);
         self.limited.retain(|pair| self.matrix.rates(*pair).is_some());
+        self.appetites.retain(|pair, _| self.matrix.rates(*pair).is_some());
         self.resting.retain(|_, until| now < *until);
+        self.courses.retain(now, |pair| self.matrix.rates(pair).is_some());
     }
 
     fn paths_in_use(&self) -> BTreeSet<Resource> {
@@ -262,14 +278,12 @@ impl Planner {
     /// What is known now.
     fn view(&mut self, now: Time) -> View {
         let is_settling = self.gate.is_settling(now);
-        let mut capacities = self.claims.capacities(self.config.relay_share);
-        for (resource, capacity) in self.learnt.iter() {
-            capacities.limit(resource, capacity);
-        }
+        let capacities = self.limits();
         View {
             nodes: self.names.views(),
             demands: self.demands(|pair| !is_settling && self.routes.contains_key(&pair)),
-            routes: self.routes.clone(),
+            routes: self.ways_ordered(),
+            refused: self.courses.refused(),
             capacities,
             unlinked: self.unlinked.clone(),
             held: self.gate.held(now),
@@ -279,9 +293,9 @@ impl Planner {
     /// Compares what arrived with what should have.
     fn learn(&mut self, view: &View, now: Time) {
         // Memory is no traffic: only what is sent now can show a limit.
-        let view = View { demands: self.offered(), ..view.clone() };
+        let view = View { demands: self.offered(), routes: self.ways_gone(), ..view.clone() };
         let problem = compile(&view, &self.config, now);
-        let (noise, doubts) = (self.claims.noise(), self.doubts());
+        let (noise, doubts) = (self.claims.noise().max(NOISE_MIN), self.doubts());
         let seen = |pair: &Pair| {
             let is_sure = |arrival: &&Meter| arrival.count > 0.0 && self.word(&doubts, *pair) == Word::Both;
             let arrival = self.arrivals.get(pair).filter(is_sure)?;
@@ -398,12 +412,14 @@ impl Planner {
                 self.routes.insert(*pair, *via)
             };
             self.orphans.remove(pair);
+            self.courses.ordered(now, *pair);
             // What nobody goes, or can go, any more costs no other pair its move.
             if reason.verdict != Verdict::Retired {
                 self.gate.moved(now, *pair);
             }
         }
         self.sent.values_mut().chain(self.arrivals.values_mut()).for_each(|meter| meter.restart(now));
+        self.told = now;
         self.deadline = now + FIRST_LOOK + LATE;
         self.doing = (!self.queue.is_empty()).then(|| reason.clone());
         if self.queue.is_empty() {
@@ -443,6 +459,15 @@ impl Planner {
     /// What was decided lately, the last first.
     pub fn decisions(&self) -> impl Iterator<Item = &Decision> {
         self.decisions.iter()
+    }
+
+    /// What is believed of capacities: as members claim them, and as they were learnt.
+    pub fn limits(&self) -> Capacities {
+        let mut capacities = self.claims.capacities(self.config.relay_share);
+        for (resource, capacity) in self.learnt.iter() {
+            capacities.limit(resource, capacity);
+        }
+        capacities
     }
 
     /// The ways that are not the usual ones.

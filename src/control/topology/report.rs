@@ -54,6 +54,17 @@ pub struct PeerReport {
     pub capacity_from: Option<f64>,
     /// There is a direct link, or there can be.
     pub has_link: bool,
+    /// Which way the traffic to it goes, if that is said; of no use where it goes by somebody unknown.
+    pub goes: Option<Goes>,
+}
+
+/// The way that traffic goes.
+#[derive(Clone, Copy, Debug)]
+pub struct Goes {
+    /// The relay; none for the direct way.
+    pub via: Option<NodeId>,
+    /// How long it has gone there.
+    pub span: Duration,
 }
 
 #[derive(Clone, Copy, Debug)]

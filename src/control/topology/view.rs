@@ -31,6 +31,8 @@ pub struct View {
     pub capacities: Capacities,
     /// Pairs (the lower node first) that have no link and cannot get one.
     pub unlinked: BTreeSet<Pair>,
+    /// Relays that do not carry a pair, though they could.
+    pub refused: BTreeSet<(Pair, NodeIndex)>,
     /// Pairs that must stay where they are until then.
     pub held: BTreeMap<Pair, Time>,
 }
@@ -62,6 +64,7 @@ impl View {
         let node = self.nodes.get(usize::from(relay.0));
         node.is_some_and(|node| node.relays || node.is_supernode)
             && !pair.involves(relay)
+            && !self.refused.contains(&(pair, relay))
             && self.has_link(Pair::new(pair.from, relay))
             && self.has_link(Pair::new(relay, pair.to))
     }

@@ -1,6 +1,6 @@
 use super::*;
 use crate::wire::inventory::Binding;
-use crate::wire::plan::{CHANGES_MAX, Change, PEERS_MAX, PeerReport, SiteTag, Way};
+use crate::wire::plan::{CHANGES_MAX, Change, Goes, Hop, PEERS_MAX, PeerReport, SiteTag, Way};
 use crate::wire::session::CandidateKind;
 use proptest::prelude::*;
 
@@ -43,7 +43,8 @@ fn all() -> Vec<Message> {
 
 fn measured() -> PeerReport {
     let relay = RelayId(3);
-    PeerReport { relay, fast: 1, slow: 2, arrives: 3, capacity: 4, rtt_us: 5, is_limited: true, has_link: false }
+    let goes = Some(Goes { by: Hop::Member(RelayId(4)), since_ms: 6 });
+    PeerReport { relay, fast: 1, slow: 2, arrives: 3, capacity: 4, rtt_us: 5, is_limited: true, has_link: false, goes }
 }
 
 fn changes() -> Vec<Change> {
@@ -101,7 +102,8 @@ fn what_an_older_version_says_is_understood() {
 
 #[test]
 fn a_report_of_an_older_version_names_no_site_and_forwards_what_comes() {
-    let report = Report { relays: true, load: None, peers: vec![measured()], site: None, spare: None };
+    let older = PeerReport { goes: None, ..measured() };
+    let report = Report { relays: true, load: None, peers: vec![older], site: None, spare: None };
     let overlay = OverlayId([4; 32]);
     let newer = Report { site: Some(SiteTag([7; 8])), spare: Some(9), ..report.clone() };
     let mut bytes = Message::Report { overlay, report: newer }.bytes();

@@ -32,6 +32,8 @@ pub(super) struct Evidence<'a> {
     rates: Vec<f64>,
     /// What crosses each resource.
     pub(super) carried: Vec<f64>,
+    /// What of it was seen.
+    pub(super) proven: Vec<f64>,
     /// By which share that may deviate by chance.
     pub(super) chance: Vec<f64>,
 }
@@ -47,7 +49,9 @@ impl<'a> Evidence<'a> {
         let (carried, varied) = (through(problem, assignment, &rates), through(problem, assignment, &variances));
         let chance = |(carried, varied): (&f64, f64)| SURE * varied.sqrt() / carried.max(f64::MIN_POSITIVE);
         let chance = carried.iter().zip(varied).map(chance).collect();
-        Self { problem, assignment, seen, rates, carried, chance }
+        let proven = seen.iter().map(|seen| seen.map_or(0.0, |seen| seen.rate)).collect::<Vec<_>>();
+        let proven = through(problem, assignment, &proven);
+        Self { problem, assignment, seen, rates, carried, proven, chance }
     }
 
     /// The resource that explains best why less arrived than these capacities should give; the first in the order of

@@ -13,10 +13,21 @@ const BELIEVED: f64 = 16.0;
 const APART: f64 = 1.25;
 /// Who is held back and of what it sends this share arrives sends no more than gets through, as TCP does...
 const YIELDING: f64 = 0.9;
+/// Who is held back and of what it sends less than this share arrives does not yield.
+const STUBBORN: f64 = 0.8;
+/// What a pair wants is known when it was seen so many times in a row.
+const APPETITE_TIMES: u32 = 2;
 /// ...and wants this many times as much.
 const ELASTIC: f64 = 1.25;
 /// What arrives afterwards is worse than before when it is less than this share of it.
 const DELIVERED: f64 = 0.95;
+
+/// What a pair sends when it can send all that it wants.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Appetite {
+    rate: f64,
+    times: u32,
+}
 
 /// Whose word counts of what flows between two.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -50,7 +61,9 @@ impl Planner {
                 Word::Sender => f64::INFINITY,
                 Word::Both | Word::Receiver => arrives * most,
             };
-            let wish = rates.demand(has_own_way(pair)).max(self.elastic(pair)).min(borne_out);
+            // The average rises slowly from nothing.
+            let sent = self.sent.get(&pair).map_or(0.0, |sent| sent.recent);
+            let wish = rates.demand(has_own_way(pair)).max(sent).max(self.elastic(pair)).min(borne_out);
             (wish >= BULK).then_some((pair, wish))
         };
         self.matrix.iter().filter_map(wish).collect()
@@ -68,8 +81,30 @@ impl Planner {
     /// What a pair wants at least that is held back and does not show it by sending more.
     fn elastic(&self, pair: Pair) -> f64 {
         let sent = self.sent.get(&pair).map_or(0.0, |sent| sent.rate);
-        let is_yielding = |arrival: &&Meter| self.limited.contains(&pair) && arrival.rate >= sent * YIELDING;
-        self.arrivals.get(&pair).filter(is_yielding).map_or(0.0, |arrival| arrival.rate * ELASTIC)
+        let most = self.appetite(pair);
+        let is_yielding = |arrival: &&Meter| {
+            self.limited.contains(&pair) && arrival.rate >= sent * YIELDING && arrival.rate < most * YIELDING
+        };
+        self.arrivals.get(&pair).filter(is_yielding).map_or(0.0, |arrival| (arrival.rate * ELASTIC).min(most))
+    }
+
+    /// What a pair sends that is not held back, or does not yield, is what it wants: a queue that others fill does not
+    /// make it want more. Queues need a moment to fill, so that it must be seen again.
+    pub(super) fn note_appetite(&mut self, pair: Pair) {
+        let Some(sent) = self.sent.get(&pair).filter(|sent| sent.count > 0.0) else { return };
+        let arrival = self.arrivals.get(&pair).filter(|arrival| arrival.count > 0.0);
+        let is_stubborn = arrival.is_some_and(|arrival| arrival.rate < sent.rate * STUBBORN);
+        let known = self.appetites.remove(&pair).unwrap_or_default();
+        if is_stubborn || !self.limited.contains(&pair) {
+            self.appetites.insert(pair, Appetite { rate: sent.rate, times: known.times + 1 });
+        } else if known.times >= APPETITE_TIMES {
+            self.appetites.insert(pair, known);
+        }
+    }
+
+    fn appetite(&self, pair: Pair) -> f64 {
+        let known = self.appetites.get(&pair).filter(|known| known.times >= APPETITE_TIMES);
+        known.map_or(f64::INFINITY, |known| known.rate)
     }
 
     /// How many times what arrives a sender may want: what those want who lack most, but for the one above all.

@@ -46,11 +46,13 @@ impl Planner {
         self.claims.remove(gone);
         self.learnt.retain(|resource| !resource.is_about(gone));
         self.gate.remove(gone);
+        self.courses.remove(gone);
         self.orphans.retain(|pair| !pair.involves(gone));
         self.sent.retain(|pair, _| !pair.involves(gone));
         self.arrivals.retain(|pair, _| !pair.involves(gone));
         self.phases.iter_mut().for_each(|phase| phase.retain(|pair, _| !pair.involves(gone)));
         self.limited.retain(|pair| !pair.involves(gone));
+        self.appetites.retain(|pair, _| !pair.involves(gone));
         self.unlinked.retain(|pair| !pair.involves(gone));
         let concerns = |pair: Pair, via: Via| pair.involves(gone) || via == Via::Relay(gone);
         self.queue.retain(|(pair, via)| !concerns(*pair, *via));
