@@ -27,14 +27,22 @@ impl Datapath {
             let Some((buffer, origin)) = datagrams.get_mut(index) else { break };
             let to = origin.to.filter(|_| self.sources.are_kept());
             let (from, stride) = (origin.from, origin.stride.max(1));
+            let mut heard = None;
             for datagram in buffer.chunks_mut(stride) {
-                self.inbound(now, (from, to), datagram);
+                self.inbound(now, (from, to), &mut heard, datagram);
             }
         }
         self.joining.close(&mut self.deliveries);
     }
 
-    fn inbound(&mut self, now: Time, (from, to): (SocketAddr, Option<IpAddr>), datagram: &mut [u8]) {
+    /// One of a buffer, all of which came from one address; `heard` is kept by [`Self::open`].
+    fn inbound(
+        &mut self,
+        now: Time,
+        (from, to): (SocketAddr, Option<IpAddr>),
+        heard: &mut Option<u32>,
+        datagram: &mut [u8],
+    ) {
         if !self.is_alone() && self.is_anothers(now, (from, to), datagram) {
             return;
         }
@@ -43,7 +51,7 @@ impl Datapath {
                 self.sources.note(from, to);
                 self.handshake(Path::Direct(from), datagram);
             }
-            Some(Kind::Data | Kind::Session) => self.open(now, (Path::Direct(from), to), datagram),
+            Some(Kind::Data | Kind::Session) => self.open(now, (Path::Direct(from), to), heard, datagram),
             Some(Kind::Relay) => self.relayed(now, (from, to), datagram),
             Some(Kind::Observed) => self.notices.push_back(Notice::Observed { packet: datagram.to_vec() }),
             Some(Kind::Opener) => self.notices.push_back(Notice::Opener { from }),
@@ -69,7 +77,7 @@ impl Datapath {
                 let inner = &mut packet[relay_wire::HEADER_LEN..];
                 match inner.first().copied().and_then(Kind::of) {
                     Some(Kind::Init | Kind::Resp) => self.handshake(path, inner),
-                    Some(Kind::Data | Kind::Session) => self.open(now, (path, None), inner),
+                    Some(Kind::Data | Kind::Session) => self.open(now, (path, None), &mut None, inner),
                     Some(Kind::Relay | Kind::Quic | Kind::Observe | Kind::Observed | Kind::Opener) | None => {
                         self.node_stats.dropped(DropReason::UnknownKind);
                     }
@@ -88,7 +96,16 @@ impl Datapath {
     }
 
     /// A sealed packet: finds its keys by the receiver index, opens it, takes note of who was heard where.
-    pub(super) fn open(&mut self, now: Time, (path, to): (Path, Option<IpAddr>), packet: &mut [u8]) {
+    ///
+    /// `heard` is the index of the packet that was opened before, if it came in the same buffer by the same path: what
+    /// has the same index is no news.
+    pub(super) fn open(
+        &mut self,
+        now: Time,
+        (path, to): (Path, Option<IpAddr>),
+        heard: &mut Option<u32>,
+        packet: &mut [u8],
+    ) {
         let header = match data::Header::parse(packet) {
             Ok(header) => header,
             Err(error) => return self.node_stats.dropped(error.into()),
@@ -122,17 +139,8 @@ impl Datapath {
                 self.notices.push_back(Notice::Used { port: id });
             }
         }
-        if let (Path::Direct(from), Some(to)) = (path, to)
-            && port.note_source(from, to)
-            && let Role::First(first) = &mut self.role
-        {
-            first.pass_source_on(id, from, to);
-        }
-        if port.hear(now, path) {
-            self.notices.push_back(Notice::Heard { port: id, path });
-        }
-        if generation == Generation::Next {
-            self.confirm(now, id, header.receiver, path);
+        if heard.replace(header.receiver) != Some(header.receiver) {
+            self.hear(now, (id, generation, header.receiver), (path, to));
         }
         if header.is_data {
             self.frame(now, (overlay, id), header.stream(), plain);
@@ -143,6 +151,28 @@ impl Datapath {
             self.told(now, id, plain);
         } else {
             self.notices.push_back(Notice::Session { port: id, path, message: plain.to_vec() });
+        }
+    }
+
+    /// The peer at `id` was heard, and has the keys of `index`.
+    fn hear(
+        &mut self,
+        now: Time,
+        (id, generation, index): (PortId, Generation, u32),
+        (path, to): (Path, Option<IpAddr>),
+    ) {
+        let Some(port) = self.ports.get_mut(&id) else { return };
+        if let (Path::Direct(from), Some(to)) = (path, to)
+            && port.note_source(from, to)
+            && let Role::First(first) = &mut self.role
+        {
+            first.pass_source_on(id, from, to);
+        }
+        if port.hear(now, path) {
+            self.notices.push_back(Notice::Heard { port: id, path });
+        }
+        if generation == Generation::Next {
+            self.confirm(now, id, index, path);
         }
     }
 
@@ -243,26 +273,4 @@ fn is_use(plain: &[u8]) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::wire::data::FRAGMENT_LEN;
-
-    #[test]
-    fn a_frame_for_one_machine_is_use_and_a_flooded_one_is_not() {
-        let plain = |kind, first| [Meta { kind, fragment: false, checksum: Checksum::Finished }.byte(), first, 0, 0, 0];
-        assert!(is_use(&plain(FrameKind::Direct, 0x02)) && is_use(&plain(FrameKind::Moved, 0x02)));
-        assert!(!is_use(&plain(FrameKind::Copy, 0x02)), "an unknown address is flooded");
-        assert!(!is_use(&plain(FrameKind::Tree, 0x02)), "a list comes first");
-        assert!(!is_use(&plain(FrameKind::Direct, 0x33)) && !is_use(&plain(FrameKind::Direct, 0xff)), "groups");
-        assert!(!is_use(&[]));
-    }
-
-    #[test]
-    fn of_two_pieces_the_first_tells() {
-        let meta = Meta { kind: FrameKind::Direct, fragment: true, checksum: Checksum::Finished }.byte();
-        let piece = |part, first: u8| [[meta].as_slice(), &Fragment { id: 7, part }.bytes()[..], &[first; 8]].concat();
-        assert_eq!(piece(0, 0).len(), 1 + FRAGMENT_LEN + 8);
-        assert!(is_use(&piece(0, 0x02)));
-        assert!(!is_use(&piece(0, 0xff)) && !is_use(&piece(1, 0x02)));
-    }
-}
+mod tests;

@@ -96,6 +96,8 @@ impl Volume {
 pub struct Pairs {
     /// Hashed with a key of ours: strangers choose the addresses.
     exact: IndexMap<u128, Volume, RandomState>,
+    /// Where in it the pair was that was counted last: frames come in runs.
+    last: usize,
     sampled: Sampled,
     /// With a full table, frames until the next one is sampled.
     skip: u32,
@@ -117,7 +119,7 @@ impl Pairs {
         let hasher = || RandomState::with_seeds(a, b, c, d);
         let sampled = Sampled { volumes: IndexMap::with_hasher(hasher()), order: BTreeSet::new() };
         let chance = ChaCha8Rng::seed_from_u64(a ^ d);
-        Self { exact: IndexMap::with_hasher(hasher()), sampled, skip: 0, chance }
+        Self { exact: IndexMap::with_hasher(hasher()), last: 0, sampled, skip: 0, chance }
     }
 
     /// Counts what begins with its two addresses, if it is for one machine.
@@ -129,7 +131,7 @@ impl Pairs {
         }
         let Some(key) = key(side, frame) else { return };
         if !is_full {
-            return self.exact.entry(key).or_default().add(volume);
+            return self.count_exactly(key, volume);
         }
         // From 1 to 127 with this one: 64 on average, whatever beat the traffic has.
         self.skip = self.chance.next_u32() % (2 * STRIDE as u32 - 1);
@@ -137,6 +139,17 @@ impl Pairs {
             Some(sum) => sum.add(volume.times(STRIDE)),
             None => self.sampled.add(key, volume.times(STRIDE)),
         }
+    }
+
+    fn count_exactly(&mut self, key: u128, volume: Volume) {
+        if let Some((last, sum)) = self.exact.get_index_mut(self.last)
+            && *last == key
+        {
+            return sum.add(volume);
+        }
+        let entry = self.exact.entry(key);
+        self.last = entry.index();
+        entry.or_default().add(volume);
     }
 
     /// Adds what another lane counted. What there is no room for goes the way of samples, as what it stands for.

@@ -202,7 +202,7 @@ impl Datapath {
         for index in 0..datagrams.len() {
             if let Some((packet, origin)) = datagrams.get_mut(index) {
                 let (from, to) = (origin.from, origin.to.filter(|_| self.sources.are_kept()));
-                self.open(now, (Path::Direct(from), to), packet);
+                self.open(now, (Path::Direct(from), to), &mut None, packet);
             }
         }
         self.joining.close(&mut self.deliveries);

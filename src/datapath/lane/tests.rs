@@ -308,7 +308,7 @@ fn a_relayed_path_is_lane_0s_and_other_streams_do_not_come_by_it() {
     let packet = one.send(at(0), 1, &frame(0, 60)).remove(0);
     assert_eq!(stream(&packet), 1);
     let path = Path::Relayed(crate::datapath::LegId(1), crate::wire::relay::RelayId(5));
-    other.first.open(at(0), (path, None), &mut packet.clone());
+    other.first.open(at(0), (path, None), &mut None, &mut packet.clone());
     assert_eq!(other.first.node_stats().count(DropReason::Reserved), 1);
     assert_eq!(other.receive(at(0), packet), [frame(0, 60)], "it was not opened there");
     one.order(Command::UsePath { port: PORT, path: Some(path) });

@@ -1,3 +1,5 @@
+use std::collections::BTreeMap;
+
 use super::*;
 use crate::datapath::frame::Header;
 use crate::datapath::layout::Layout;
@@ -35,6 +37,35 @@ fn each_direction_is_counted_exactly_and_a_window_once() {
     assert_eq!(of(&counted, 1, 2), Some(Volume { frames: 3, bytes: 300 }));
     assert_eq!(of(&counted, 2, 1), Some(one(60)));
     assert_eq!(pairs.take(), []);
+}
+
+#[test]
+fn runs_of_a_pair_are_told_apart_in_every_window() {
+    let mut pairs = Pairs::new([1, 2, 3, 4]);
+    for runs in [[(1, 2), (3, 4), (1, 2)], [(3, 4), (1, 2), (3, 4)], [(5, 6), (5, 6), (5, 6)]] {
+        let mut expected = BTreeMap::<_, u64>::new();
+        for ((from, to), frames) in runs.into_iter().zip([3, 1, 2]) {
+            (0..frames).for_each(|_| pairs.count(OUT, &frame(from, to, 60), one(60)));
+            *expected.entry((from, to)).or_default() += frames;
+        }
+        let counted = pairs.take();
+        assert_eq!(counted.len(), expected.len());
+        for ((from, to), frames) in expected {
+            assert_eq!(of(&counted, from, to), Some(Volume { frames, bytes: 60 * frames }));
+        }
+    }
+}
+
+#[test]
+fn what_another_lane_put_where_the_last_pair_was_is_left_alone() {
+    let (mut first, mut further) = (Pairs::new([1, 2, 3, 4]), Pairs::new([5, 6, 7, 8]));
+    first.count(OUT, &frame(1, 2, 100), one(100));
+    first.take();
+    further.count(OUT, &frame(3, 4, 70), one(70));
+    first.add(&further.take());
+    first.count(OUT, &frame(1, 2, 100), one(100));
+    let counted = first.take();
+    assert_eq!((of(&counted, 1, 2), of(&counted, 3, 4)), (Some(one(100)), Some(one(70))));
 }
 
 #[test]
