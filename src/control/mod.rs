@@ -402,9 +402,9 @@ impl Control {
                     supernode.on_message(&mut self.fx, link, remote, &message);
                 }
             }
-            LinkEvent::Down { link: LinkId::Accepted(link), .. } => {
+            LinkEvent::Down { link: LinkId::Accepted(link), reason } => {
                 if let Some(supernode) = &mut self.serving {
-                    supernode.on_down(&mut self.fx, link);
+                    supernode.on_down(&mut self.fx, link, &reason);
                 }
             }
         }
