@@ -211,6 +211,26 @@ fn a_trace_follows_what_was_learned() {
 }
 
 #[test]
+fn a_trace_by_ip_addresses_finds_machines_behind_other_members_or_says_why_not() {
+    let mut lab = narrow();
+    assert!(lab.answers(0, 1));
+    lab.run(10.0);
+    let mut trace = |from: &str, to: &str| {
+        let (from, to) = (from.to_owned(), to.to_owned());
+        lab.world.ask(lab.hosts[0], &Request::Trace { from, to, vlan: 0, overlay: None })
+    };
+    let Some(Response::Trace(way)) = trace("10.0.0.0", "10.0.0.1") else {
+        panic!("{:?}", trace("10.0.0.0", "10.0.0.1"))
+    };
+    assert_eq!((&*way.to.mac, &*way.verdict), ("02:00:00:00:00:01", "sent to n1, direct"));
+    let Some(Response::Error(why)) = trace("10.0.0.0", "10.9.9.9") else { panic!("nobody has it") };
+    assert_eq!(
+        why,
+        "no machine behind this host has 10.9.9.9, and no other member has told of one; give its MAC address"
+    );
+}
+
+#[test]
 fn a_busy_host_tells_the_supernode_and_takes_no_machine() {
     let mut lab = narrow();
     let (supernode, busy) = (lab.supernodes[0], lab.hosts[1]);
