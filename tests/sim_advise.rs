@@ -171,7 +171,8 @@ fn a_member_sees_its_machines_and_a_supernode_sees_hosts_only() {
     assert!((215_000..245_000).contains(&row.bytes_per_s), "{row:?}");
     assert!((170..190).contains(&row.frames_per_s.expect("frames")), "{row:?}");
     assert_eq!(row.path.as_deref(), Some("direct"));
-    assert_eq!((seen.host_pattern, row.loss_percent), (None, None), "not known there");
+    assert_eq!((&seen.host_pattern, row.loss_percent), (&None, None), "not known there");
+    assert_eq!((&seen.hosts_unknown, &seen.machines_unknown), (&None, &None));
 
     let served = traffic(&mut lab, supernode);
     assert_eq!(served.machines, [], "machines stay with the members");
@@ -252,6 +253,9 @@ fn members_that_do_not_adapt_count_no_machines_and_tell_the_supernode_nothing() 
     let (member, supernode) = (lab.hosts[0], lab.supernodes[0]);
     let seen = traffic(&mut lab, member);
     assert!(seen.machines.is_empty() && seen.hosts[0].bytes_per_s > 200_000, "{seen:?}");
-    assert_eq!(traffic(&mut lab, supernode).hosts, []);
+    assert!(seen.machines_unknown.is_some_and(|why| why.contains("`adapt = false`")));
+    let served = traffic(&mut lab, supernode);
+    assert_eq!(served.hosts, []);
+    assert!(served.hosts_unknown.is_some_and(|why| why.contains("`adapt = false`")));
     assert_eq!(topology(&mut lab, supernode).links, []);
 }
