@@ -6,6 +6,7 @@
 mod error;
 mod key;
 mod overlay;
+mod phrase;
 mod relaying;
 mod reserve;
 mod rules;
@@ -197,7 +198,7 @@ impl Config {
 
     /// Reads a text.
     pub fn parse(text: &str) -> Result<Self, ConfigError> {
-        toml::from_str(text).map_err(|error| error::from_toml(text, &error))
+        toml::from_str(text).map_err(|error| phrase::from_toml(text, &error))
     }
 
     /// Reads key files, fills defaults in, refuses what cannot be. `env_key` is the text of

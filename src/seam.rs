@@ -251,6 +251,15 @@ pub enum Event {
         overlay: OverlayId,
         /// Who.
         member: NodeId,
+        /// Why.
+        reason: String,
+    },
+    /// A link ended by which nobody was registered (any more), on a supernode.
+    LinkEnded {
+        /// Where it came from.
+        from: SocketAddr,
+        /// Why.
+        reason: String,
     },
     /// A registration was refused (on a supernode).
     MemberRefused {

@@ -57,7 +57,7 @@ fn the_views_tell_what_flows_between_which_machines() {
     );
     let trace = one.daemon.show(&["trace", &from, &to]);
     assert!(trace.contains("sent to n2, direct") && trace.contains("learned:"), "{trace}");
-    let by_ip = one.daemon.show(&["trace", &one.guest.address.to_string(), &to]);
+    let by_ip = one.daemon.show(&["trace", &one.guest.address.to_string(), &two.guest.address.to_string()]);
     assert!(by_ip.contains("sent to n2, direct"), "{by_ip}");
     let advice = one.daemon.run(&["advise"]);
     assert!(advice.status.success(), "{advice:?}");

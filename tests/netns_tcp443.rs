@@ -92,6 +92,9 @@ fn a_site_without_udp_joins_by_tcp_and_takes_udp_when_it_passes() {
     std::thread::sleep(Duration::from_secs(2));
     let report = stream.finish();
     assert_eq!((report.lost(), report.duplicates()), (0, 0), "longest hole {:?}", report.longest_hole());
+    let since = world.nodes[0].daemon.process().stderr().split_off(said.len());
+    let warns = |line: &str| line.contains("WARN") && line.contains("supernode");
+    assert!(since.contains("INFO registered") && !since.lines().any(warns), "good news: {since}");
 }
 
 #[test]

@@ -171,7 +171,8 @@ fn a_member_sees_its_machines_and_a_supernode_sees_hosts_only() {
     assert!((215_000..245_000).contains(&row.bytes_per_s), "{row:?}");
     assert!((170..190).contains(&row.frames_per_s.expect("frames")), "{row:?}");
     assert_eq!(row.path.as_deref(), Some("direct"));
-    assert_eq!((seen.host_pattern, row.loss_percent), (None, None), "not known there");
+    assert_eq!((&seen.host_pattern, row.loss_percent), (&None, None), "not known there");
+    assert_eq!((&seen.hosts_unknown, &seen.machines_unknown), (&None, &None));
 
     let served = traffic(&mut lab, supernode);
     assert_eq!(served.machines, [], "machines stay with the members");
@@ -211,6 +212,26 @@ fn a_trace_follows_what_was_learned() {
 }
 
 #[test]
+fn a_trace_by_ip_addresses_finds_machines_behind_other_members_or_says_why_not() {
+    let mut lab = narrow();
+    assert!(lab.answers(0, 1));
+    lab.run(10.0);
+    let mut trace = |from: &str, to: &str| {
+        let (from, to) = (from.to_owned(), to.to_owned());
+        lab.world.ask(lab.hosts[0], &Request::Trace { from, to, vlan: 0, overlay: None })
+    };
+    let Some(Response::Trace(way)) = trace("10.0.0.0", "10.0.0.1") else {
+        panic!("{:?}", trace("10.0.0.0", "10.0.0.1"))
+    };
+    assert_eq!((&*way.to.mac, &*way.verdict), ("02:00:00:00:00:01", "sent to n1, direct"));
+    let Some(Response::Error(why)) = trace("10.0.0.0", "10.9.9.9") else { panic!("nobody has it") };
+    assert_eq!(
+        why,
+        "no machine behind this host has 10.9.9.9, and no other member has told of one; give its MAC address"
+    );
+}
+
+#[test]
 fn a_busy_host_tells_the_supernode_and_takes_no_machine() {
     let mut lab = narrow();
     let (supernode, busy) = (lab.supernodes[0], lab.hosts[1]);
@@ -232,6 +253,9 @@ fn members_that_do_not_adapt_count_no_machines_and_tell_the_supernode_nothing() 
     let (member, supernode) = (lab.hosts[0], lab.supernodes[0]);
     let seen = traffic(&mut lab, member);
     assert!(seen.machines.is_empty() && seen.hosts[0].bytes_per_s > 200_000, "{seen:?}");
-    assert_eq!(traffic(&mut lab, supernode).hosts, []);
+    assert!(seen.machines_unknown.is_some_and(|why| why.contains("`adapt = false`")));
+    let served = traffic(&mut lab, supernode);
+    assert_eq!(served.hosts, []);
+    assert!(served.hosts_unknown.is_some_and(|why| why.contains("`adapt = false`")));
     assert_eq!(topology(&mut lab, supernode).links, []);
 }

@@ -193,6 +193,31 @@ fn a_group_is_carried_to_the_sleepers_that_joined_it_and_to_nobody_else() {
 }
 
 #[test]
+fn a_group_to_which_much_is_sent_wakes_the_links_to_its_listeners_and_keeps_them_awake() {
+    let mut lab = crowd_of(6, HandshakeKind::Noise, HostSpec::snooping);
+    lab.world.join(lab.vms[2], GROUP);
+    lab.run(TOLD);
+    let begin = lab.world.now();
+    for _ in 0..4_000 {
+        // 120 kB/s
+        for _ in 0..10 {
+            lab.world.cast_bytes(lab.vms[0], GROUP, 1_150);
+        }
+        lab.run(0.1);
+    }
+    let changes = lab.world.events().iter().filter(|(at, host, event)| {
+        let is_of_ends = [lab.hosts[0], lab.hosts[2]].contains(host);
+        is_of_ends && *at >= begin && matches!(event, Event::PathChanged { .. })
+    });
+    let late = changes.filter(|(at, ..)| at.since(begin) > Duration::from_secs(5)).collect::<Vec<_>>();
+    assert!(late.is_empty(), "{late:?}");
+    assert_eq!((awake(&mut lab, 0), awake(&mut lab, 4)), (1, 0));
+    lab.run(TIRED);
+    assert_eq!((awake(&mut lab, 0), awake(&mut lab, 2)), (1, 1), "within the budget");
+    lab.check();
+}
+
+#[test]
 fn a_sleeper_that_dies_costs_those_behind_it_one_broadcast() {
     let mut lab = crowd_of(30, HandshakeKind::StandIn, |spec| spec);
     let before = crossings(&lab);

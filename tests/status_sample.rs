@@ -84,7 +84,8 @@ fn the_views_have_the_keys_of_the_contract() {
         "to_host": "garage", "bytes_per_s": 1000, "frames_per_s": 2, "path": "direct", "rtt_us": 850,
         "loss_percent": null, "why": "it answers"});
     let traffic = json!({"overlay": "lab", "seen_by": "cellar", "hosts": [], "machines": [talk],
-        "machines_left_out": 0, "host_pattern": null, "machine_pattern": "ring of 4 nodes, 97 % of the traffic"});
+        "machines_left_out": 0, "host_pattern": null, "machine_pattern": "ring of 4 nodes, 97 % of the traffic",
+        "hosts_unknown": null, "machines_unknown": "not counted"});
     let machine = json!({"mac": "02:00:5e:10:00:01", "vlan": 0, "host": "cellar", "age_ms": 40, "sequence": 3});
     let hop = json!({"from": "cellar", "to": "garage", "by": "UDP to 192.0.2.7:7777", "rtt_us": 850});
     let trace = json!({"overlay": "lab", "seen_by": "cellar", "from": machine, "to": machine, "verdict": "sent",

@@ -56,7 +56,7 @@ pub(crate) struct TopArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct TraceArgs {
-    /// The sender: its MAC address, or the IP address of a machine behind this host.
+    /// The sender: its MAC or IP address.
     from: String,
     /// The receiver, likewise.
     to: String,

@@ -7,9 +7,6 @@ use thiserror::Error;
 
 use crate::keys::KeyError;
 
-/// Words that may differ by this much from a known key and still be meant as it.
-const NEAR: f64 = 0.6;
-
 /// Why a config is refused.
 #[derive(Debug, Error)]
 pub enum ConfigError {
@@ -92,32 +89,4 @@ impl ConfigError {
     pub fn in_file(self, path: &Path) -> Self {
         Self::InFile { file: path.to_owned(), error: Box::new(self) }
     }
-}
-
-/// One sentence from the parser's several lines.
-pub(super) fn from_toml(text: &str, error: &toml::de::Error) -> ConfigError {
-    let start = error.span().map_or(0, |span| span.start).min(text.len());
-    let line = 1 + text.as_bytes()[..start].iter().filter(|byte| **byte == b'\n').count();
-    let message = error.message().lines().collect::<Vec<_>>().join(", ");
-    ConfigError::Toml { line, message: unknown_key(&message).unwrap_or(message) }
-}
-
-/// serde's "unknown field `a`, expected one of `b`, `c`" as a sentence with the nearest known key.
-fn unknown_key(message: &str) -> Option<String> {
-    let quoted: Vec<&str> = message.strip_prefix("unknown field ")?.split('`').skip(1).step_by(2).collect();
-    let (&unknown, known) = quoted.split_first()?;
-    if unknown == "key" {
-        return Some(
-            "keys do not stand in a config: put it into a file of mode 0600 and name that as `key-file`".into(),
-        );
-    }
-    let nearest = known
-        .iter()
-        .map(|key| (strsim::jaro_winkler(unknown, key), *key))
-        .filter(|(likeness, _)| *likeness >= NEAR)
-        .max_by(|a, b| a.0.total_cmp(&b.0));
-    Some(match nearest {
-        Some((_, key)) => format!("unknown key `{unknown}`; did you mean `{key}`?"),
-        None => format!("unknown key `{unknown}`; known are {}", known.join(", ")),
-    })
 }

@@ -28,7 +28,7 @@ pub struct Dscp(pub Marking);
 impl<'de> Deserialize<'de> for Dscp {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         #[derive(Deserialize)]
-        #[serde(untagged, expecting = "\"inherit\", or a code point from 0 to 63")]
+        #[serde(untagged, expecting = "`dscp` takes \"inherit\", or a code point from 0 to 63")]
         enum Form {
             Number(u8),
             Word(String),

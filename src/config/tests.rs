@@ -101,14 +101,14 @@ fn each_bad_word_has_its_line_and_sentence() {
         ("supernode = [\"sn#abc\"]", "the fingerprint is not an id"),
         ("supernode = [\"\"]", "that is no host"),
         ("supernode = [\"a b\"]", "that is no host"),
-        ("listen = \"7777\"", "socket address"),
+        ("listen = \"7777\"", "an address with its port"),
         ("allow = [\"x\"]", "longwire id"),
-        ("log = \"loud\"", "unknown variant `loud`"),
+        ("log = \"loud\"", "not \"loud\""),
         ("[[overlay]]\nname = \"../x\"", "overlay name \"../x\""),
         ("[[overlay]]\nname = \"a\"\ntap = \"much-too-long-name\"", "1 to 15 letters"),
         ("[[overlay]]\nname = \"a\"\naddress = \"10.0.0.1\"", "ADDRESS/PREFIX"),
         ("[[overlay]]\nname = \"a\"\naddress = \"10.0.0.1/33\"", "ADDRESS/PREFIX"),
-        ("[[overlay]]\nname = \"a\"\nmtu = -1", "u16"),
+        ("[[overlay]]\nname = \"a\"\nmtu = -1", "`mtu` takes a whole number"),
         ("name = ", "line 1"),
     ];
     for (text, word) in cases {

@@ -389,6 +389,10 @@ impl Control {
                 self.on_home_up(place, (remote, exporter), fingerprint);
             }
             LinkEvent::Message { link: LinkId::Dialled(place), message, .. } => self.on_home_message(place, &message),
+            LinkEvent::Waiting { link: LinkId::Dialled(place), reason } => {
+                self.homes[place].on_waiting(&mut self.fx, reason);
+            }
+            LinkEvent::Waiting { link: LinkId::Accepted(_), .. } => {}
             LinkEvent::Down { link: LinkId::Dialled(place), reason } => {
                 self.on_home_down(place, reason, LinkEnd::Theirs);
             }
@@ -402,9 +406,9 @@ impl Control {
                     supernode.on_message(&mut self.fx, link, remote, &message);
                 }
             }
-            LinkEvent::Down { link: LinkId::Accepted(link), .. } => {
+            LinkEvent::Down { link: LinkId::Accepted(link), reason } => {
                 if let Some(supernode) = &mut self.serving {
-                    supernode.on_down(&mut self.fx, link);
+                    supernode.on_down(&mut self.fx, link, &reason);
                 }
             }
         }

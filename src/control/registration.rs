@@ -373,6 +373,14 @@ impl Home {
         }
     }
 
+    /// A dial takes a while: the first time it is told why.
+    pub fn on_waiting(&mut self, fx: &mut Effects, reason: String) {
+        if self.failures == 1 {
+            fx.events.push_back(Event::SupernodeLost { supernode: self.address.clone(), reason: reason.clone() });
+        }
+        self.trouble = Some(reason);
+    }
+
     /// The link is gone, ended by the other side or, after silence, by us. Gives what was registered; a new dial
     /// follows.
     pub fn on_down(&mut self, fx: &mut Effects, reason: String, end: LinkEnd) -> Vec<(OverlayIndex, Registration)> {

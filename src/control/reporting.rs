@@ -274,12 +274,20 @@ fn check_vlan(vlan: u16) -> Result<(), String> {
     if vlan < VLAN_MAX { Ok(()) } else { Err(format!("{vlan} is no VLAN: 1 to {} are, 0 is none", VLAN_MAX - 1)) }
 }
 
-/// A machine by its MAC address, or one of ours by the IP address that it says is its own.
+/// A machine by its MAC address, or by the IP address that it says, or its member tells, is its own.
 fn machine_called(datapath: &Datapath, overlay: OverlayIndex, (text, vlan): (&str, u16)) -> Result<Address, String> {
     let Ok(ip) = text.parse::<IpAddr>() else {
         let mac = text.parse().map_err(|error: crate::datapath::frame::MacError| error.to_string())?;
         return Ok(Address { vlan, mac });
     };
-    let found = datapath.station(overlay, ip);
-    found.ok_or_else(|| format!("no machine behind this host has said that it has {ip}; give its MAC address"))
+    let found = datapath.machines_with(overlay, vlan, ip).into_iter().collect::<Vec<_>>();
+    let asks_for_mac = |why: String| Err(format!("{why}; give its MAC address"));
+    match found[..] {
+        [machine] => Ok(machine),
+        [] if !datapath.answers(overlay) => asks_for_mac(format!(
+            "no machine behind this host has {ip}, and of others nothing is told: `arp = \"flood\"`"
+        )),
+        [] => asks_for_mac(format!("no machine behind this host has {ip}, and no other member has told of one")),
+        [..] => asks_for_mac(format!("{} machines have {ip}", found.len())),
+    }
 }

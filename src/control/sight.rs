@@ -115,6 +115,12 @@ pub struct Traffic {
     pub host_pattern: Option<String>,
     /// What it looks like by the machines that talk across this member.
     pub machine_pattern: Option<String>,
+    /// Why it is not known which hosts talk, if it is not.
+    #[serde(default)]
+    pub hosts_unknown: Option<String>,
+    /// The same of machines.
+    #[serde(default)]
+    pub machines_unknown: Option<String>,
 }
 
 /// What goes from one to another.

@@ -3,9 +3,10 @@
 //! A peer that is *awake* has keys that are renewed, a path that is kept open and watched, and a direct one that is
 //! sought. One that *sleeps* costs nothing: that it is there, a supernode's roster says; what is sent to it goes by
 //! that supernode, with keys that are made when a frame needs them and then left to lapse. The first frame for one
-//! machine wakes the link at both ends, since who is woken asks the peer for its addresses; what is flooded
-//! wakes nobody. Who falls asleep says so, and is believed by a peer that has no more use of the link.
-//! An overlay with no more members than [`LinkBudget::soft`](crate::seam::budget::LinkBudget) has no sleepers.
+//! machine wakes the link at both ends, since who is woken asks the peer for its addresses; what is flooded or for a
+//! group wakes nobody, unless it is so much that a supernode should not carry it. Who falls asleep says so, and is
+//! believed by a peer that has no more use of the link. An overlay with no more members than
+//! [`LinkBudget::soft`](crate::seam::budget::LinkBudget) has no sleepers.
 
 use std::collections::BTreeSet;
 use std::time::Duration;

@@ -150,11 +150,20 @@ impl Supernode {
     }
 
     /// A node is gone.
-    pub fn on_down(&mut self, fx: &mut Effects, link: u64) {
+    pub fn on_down(&mut self, fx: &mut Effects, link: u64, reason: &str) {
         let Some(link) = self.links.remove(&link) else { return };
-        for (overlay, relay) in link.registered {
-            self.remove(fx, overlay, relay);
+        if link.registered.is_empty() {
+            fx.events.push_back(Event::LinkEnded { from: link.origin, reason: reason.to_owned() });
         }
+        for (overlay, relay) in link.registered {
+            self.remove(fx, (overlay, relay), reason);
+        }
+    }
+
+    /// We end a link.
+    fn close(&mut self, fx: &mut Effects, link: u64, reason: &str) {
+        fx.links.push_back(LinkCommand::Close { link: LinkId::Accepted(link) });
+        self.on_down(fx, link, reason);
     }
 
     /// [`Timer::Newcomers`]: whoever is connected and has not registered by now takes the place of others.
@@ -162,8 +171,7 @@ impl Supernode {
         while let Some((_, link)) = self.newcomers.front().copied().filter(|(until, _)| *until <= fx.now) {
             self.newcomers.pop_front();
             if self.links.get(&link).is_some_and(|link| !link.is_told) {
-                fx.links.push_back(LinkCommand::Close { link: LinkId::Accepted(link) });
-                self.on_down(fx, link);
+                self.close(fx, link, "it has not registered in time");
             }
         }
         if let Some((until, _)) = self.newcomers.front() {
@@ -174,16 +182,14 @@ impl Supernode {
     /// Every link ends, and with it every leg: the nodes come back and get new ones.
     pub fn on_resumed(&mut self, fx: &mut Effects) {
         for link in self.links.keys().copied().collect::<Vec<_>>() {
-            fx.links.push_back(LinkCommand::Close { link: LinkId::Accepted(link) });
-            self.on_down(fx, link);
+            self.close(fx, link, "this host was restored");
         }
     }
 
     /// A node said something.
     pub fn on_message(&mut self, fx: &mut Effects, link: u64, remote: SocketAddr, bytes: &[u8]) {
         if !self.links.get_mut(&link).is_some_and(|link| link.limit.take(fx.now)) {
-            fx.links.push_back(LinkCommand::Close { link: LinkId::Accepted(link) });
-            return self.on_down(fx, link);
+            return self.close(fx, link, "it sends too many messages");
         }
         self.follow(fx, link, remote);
         let Ok(Some(message)) = Message::parse(bytes) else { return };
@@ -197,7 +203,7 @@ impl Supernode {
             Message::Leave { overlay } => {
                 let registered = self.links.get_mut(&link).and_then(|link| link.registered.remove(&overlay));
                 if let Some(relay) = registered {
-                    self.remove(fx, overlay, relay);
+                    self.remove(fx, (overlay, relay), "it left");
                 }
             }
             Message::Report { overlay, report } => self.on_report(fx, link, overlay, &report),
@@ -331,7 +337,7 @@ impl Supernode {
         if let Some(link) = member.map(|member| member.link).filter(|link| *link != by) {
             refuse(fx, link, overlay, Refusal::Replaced);
         }
-        self.remove(fx, overlay, old);
+        self.remove(fx, (overlay, old), "it has registered anew");
     }
 
     fn new_relay_id(&self, fx: &mut Effects) -> RelayId {
@@ -351,7 +357,7 @@ impl Supernode {
         }
     }
 
-    fn remove(&mut self, fx: &mut Effects, overlay: OverlayId, relay: RelayId) {
+    fn remove(&mut self, fx: &mut Effects, (overlay, relay): (OverlayId, RelayId), reason: &str) {
         let Some(served) = self.overlays.get_mut(&overlay) else { return };
         let Some(gone) = served.members.remove(&relay) else { return };
         served.by_node.remove(&gone.node);
@@ -362,7 +368,7 @@ impl Supernode {
         let is_last = served.members.is_empty();
         self.uncount(gone.counted);
         fx.commands.push_back(Command::DropChannel { relay });
-        fx.events.push_back(Event::MemberLeft { overlay, member: gone.node });
+        fx.events.push_back(Event::MemberLeft { overlay, member: gone.node, reason: reason.to_owned() });
         self.planning.on_gone(fx, overlay, (gone.node, relay), is_last);
         if is_last {
             self.overlays.remove(&overlay);

@@ -154,6 +154,8 @@ impl Control {
             flow.read(now, span, fresh.get(port).copied().unwrap_or_default(), &peer.paths);
             peer.on_rate((flow.sent.fast, flow.heard.fast), fresh.len());
             if flow.sent.fast.max(flow.heard.fast) >= BULK {
+                // Though it be for a group or for everybody.
+                peer.used = Some(now);
                 bulk.push(*port);
             }
             if peer.has_outgrown(flow.sent.fast) {
@@ -162,7 +164,7 @@ impl Control {
             // A pair is remembered through a pause.
             flow.sent.slow.max(flow.heard.slow) >= WORTH / 8.0
         });
-        // Though it be for everybody: a supernode has not to carry it for long.
+        // A supernode has not to carry it for long.
         bulk.into_iter().for_each(|port| self.rouse(port));
         if self.overlays[overlay.0].adapts {
             self.adapt(overlay, &mut traffic);

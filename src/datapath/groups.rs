@@ -189,7 +189,8 @@ impl Switch {
         }
         wanting.extend(tellers(ROUTES));
         let asked = wanting.len();
-        let telling = tellers(TELLS).collect::<BTreeSet<_>>();
+        // A wish of its own may be among what was cut off.
+        let telling = tellers(TELLS).filter(|port| !suppression.told.is_cut(*port)).collect::<BTreeSet<_>>();
         wanting.extend(self.ports.difference(&telling));
         self.receivers.clear();
         self.receivers.extend(self.ports.intersection(&wanting));
@@ -205,6 +206,9 @@ impl Switch {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::datapath::holdings::HOLDINGS;
+    use crate::datapath::switch::SwitchSettings;
+    use crate::wire::inventory::{Binding, Inventory, Item};
 
     const G: IpAddr = IpAddr::V4(Ipv4Addr::new(239, 1, 2, 3));
     const LOCAL: IpAddr = IpAddr::V4(Ipv4Addr::new(224, 0, 0, 251));
@@ -263,5 +267,37 @@ mod tests {
         }
         assert_eq!((groups.len(), groups.take_refused(), groups.take_refused()), (GROUPS, 1, 0));
         assert!(!groups.wishes(at(20)).contains(&TELLS));
+    }
+
+    #[test]
+    fn a_member_whose_wishes_did_not_all_find_room_is_sent_everything_until_they_do() {
+        let mut switch = Switch::new([1, 2, 3, 4], SwitchSettings { snoops: true, ..SwitchSettings::default() });
+        let (wanting, cut) = (PortId(1), PortId(2));
+        switch.ports.extend([wanting, cut]);
+        let told = &mut switch.suppression.told;
+        told.accept(at(0), wanting, &tells(&[Binding::of_group(TELLS), Binding::of_group(G)]));
+        let machine = |number: u32| Binding { ip: IpAddr::from(number.to_be_bytes()), ..Binding::of_group(TELLS) };
+        let full = (0..u32::try_from(HOLDINGS).expect("small")).map(|number| machine(0x0a00_0000 + number));
+        let full = std::iter::once(Binding::of_group(TELLS)).chain(full).collect::<Vec<_>>();
+        told.accept(at(0), cut, &tells(&full));
+        assert_eq!(cast(&mut switch), [wanting, cut]);
+        switch.suppression.told.accept(at(0), cut, &Inventory { is_anew: true, ..tells(&full[..2]) });
+        assert_eq!(cast(&mut switch), [wanting]);
+    }
+
+    /// Where a frame for the group goes.
+    fn cast(switch: &mut Switch) -> Vec<PortId> {
+        let IpAddr::V4(group) = G else { panic!("IPv4") };
+        let packet = [&[0x45, 0, 0, 20, 0, 0, 0, 0, 64, 17, 0, 0, 10, 0, 0, 1][..], &group.octets()].concat();
+        let frame = [&[1, 0, 0x5e, 1, 2, 3, 2, 0, 0, 0, 0, 9, 8, 0][..], &packet].concat();
+        let header = Header::parse(&frame).expect("a frame");
+        assert_eq!(switch.judge_outbound(at(0), &frame, &header, frame.len()), Verdict::Group);
+        switch.receivers.clone()
+    }
+
+    fn tells(bindings: &[Binding]) -> Inventory {
+        let items = bindings.iter().map(|binding| Item { binding: *binding, is_gone: false }).collect();
+        let digest = bindings.iter().fold(0, |digest, binding| digest ^ binding.digest());
+        Inventory { digest, items, ..Inventory::default() }
     }
 }

@@ -9,6 +9,7 @@ use super::buf::{Deliveries, Delivery, OverlayIndex, Transmits};
 use super::coalesce::Coalescer;
 use super::fair::Order;
 use super::fdb::{Address, Entry, PortId};
+use super::holdings::Place;
 use super::lane::Role;
 use super::offload::Virtio;
 use super::path::Path;
@@ -88,9 +89,11 @@ impl Datapath {
         self.switches[overlay.0].fdb.entries(now).collect()
     }
 
-    /// The machine behind our TAP that has said that `ip` is its own.
-    pub fn station(&self, overlay: OverlayIndex, ip: IpAddr) -> Option<Address> {
-        self.switches[overlay.0].stations.find(ip)
+    /// The machine behind our TAP that has said that `ip` is its own, else those that other members say have it.
+    pub fn machines_with(&self, overlay: OverlayIndex, vlan: u16, ip: IpAddr) -> BTreeSet<Address> {
+        let switch = &self.switches[overlay.0];
+        let told = switch.suppression.told.tellers(Place { vlan, ip }).map(|teller| Address { vlan, mac: teller.mac });
+        switch.stations.find(ip).map_or_else(|| told.collect(), |own| BTreeSet::from([own]))
     }
 
     /// What a static rule of `overlay` has decided so far; nothing if it is not in force.

@@ -30,7 +30,7 @@ pub(super) struct Teller {
 struct Shelf {
     bindings: BTreeSet<Binding>,
     digest: u64,
-    /// Some found no room: to ask again would not help.
+    /// Some found no room, and it was not whole since.
     is_cut: bool,
     asked: Option<Time>,
 }
@@ -56,12 +56,18 @@ impl Told {
         for item in &inventory.items {
             if item.is_gone { self.remove(port, &item.binding) } else { self.insert(port, item.binding) }
         }
-        let known = self.shelves.get(&port).map_or(0, |shelf| shelf.digest);
-        if inventory.has_more || known == inventory.digest {
+        if inventory.has_more {
             return false;
         }
+        if self.shelves.get(&port).map_or(0, |shelf| shelf.digest) == inventory.digest {
+            self.shelves.get_mut(&port).into_iter().for_each(|shelf| shelf.is_cut = false);
+            return false;
+        }
+        let has_room = self.count + HOLDINGS <= TOLD;
         let shelf = self.shelves.entry(port).or_default();
-        let is_due = !shelf.is_cut && shelf.asked.is_none_or(|asked| now.since(asked) >= ASK_EVERY);
+        // What found no room would find none again, but where others have made some.
+        let helps = !shelf.is_cut || has_room && shelf.bindings.len() < HOLDINGS;
+        let is_due = helps && shelf.asked.is_none_or(|asked| now.since(asked) >= ASK_EVERY);
         if is_due {
             shelf.asked = Some(now);
         }
@@ -75,6 +81,9 @@ impl Told {
         let is_void = |binding: &&Binding| !excerpt.has_more || binding.ip.is_multicast();
         let void = before.filter(is_void).copied().collect::<Vec<_>>();
         void.iter().for_each(|binding| self.remove(port, binding));
+        if let Some(shelf) = self.shelves.get_mut(&port).filter(|_| !excerpt.has_more) {
+            shelf.is_cut = false;
+        }
         excerpt.bindings.iter().for_each(|binding| self.insert(port, *binding));
     }
 
@@ -124,6 +133,11 @@ impl Told {
         for binding in &shelf.bindings {
             self.tellers.remove(&entry(port, binding));
         }
+    }
+
+    /// Whether what the member at `port` tells is not all here, for want of room.
+    pub(super) fn is_cut(&self, port: PortId) -> bool {
+        self.shelves.get(&port).is_some_and(|shelf| shelf.is_cut)
     }
 
     /// How many there are.
@@ -225,5 +239,24 @@ mod tests {
         told.accept(Time::START, B, &tells(&[binding(1)], 0));
         told.forget(A);
         assert_eq!((told.len(), told.tellers.len()), (1, 1));
+    }
+
+    #[test]
+    fn what_found_no_room_is_asked_for_when_there_is_some_and_is_cut_no_more_when_it_is_whole() {
+        let mut told = Told::default();
+        for port in (10..).map(PortId).take(TOLD / HOLDINGS) {
+            for number in 0..u16::try_from(HOLDINGS).unwrap_or(0) {
+                told.accept(Time::START, port, &Inventory { has_more: true, ..tells(&[binding(number)], 0) });
+            }
+        }
+        let whole = tells(&[binding(1)], binding(1).digest());
+        assert!(!told.accept(Time::START, A, &whole) && told.is_cut(A), "there is no room");
+        told.forget(PortId(10));
+        assert!(told.accept(Time::START, A, &tells(&[], whole.digest)), "another has made room");
+        assert!(!told.accept(Time::START, A, &Inventory { is_anew: true, ..whole.clone() }) && !told.is_cut(A));
+
+        told.forget(A);
+        told.shelves.entry(A).or_default().is_cut = true;
+        assert!(!told.accept(Time::START, A, &whole) && !told.is_cut(A), "changes made it whole");
     }
 }

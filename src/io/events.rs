@@ -95,7 +95,10 @@ impl EventLog {
             Event::MemberJoined { overlay, member, from } => {
                 info!(%overlay, member = short(*member), %from, "member joined here");
             }
-            Event::MemberLeft { overlay, member } => info!(%overlay, member = short(*member), "member left"),
+            Event::MemberLeft { overlay, member, reason } => {
+                info!(%overlay, member = short(*member), reason, "member left");
+            }
+            Event::LinkEnded { from, reason } => debug!(%from, reason, "a link without a member ended"),
             Event::MemberRefused { from, reason } => self.refused(now, &from.to_string(), reason),
         }
     }

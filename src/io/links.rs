@@ -72,6 +72,11 @@ impl Report {
         self.inputs.send(Input::Link(input)).await.is_ok()
     }
 
+    /// It takes a while.
+    async fn waiting(&self, reason: String) {
+        self.tell(LinkEvent::Waiting { link: self.link, reason }, None).await;
+    }
+
     pub(super) async fn down(&self, reason: String) {
         self.tell(LinkEvent::Down { link: self.link, reason }, None).await;
     }
@@ -166,7 +171,10 @@ impl Links {
     /// What of `input` the node should hear: nothing of a link that was closed or dialled anew since.
     pub fn admit(&mut self, input: LinkInput) -> Option<LinkEvent> {
         let LinkInput { event, generation, outgoing } = input;
-        let (LinkEvent::Up { link, .. } | LinkEvent::Message { link, .. } | LinkEvent::Down { link, .. }) = event;
+        let (LinkEvent::Up { link, .. }
+        | LinkEvent::Message { link, .. }
+        | LinkEvent::Waiting { link, .. }
+        | LinkEvent::Down { link, .. }) = event;
         if let Some(outgoing) = outgoing {
             let target = match link {
                 LinkId::Accepted(_) if self.accepted >= ACCEPTED_MAX => return None,

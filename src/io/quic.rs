@@ -20,7 +20,7 @@ use super::links::reception::HANDSHAKES_MAX;
 use super::links::tls;
 use super::udp::Underlay;
 use crate::keys::{Fingerprint, Identity};
-pub(super) use link::{Established, accept_all, connect, serve};
+pub(super) use link::{Established, accept_all, connect, connect_to_any, serve};
 pub use socket::Inbox;
 pub(in crate::io) use socket::{Received, inbox};
 

@@ -40,6 +40,13 @@ pub enum LinkEvent {
         /// Type and body.
         message: Vec<u8>,
     },
+    /// It is dialled still.
+    Waiting {
+        /// Which.
+        link: LinkId,
+        /// What for, as a sentence for the user.
+        reason: String,
+    },
     /// It is gone, or never came to be.
     Down {
         /// Which.

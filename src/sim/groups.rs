@@ -41,7 +41,15 @@ impl World {
 
     /// `vm` sends to a group.
     pub fn cast(&mut self, vm: VmId, group: [u8; 4]) -> FrameId {
-        self.send_ipv4(vm, group, &packet(UDP, vm, group, &[0x13, 0x88, 0x13, 0x88, 0, 8, 0, 0]))
+        self.cast_bytes(vm, group, 0)
+    }
+
+    /// The same with so many bytes of payload.
+    pub fn cast_bytes(&mut self, vm: VmId, group: [u8; 4], payload: u16) -> FrameId {
+        let [high, low] = (8 + payload).to_be_bytes();
+        let mut body = vec![0x13, 0x88, 0x13, 0x88, high, low, 0, 0];
+        body.resize(8 + usize::from(payload), 0);
+        self.send_ipv4(vm, group, &packet(UDP, vm, group, &body))
     }
 
     fn send_ipv4(&mut self, vm: VmId, to: [u8; 4], packet: &[u8]) -> FrameId {
@@ -78,8 +86,8 @@ const fn mac([_, b, c, d]: [u8; 4]) -> [u8; 6] {
 }
 
 fn packet(protocol: u8, vm: VmId, to: [u8; 4], body: &[u8]) -> Vec<u8> {
-    let len = u8::try_from(20 + body.len()).expect("a short packet");
+    let [upper, lower] = u16::try_from(20 + body.len()).expect("a short packet").to_be_bytes();
     let [.., high, low] = vm.0.to_be_bytes();
-    let head = [0x45, 0, 0, len, 0, 0, 0, 0, 1, protocol, 0, 0, 10, 1, high, low];
+    let head = [0x45, 0, upper, lower, 0, 0, 0, 0, 1, protocol, 0, 0, 10, 1, high, low];
     [&head[..], &to, body].concat()
 }

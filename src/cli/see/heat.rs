@@ -29,11 +29,16 @@ pub(super) struct Grid {
     names: Vec<String>,
     rates: BTreeMap<(usize, usize), u64>,
     left_out: usize,
+    /// What is said if there are none.
+    none: String,
 }
 
 impl Grid {
     pub(super) fn new(traffic: &Traffic, machines: bool) -> Self {
-        let talks = if machines { &traffic.machines } else { &traffic.hosts };
+        let (talks, unknown) = match machines {
+            true => (&traffic.machines, &traffic.machines_unknown),
+            false => (&traffic.hosts, &traffic.hosts_unknown),
+        };
         let mut sums: BTreeMap<&str, u64> = BTreeMap::new();
         for talk in talks {
             *sums.entry(&talk.from).or_default() += talk.bytes_per_s;
@@ -56,6 +61,7 @@ impl Grid {
             left_out: sums.len() - names.len(),
             names: names.into_iter().map(str::to_owned).collect(),
             rates,
+            none: unknown.clone().unwrap_or_else(|| "nothing flows".into()),
         }
     }
 
@@ -77,7 +83,7 @@ impl Grid {
     pub(super) fn text(&self) -> String {
         let mut text = format!("{}\n{}{}", self.title, self.patterns, self.note());
         if self.names.is_empty() {
-            return text + "nothing flows\n";
+            return format!("{text}{}\n", self.none);
         }
         let width = self.names.iter().map(|name| name.chars().count()).max().unwrap_or(0);
         let numbers = (1..=self.names.len()).map(|number| format!("{number:>3}")).collect::<String>();

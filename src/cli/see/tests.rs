@@ -71,6 +71,8 @@ fn traffic(hosts: usize) -> Traffic {
         machines_left_out: 0,
         host_pattern: Some(format!("ring of {hosts} nodes, 97 % of the traffic")),
         machine_pattern: None,
+        hosts_unknown: None,
+        machines_unknown: None,
     }
 }
 
@@ -147,4 +149,16 @@ fn what_is_not_known_is_called_unknown() {
         top.contains("and 5 more") && top.contains("pattern of machines that talk across this node: unknown"),
         "{top}"
     );
+}
+
+#[test]
+fn an_empty_table_says_why_it_is_empty() {
+    let silent = Traffic { hosts: Vec::new(), ..traffic(3) };
+    assert!(text::top(&silent, 20).ends_with("no hosts talk\nno machines talk\n"), "{}", text::top(&silent, 20));
+    let why = "machines are not counted here".to_owned();
+    let uncounted = Traffic { machines_unknown: Some(why.clone()), ..silent };
+    let top = text::top(&uncounted, 20);
+    assert!(top.ends_with("machines are not counted here\n") && !top.contains("nothing flows here"), "{top}");
+    assert!(heat::Grid::new(&uncounted, true).text().ends_with(&format!("{why}\n")));
+    assert!(heat::Grid::new(&uncounted, false).text().ends_with("nothing flows\n"));
 }

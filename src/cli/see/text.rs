@@ -124,8 +124,8 @@ pub(super) fn dot(topology: &Topology) -> String {
 pub(super) fn top(traffic: &Traffic, rows: usize) -> String {
     let mut text = format!("overlay {}, as {} sees it\n", traffic.overlay, traffic.seen_by);
     text += &patterns(traffic);
-    text += &talks("hosts", &traffic.hosts, rows);
-    text += &talks("machines", &traffic.machines, rows);
+    text += &talks(("hosts", traffic.hosts_unknown.as_deref()), &traffic.hosts, rows);
+    text += &talks(("machines", traffic.machines_unknown.as_deref()), &traffic.machines, rows);
     if traffic.machines_left_out > 0 {
         text += &format!("{} pairs of machines were not kept: too many talk\n", traffic.machines_left_out);
     }
@@ -135,13 +135,14 @@ pub(super) fn top(traffic: &Traffic, rows: usize) -> String {
 pub(super) fn patterns(traffic: &Traffic) -> String {
     let unknown = || "unknown (nothing flows, or only the supernode that plans sees it)".to_owned();
     let of_hosts = traffic.host_pattern.clone().unwrap_or_else(unknown);
-    let of_machines = traffic.machine_pattern.clone().unwrap_or_else(|| "unknown (nothing flows here)".into());
+    let why = if traffic.machines_unknown.is_some() { "" } else { " (nothing flows here)" };
+    let of_machines = traffic.machine_pattern.clone().unwrap_or_else(|| format!("{UNKNOWN}{why}"));
     format!("pattern of hosts: {of_hosts}\npattern of machines that talk across this node: {of_machines}\n")
 }
 
-fn talks(what: &str, talks: &[Talk], rows: usize) -> String {
+fn talks((what, unknown): (&str, Option<&str>), talks: &[Talk], rows: usize) -> String {
     if talks.is_empty() {
-        return format!("no {what} talk\n");
+        return unknown.map_or_else(|| format!("no {what} talk\n"), |why| format!("{why}\n"));
     }
     let mut table = Table::new(&["FROM", "TO", "AT", "RATE", "FRAMES", "PATH", "RTT", "LOST", "WHY"]);
     let or_unknown = |text: &Option<String>| text.clone().unwrap_or_else(|| UNKNOWN.into());

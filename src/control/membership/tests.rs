@@ -139,3 +139,25 @@ fn a_supernode_that_does_not_go_on_gives_a_new_leg() {
 fn relayed(leg: Option<LegId>, relay: RelayId) -> Path {
     Path::Relayed(leg.expect("a leg"), relay)
 }
+
+#[test]
+fn why_the_first_dial_takes_long_is_told_and_shown_until_there_is_more_to_say() {
+    let mut control = registered();
+    let link = LinkId::Dialled(1);
+    let mut now = Time::START;
+    let mut told = |control: &mut Control, event: LinkEvent| {
+        control.fx.events.clear();
+        control.handle_link(now, event);
+        // The next dial.
+        now += std::time::Duration::from_secs(9);
+        control.handle_timeout(now);
+        control.fx.events.iter().any(|event| matches!(event, Event::SupernodeLost { .. }))
+    };
+    let waiting = || LinkEvent::Waiting { link, reason: "no name server answers".into() };
+    assert!(told(&mut control, LinkEvent::Down { link, reason: "it has closed the link".into() }));
+    assert!(told(&mut control, waiting()));
+    assert_eq!(control.homes[1].trouble.as_deref(), Some("no name server answers"));
+    assert!(told(&mut control, LinkEvent::Down { link, reason: "cannot be resolved".into() }));
+    assert!(!told(&mut control, waiting()), "it was told");
+    assert_eq!(control.homes[1].trouble.as_deref(), Some("no name server answers"));
+}

@@ -61,6 +61,8 @@ impl Planning {
         let planned = self.overlays.get(&overlay);
         let mut hosts = planned.map(Planned::talks).unwrap_or_default();
         busiest(&mut hosts);
+        let unreported =
+            "no member has reported here: nothing flows, another supernode plans, or `adapt = false` is set";
         Traffic {
             overlay: overlay.to_string(),
             seen_by: here.to_owned(),
@@ -69,6 +71,8 @@ impl Planning {
             machines_left_out: 0,
             host_pattern: self.pattern(overlay),
             machine_pattern: None,
+            hosts_unknown: planned.is_none().then(|| unreported.into()),
+            machines_unknown: Some("no supernode knows which machines talk: ask their hosts".into()),
         }
     }
 }

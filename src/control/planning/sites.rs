@@ -3,7 +3,7 @@
 //! A name that its user gave counts for more than an address: behind a carrier's NAT strangers share one, and a large
 //! site has several. The supernode learns no name, only who has the same one.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
 
 use crate::control::customer::customer;
@@ -18,11 +18,21 @@ pub(super) enum Mark {
     Seen(IpAddr),
 }
 
-/// The sites of an overlay, numbered as they are met; at most as many as there are numbers.
+/// Sites that keep their number though nobody is there: what was learnt of the links of a site counts when its only member
+/// comes back, as after a restart.
+const VACANT_MAX: usize = 64;
+
+/// The sites of an overlay, by numbers that are used again: there are [`VACANT_MAX`] more of them than members at most.
 #[derive(Debug, Default)]
 pub(super) struct Sites {
     named: BTreeMap<NodeId, SiteTag>,
     numbers: BTreeMap<Mark, Site>,
+    /// Numbers that were given back.
+    spare: BTreeSet<Site>,
+    /// Where each member was put.
+    at: BTreeMap<NodeId, Mark>,
+    /// Sites where nobody is, the one that was left first in front.
+    vacant: VecDeque<Mark>,
 }
 
 impl Sites {
@@ -34,9 +44,26 @@ impl Sites {
         }
     }
 
-    /// A member is gone.
-    pub(super) fn forget(&mut self, node: NodeId) {
+    /// A member is gone. Gives a site whose number is free now.
+    pub(super) fn forget(&mut self, node: NodeId) -> Option<Site> {
         self.named.remove(&node);
+        let mark = self.at.remove(&node)?;
+        self.leave(mark)
+    }
+
+    /// Somebody left a site.
+    fn leave(&mut self, mark: Mark) -> Option<Site> {
+        if self.at.values().any(|other| *other == mark) {
+            return None;
+        }
+        self.vacant.push_back(mark);
+        if self.vacant.len() <= VACANT_MAX {
+            return None;
+        }
+        let longest = self.vacant.pop_front()?;
+        let freed = self.numbers.remove(&longest)?;
+        self.spare.insert(freed);
+        Some(freed)
     }
 
     /// What it has in common with the others of its site, if it is seen at this address.
@@ -50,13 +77,16 @@ impl Sites {
         members.map(|(node, seen)| self.mark(node, seen)).filter(|mark| !met.insert(*mark)).collect()
     }
 
-    /// Where a member is that is seen at this address.
-    pub(super) fn of(&mut self, node: NodeId, seen: IpAddr) -> Option<Site> {
+    /// Puts a member, which is seen at this address, where it is. Gives its site, and one whose number is free now.
+    pub(super) fn put(&mut self, node: NodeId, seen: IpAddr) -> (Option<Site>, Option<Site>) {
         let mark = self.mark(node, seen);
-        let next = u16::try_from(self.numbers.len()).ok().map(Site);
-        let site = self.numbers.get(&mark).copied().or(next)?;
-        self.numbers.insert(mark, site);
-        Some(site)
+        self.vacant.retain(|vacant| *vacant != mark);
+        let before = self.at.insert(node, mark).filter(|before| *before != mark);
+        let freed = before.and_then(|before| self.leave(before));
+        let next = || u16::try_from(self.numbers.len()).ok().map(Site);
+        let site = self.numbers.get(&mark).copied().or_else(|| self.spare.pop_first()).or_else(next);
+        self.numbers.extend(site.map(|site| (mark, site)));
+        (site, freed)
     }
 
     /// The same in words.
@@ -90,16 +120,36 @@ mod tests {
     fn a_name_counts_for_more_than_an_address() {
         let mut sites = Sites::default();
         let (one, other) = (IpAddr::from([192, 0, 2, 1]), IpAddr::from([192, 0, 2, 2]));
-        assert_eq!(sites.of(NODES[0], one), sites.of(NODES[1], one));
-        assert_ne!(sites.of(NODES[0], one), sites.of(NODES[2], other));
+        let of = |sites: &mut Sites, node: usize, seen| sites.put(NODES[node], seen).0;
+        assert_eq!(of(&mut sites, 0, one), of(&mut sites, 1, one));
+        assert_ne!(of(&mut sites, 0, one), of(&mut sites, 2, other));
 
         assert!(sites.name(NODES[0], Some(SiteTag([7; 8]))) && sites.name(NODES[2], Some(SiteTag([7; 8]))));
         assert!(!sites.name(NODES[0], Some(SiteTag([7; 8]))), "that is no news");
-        assert_eq!(sites.of(NODES[0], one), sites.of(NODES[2], other));
-        assert_ne!(sites.of(NODES[0], one), sites.of(NODES[1], one), "behind a carrier's NAT");
+        assert_eq!(of(&mut sites, 0, one), of(&mut sites, 2, other));
+        assert_ne!(of(&mut sites, 0, one), of(&mut sites, 1, one), "behind a carrier's NAT");
 
         assert!(sites.name(NODES[0], None));
-        assert_eq!(sites.of(NODES[0], one), sites.of(NODES[1], one));
+        assert_eq!(of(&mut sites, 0, one), of(&mut sites, 1, one));
+    }
+
+    #[test]
+    fn a_number_is_kept_while_somebody_is_there_or_may_come_back_soon_and_used_again_then() {
+        let mut sites = Sites::default();
+        let seen = |last: usize| IpAddr::from([192, 0, 2, u8::try_from(last).expect("small")]);
+        assert_eq!(sites.put(NODES[0], seen(0)), (Some(Site(0)), None));
+        assert_eq!(sites.put(NODES[1], seen(0)), (Some(Site(0)), None));
+        assert_eq!((sites.forget(NODES[0]), sites.forget(NODES[1])), (None, None));
+        assert_eq!(sites.put(NODES[1], seen(0)), (Some(Site(0)), None), "it has restarted");
+
+        assert_eq!(sites.put(NODES[2], seen(1)), (Some(Site(1)), None));
+        let moves = (2..=200).map(|last| sites.put(NODES[2], seen(last))).collect::<Vec<_>>();
+        let newest = moves.iter().filter_map(|(site, _)| *site).max();
+        assert_eq!(newest, Some(Site(u16::try_from(VACANT_MAX).expect("small") + 1)), "one is there, and two are");
+        assert!(moves[..VACANT_MAX].iter().all(|(_, freed)| freed.is_none()));
+        assert_eq!(moves[VACANT_MAX].1, Some(Site(1)), "the one that was left first");
+        assert_eq!(sites.put(NODES[1], seen(0)).0, Some(Site(0)), "somebody is there");
+        assert!(sites.numbers.len() <= VACANT_MAX + 2 && sites.vacant.len() <= VACANT_MAX);
     }
 
     #[test]

@@ -113,6 +113,7 @@ impl Control {
 
     fn traffic_of(&self, overlay: OverlayIndex) -> Traffic {
         let traffic = &self.overlays[overlay.0].traffic;
+        let uncounted = || "machines are not counted here: `adapt = false` is set".into();
         let mut hosts = Vec::new();
         for peer in self.peers.values().filter(|peer| peer.overlay == overlay) {
             let Some((sent, heard)) = traffic.flow(peer.port) else { continue };
@@ -131,6 +132,8 @@ impl Control {
             machines_left_out: traffic.machines.crowded_out(),
             host_pattern: None,
             machine_pattern: pattern(traffic.machines.iter()),
+            hosts_unknown: None,
+            machines_unknown: (!self.overlays[overlay.0].adapts).then(uncounted),
         }
     }
 

@@ -133,7 +133,7 @@ fn a_restarted_node_takes_its_own_place() {
     let said = world.say(3, &register(1, 9, &EXPORTER));
     assert!(said.iter().any(|(to, message)| *to == 2 && matches!(message, Message::Gone { .. })), "{said:?}");
     assert_eq!(world.supernode.overlays[&secrets(9).id()].members.len(), 2);
-    world.supernode.on_down(&mut world.fx, 1);
+    world.supernode.on_down(&mut world.fx, 1, "");
     assert_eq!(world.supernode.overlays[&secrets(9).id()].members.len(), 2, "the old link's end does not matter");
 }
 
@@ -144,7 +144,7 @@ fn a_link_has_one_registration_in_an_overlay() {
         world.say(1, &register(node, 9, &EXPORTER));
     }
     assert_eq!(world.supernode.overlays[&secrets(9).id()].members.len(), 1);
-    world.supernode.on_down(&mut world.fx, 1);
+    world.supernode.on_down(&mut world.fx, 1, "");
     assert!(world.supernode.overlays.is_empty() && world.supernode.per_address.is_empty());
 }
 
@@ -189,8 +189,8 @@ fn the_last_one_out_leaves_nothing() {
         world.say(node, &register(u8::try_from(node).expect("small"), 9, &EXPORTER));
     }
     world.say(1, &Message::Leave { overlay: secrets(9).id() }.bytes());
-    world.supernode.on_down(&mut world.fx, 2);
-    world.supernode.on_down(&mut world.fx, 3);
+    world.supernode.on_down(&mut world.fx, 2, "");
+    world.supernode.on_down(&mut world.fx, 3, "");
     let left = &world.supernode;
     assert!(left.overlays.is_empty() && left.overlay_of.is_empty() && left.per_address.is_empty());
 }
@@ -225,7 +225,7 @@ fn what_changes_in_a_moment_is_told_in_one_message() {
         let register = register(u8::try_from(node).expect("small"), 9, &EXPORTER);
         world.supernode.on_message(&mut world.fx, node, from(1), &register);
     }
-    world.supernode.on_down(&mut world.fx, 9);
+    world.supernode.on_down(&mut world.fx, 9, "");
     let said = world.said();
     let to_first: Vec<_> = said.iter().filter(|(to, _)| *to == 1).map(|(_, message)| message).collect();
     let [Message::Gone { relays, .. }, Message::Roster { members, reset: false, .. }] = &to_first[..] else {
@@ -305,8 +305,47 @@ fn a_member_that_changes_its_transport_keeps_its_leg_and_others_hear_only_where_
     assert_eq!((members[0].relay, members[0].seen), (relay, from(1002)));
     let [Command::MoveChannel { relay: what, addr }] = *world.fx.commands.make_contiguous() else { panic!("more") };
     assert_eq!((what, addr), (relay, from(1002)));
-    world.supernode.on_down(&mut world.fx, 1);
-    assert!(world.fx.events.is_empty() && world.said().is_empty(), "the link before has nothing left to take along");
+    world.supernode.on_down(&mut world.fx, 1, "");
+    let is_of_link = |event: &Event| matches!(event, Event::LinkEnded { .. });
+    assert!(world.said().is_empty(), "the link before has nothing left to take along");
+    assert!(world.fx.events.iter().all(is_of_link), "{:?}", world.fx.events);
+}
+
+#[test]
+fn the_end_of_a_member_or_a_link_has_its_reason() {
+    let mut world = World::new(ServeSettings::default());
+    for node in 1..=4 {
+        world.say(u64::from(node), &register(node, 9, &EXPORTER));
+    }
+    world.supernode.on_up(&mut world.fx, 5, place(5), EXPORTER);
+    world.fx.events.clear();
+    world.supernode.on_down(&mut world.fx, 1, "the node does not answer");
+    world.say(2, &Message::Leave { overlay: secrets(9).id() }.bytes());
+    world.say(6, &register(3, 9, &EXPORTER));
+    for nonce in 0..=u64::from(LINK_BURST) {
+        let remote = world.supernode.links.get(&4).map_or(from(4), |link| link.remote);
+        world.supernode.on_message(&mut world.fx, 4, remote, &Message::Ping { nonce }.bytes());
+    }
+    world.fx.now = Time::START + REGISTER_PATIENCE;
+    world.supernode.on_newcomers_timer(&mut world.fx);
+    let reason = |event: Event| {
+        if let Event::MemberLeft { reason, .. } = event {
+            return Some(format!("member: {reason}"));
+        }
+        let Event::LinkEnded { from, reason } = event else { return None };
+        Some(format!("{}: {reason}", from.port()))
+    };
+    let reasons = world.fx.events.drain(..).filter_map(reason).collect::<Vec<_>>();
+    assert_eq!(
+        reasons,
+        [
+            "member: the node does not answer",
+            "member: it left",
+            "member: it has registered anew",
+            "member: it sends too many messages",
+            "5: it has not registered in time"
+        ]
+    );
 }
 
 #[test]

@@ -44,6 +44,15 @@ impl Resource {
             Self::Trunk(..) | Self::SiteOut(_) | Self::SiteIn(_) => false,
         }
     }
+
+    /// Whether it is a link of a site.
+    pub fn is_of(self, site: Site) -> bool {
+        match self {
+            Self::Trunk(from, to) => from == site || to == site,
+            Self::SiteOut(of) | Self::SiteIn(of) => of == site,
+            Self::NodeOut(_) | Self::NodeIn(_) | Self::Relay(_) | Self::Path(_) => false,
+        }
+    }
 }
 
 impl fmt::Display for Resource {

@@ -27,8 +27,12 @@ const HEAD_START: Duration = Duration::from_millis(1500);
 const BACK: [Duration; 3] = [Duration::from_secs(5), Duration::from_secs(10), Duration::from_secs(20)];
 /// One whose UDP was throttled, after this: it would be throttled again.
 const BACK_FROM_DETOUR: [Duration; 1] = [Duration::from_secs(600)];
-/// A name is waited for this long if it is known where it was before.
+/// A name is waited for this long if it is known where it was before...
 const RESOLVE: Duration = Duration::from_secs(1);
+/// ...and so long if not: a resolver asks its second name server 5 s after the first one (resolv.conf(5)).
+const RESOLVE_NEW: Duration = Duration::from_secs(8);
+/// Name servers that take longer are worth a word.
+const SLOW: Duration = Duration::from_millis(1500);
 /// Addresses of one name that are tried.
 const ADDRESSES_MAX: usize = 8;
 /// Between the tries of a name's addresses (RFC 8305 section 5).
@@ -83,7 +87,7 @@ pub(in crate::io) struct Ways {
 /// Dials `target` and serves the link until it ends.
 pub(super) async fn dial(ways: Ways, target: Arc<Target>, mut messages: Messages, report: Report) {
     let tried = tokio::select! {
-        tried = ways.race(&target) => tried,
+        tried = ways.race(&target, &report) => tried,
         // Given up by the node: nothing is sent before the link stands.
         _ = messages.recv() => return,
     };
@@ -108,11 +112,20 @@ pub(super) async fn detour(ways: Ways, target: Arc<Target>, report: Report) {
 
 impl Ways {
     /// The first transport to answer.
-    async fn race(&self, target: &Target) -> Result<Established, String> {
-        let quic = pin!(quic::connect(&self.endpoint, target));
+    async fn race(&self, target: &Target, report: &Report) -> Result<Established, String> {
+        // A proxy resolves names itself: by it, no name server of ours is waited for.
+        let found = if self.tcp.has_proxy(target) { None } else { Some(look_up(target, report).await?) };
+        let known = target.known.or_else(|| found.as_ref()?.first().copied());
+        let quic = pin!(async {
+            match found {
+                Some(found) => quic::connect_to_any(&self.endpoint, target, found).await,
+                None => quic::connect(&self.endpoint, target).await,
+            }
+        });
         let tcp = pin!(async {
             sleep(HEAD_START).await;
-            self.tcp.connect(target).await
+            // A name server that was slow is not waited for again.
+            self.tcp.connect(&Target { known, ..target.clone() }).await
         });
         match select(quic, tcp).await {
             Either::Left((Ok(link), _)) => Ok(Established::Quic(link)),
@@ -167,9 +180,20 @@ fn both(by_quic: &str, by_tcp: &str) -> String {
     format!("{by_quic}; {by_tcp}")
 }
 
+/// Where `target` is by UDP. If its name servers are slow, it is told that they are.
+async fn look_up(target: &Target, report: &Report) -> Result<Vec<SocketAddr>, String> {
+    let (name, _) = target.places();
+    let mut found = pin!(resolve(name, target.known));
+    if let Ok(found) = timeout(SLOW, &mut found).await {
+        return found;
+    }
+    report.waiting(format!("no name server has answered yet about {name}")).await;
+    found.await
+}
+
 /// The addresses of a name, both families in turn, and where it was reached last.
 pub(in crate::io) async fn resolve(name: &str, known: Option<SocketAddr>) -> Result<Vec<SocketAddr>, String> {
-    let patience = if known.is_some() { RESOLVE } else { HANDSHAKE };
+    let patience = if known.is_some() { RESOLVE } else { RESOLVE_NEW };
     let found = match timeout(patience, tokio::net::lookup_host(name)).await {
         Ok(Ok(found)) => Ok(in_turn(&found.collect::<Vec<_>>())),
         Ok(Err(error)) => Err(format!("{name} cannot be resolved: {error}")),

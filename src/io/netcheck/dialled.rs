@@ -61,10 +61,11 @@ async fn dial(endpoint: &Endpoint, dialler: &Dialler, named: &SupernodeSettings)
     let target = target(named);
     let (place, (_, tcp_port)) = target.places();
     let (found, by_udp, by_tcp) = tokio::join!(
-        resolve(place, None),
+        timeout(PATIENCE, resolve(place, None)),
         timeout(PATIENCE, quic::connect(endpoint, &target)),
         timeout(PATIENCE, dialler.connect(&target))
     );
+    let found = found.unwrap_or_else(|_elapsed| Err(format!("no name server answers about {place}")));
     let by_udp = by_udp.ok().and_then(Result::ok);
     let by_tcp = by_tcp.unwrap_or_else(|_elapsed| Err(format!("TCP {tcp_port}: no answer")));
     let shown = [

@@ -41,8 +41,18 @@ impl Established {
 /// Connects to the first address of the target's name that answers.
 pub(in crate::io) async fn connect(endpoint: &Endpoint, target: &Target) -> Result<Established, Failure> {
     let (name, _) = target.places();
+    let found = resolve(name, target.known).await.map_err(silent)?;
+    connect_to_any(endpoint, target, found).await
+}
+
+/// The same where its name is resolved already.
+pub(in crate::io) async fn connect_to_any(
+    endpoint: &Endpoint,
+    target: &Target,
+    mut found: Vec<SocketAddr>,
+) -> Result<Established, Failure> {
+    let (name, _) = target.places();
     let v4_only = endpoint.local_addr().is_ok_and(|local| local.is_ipv4());
-    let mut found = resolve(name, target.known).await.map_err(silent)?;
     found.retain(|to| to.is_ipv4() || !v4_only);
     let (endpoint, address, pin) = (endpoint.clone(), target.address.clone(), target.pin);
     let attempt = move |to| {

@@ -39,6 +39,12 @@ impl Dialler {
         Err(format!("TCP {port}: {why}"))
     }
 
+    /// Whether it is reached by a proxy.
+    pub(in crate::io) fn has_proxy(&self, target: &Target) -> bool {
+        let (_, (host, port)) = target.places();
+        port != 0 && self.proxies.find(host, port).is_some()
+    }
+
     async fn reach(&self, target: &Target, host: &str, port: u16) -> Result<Established, String> {
         let socket = match self.proxies.find(host, port) {
             Some(proxy) => {

@@ -138,14 +138,14 @@ fn up(event: LinkEvent) -> Up {
         LinkEvent::Up { link, remote, origin, exporter, fingerprint } => {
             Up { link, remote, origin, exporter, fingerprint }
         }
-        LinkEvent::Message { .. } | LinkEvent::Down { .. } => panic!("not up: {event:?}"),
+        LinkEvent::Message { .. } | LinkEvent::Waiting { .. } | LinkEvent::Down { .. } => panic!("not up: {event:?}"),
     }
 }
 
 fn message(event: LinkEvent) -> Vec<u8> {
     match event {
         LinkEvent::Message { message, .. } => message,
-        LinkEvent::Up { .. } | LinkEvent::Down { .. } => panic!("no message: {event:?}"),
+        LinkEvent::Up { .. } | LinkEvent::Waiting { .. } | LinkEvent::Down { .. } => panic!("no message: {event:?}"),
     }
 }
 

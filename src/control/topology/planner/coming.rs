@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use super::{Planner, SOON, Trial};
+use crate::control::topology::resources::Site;
 use crate::control::topology::view::NodeView;
 use crate::control::topology::{NodeIndex, Pair, Via};
 use crate::keys::NodeId;
@@ -62,6 +63,11 @@ impl Planner {
             self.begin_trial(now);
         }
         self.orphan(now, id, gone);
+    }
+
+    /// Nobody is at a site any more: what was learnt of its links is not true of the next one with its number.
+    pub fn forget_site(&mut self, gone: Site) {
+        self.learnt.retain(|resource| !resource.is_of(gone));
     }
 
     /// Others that went by a node are told of their usual way; nobody may take its place in the tables before.
