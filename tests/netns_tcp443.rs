@@ -266,7 +266,9 @@ fn a_web_server_at_443_is_refused_and_other_ports_are_named() {
     site.block_all_but_tcp(8443);
     drop(supernode);
     let supernode = Supernode::start(&lab, &server, &["--tcp-port", "8443"]);
-    assert!(supernode.process().stderr().contains("/8443#"), "{}", supernode.process().stderr());
+    wait_for("how to come by that port is said", PATIENCE, || {
+        supernode.process().stderr().contains("/8443#").then_some(())
+    });
     let at = format!("{}/8443#{}", supernode.address, supernode.fingerprint());
     let join = Join::new(OVERLAY, &new_key(), "n2").supernode(&at).bridge("br0");
     let daemon = Daemon::start(&lab, &host, &join);

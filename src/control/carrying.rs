@@ -40,6 +40,8 @@ struct Client {
     key: LegKey,
     /// By this address its session reaches it.
     addr: SocketAddr,
+    /// When it last did so directly.
+    proven: Time,
     /// A restarted member counts anew, so that it needs another key.
     boot: u64,
 }
@@ -79,6 +81,7 @@ impl Carrying {
         if old.is_some_and(|client| client.addr == addr && client.boot == boot) {
             return false;
         }
+        let proven = fx.now;
         if let Some(old) = old {
             fx.commands.push_back(Command::DropChannel { relay: old.relay });
         }
@@ -91,7 +94,7 @@ impl Carrying {
             }
         };
         fx.commands.push_back(Command::SetChannel { relay, overlay, addr, key });
-        self.clients.insert(peer.port, Client { relay, key, addr, boot });
+        self.clients.insert(peer.port, Client { relay, key, addr, proven, boot });
         true
     }
 
@@ -165,7 +168,7 @@ impl Control {
                 self.carrying.pairs.remove(&(from, other));
                 self.carrying.sweep(&mut self.fx);
             }
-            Some(other) if is_willing && self.end_of(from, other).is_some() => self.grant((from, path), other),
+            Some(other) if is_willing && self.grant((from, path), other) => {}
             // It asks again in a moment, and perhaps there is a direct path by then.
             Some(other) if is_willing && self.is_waking(other) => {}
             Some(_) | None if carry.wanted => {
@@ -176,14 +179,21 @@ impl Control {
         }
     }
 
-    /// Where the leg of a member ends, or would: where it is reached directly. While a pair is carried that is where it
-    /// was, though probes get lost in full queues: its ends see whether the way by us carries.
-    fn end_of(&self, from: PortId, member: PortId) -> Option<SocketAddr> {
-        let until = self.carrying.pairs.get(&(from, member)).filter(|until| self.fx.now < **until);
-        let carried = until.and_then(|_| self.carrying.clients.get(&member)).map(|client| client.addr);
-        let direct =
-            self.directly(member).and_then(|path| if let Path::Direct(addr) = path { Some(addr) } else { None });
-        direct.or(carried)
+    /// Where the leg of a member ends, or would: where it is reached directly, or was of late if the pair is carried.
+    /// Probes get lost in full queues, and the ends of a pair see whether the way by us carries.
+    fn end_of(&mut self, from: PortId, member: PortId) -> Option<SocketAddr> {
+        let (now, direct) = (self.fx.now, self.directly(member));
+        let is_up = self.peers.get(&member).is_some_and(|peer| peer.session.is_some());
+        let is_carried = self.carrying.pairs.get(&(from, member)).is_some_and(|until| now < *until);
+        let client = self.carrying.clients.get_mut(&member);
+        let Some(Path::Direct(addr)) = direct else {
+            let is_fresh = |client: &&mut Client| is_up && is_carried && now.since(client.proven) < LEASE;
+            return client.filter(is_fresh).map(|client| client.addr);
+        };
+        if let Some(client) = client.filter(|client| client.addr == addr) {
+            client.proven = now;
+        }
+        Some(addr)
     }
 
     /// A supernode has legs of its own for whoever registers there, so that it gives none as a member.
@@ -224,9 +234,10 @@ impl Control {
         }
     }
 
-    fn grant(&mut self, (from, path): (PortId, Path), other: PortId) {
-        let (Path::Direct(here), Some(there)) = (path, self.end_of(from, other)) else { return };
-        let (Some(asker), Some(peer)) = (self.peers.get(&from), self.peers.get(&other)) else { return };
+    /// Carries for a pair from now on, if both are reached.
+    fn grant(&mut self, (from, path): (PortId, Path), other: PortId) -> bool {
+        let (Path::Direct(here), Some(there)) = (path, self.end_of(from, other)) else { return false };
+        let (Some(asker), Some(peer)) = (self.peers.get(&from), self.peers.get(&other)) else { return false };
         let overlay = self.overlays[asker.overlay.0].id();
         let mut renewed = BTreeSet::new();
         for (end, addr) in [(asker, here), (peer, there)] {
@@ -241,6 +252,7 @@ impl Control {
             self.carrying.tell(&mut self.fx, &self.peers, pair);
         }
         self.fx.timers.set_earlier(Timer::Carrying, self.fx.now + LEASE);
+        true
     }
 
     /// [`Timer::Carrying`]: what nobody asked for again ends.

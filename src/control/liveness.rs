@@ -1,8 +1,9 @@
 //! Liveness: whether the path in use still carries, and whether the peer is there at all.
 //!
 //! While frames flow, the path is probed once a second and becomes suspect after half a second of
-//! silence (three round trips if that is longer); three more probes, and it is dead. Without traffic a
-//! keepalive each [`KEEPALIVE`] is all; a peer not heard on any path for [`GONE_AFTER`] is gone.
+//! silence (three round trips if that is longer); three more probes, and it is dead: more of them where many were lost
+//! before, or nothing is sent. Without traffic a keepalive each [`KEEPALIVE`] is all; a peer not heard on any path for
+//! [`GONE_AFTER`] is gone.
 //!
 //! A path may be dead in one direction, where frames still come in by it. So whoever suspects a direct path says so
 //! by the relay, and whoever hears its peer by another path doubts the one in use: both leave it together,
@@ -146,7 +147,7 @@ impl Peer {
         if is_active {
             self.want_carriers(fx);
         }
-        let wait = match self.paths.health(fx.now, activity.unanswered_since) {
+        let wait = match self.paths.health(fx.now, activity.unanswered_since, is_active) {
             Health::Good(wait) if is_active => {
                 if let Some(path) = self.paths.current().filter(|_| fx.now.since(self.probed) >= self.probe_every) {
                     self.probe(fx, path);

@@ -32,7 +32,7 @@ const ALIVE_FOR: Duration = Duration::from_secs(4);
 const BETTER_BY: Duration = Duration::from_millis(5);
 /// Silence while sending that makes a path suspect, at least.
 const SILENCE_MIN: Duration = Duration::from_millis(500);
-/// Time between them, at least.
+/// Time between the probes of a suspect path, at least.
 const SUSPECT_GAP: Duration = Duration::from_millis(250);
 /// A path is doubted when the peer is heard by another one, at most this often...
 const DOUBT_GAP: Duration = Duration::from_secs(1);
@@ -72,7 +72,9 @@ pub struct Paths {
     since: Time,
     why: &'static str,
     outstanding: BTreeMap<u64, (Path, Time)>,
+    /// When the next probe is due, and how many are left.
     suspect: Option<(Time, u32)>,
+    /// Of the paths in use so far: what is full near one end is full for all of them.
     steadiness: Steadiness,
     doubted: Option<Time>,
     /// The direct path that carried last and does no more, and until when it did.
@@ -266,20 +268,20 @@ impl Paths {
     }
 
     /// Whether the path in use still carries. `unanswered_since`: since when packets have gone out on it
-    /// with nothing coming back.
-    pub fn health(&mut self, now: Time, unanswered_since: Option<Time>) -> Health {
+    /// with nothing coming back. `is_active`: frames wait for it.
+    pub fn health(&mut self, now: Time, unanswered_since: Option<Time>, is_active: bool) -> Health {
         let Some(current) = self.current else { return Health::Good(SILENCE_MIN) };
         let rtt = self.current_rtt().unwrap_or_default();
         let gap = SUSPECT_GAP.max(rtt / 2);
-        if let Some((next, probes)) = self.suspect {
+        if let Some((next, left)) = self.suspect {
             if now < next {
                 return Health::Probe(next.since(now)).without_probe();
             }
-            if probes >= self.steadiness.probes(unanswered_since.is_some()) {
+            if left == 0 {
                 self.suspect = None;
                 return Health::Dead;
             }
-            self.suspect = Some((now + gap, probes + 1));
+            self.suspect = Some((now + gap, left - 1));
             return Health::Probe(gap);
         }
         let patience = SILENCE_MIN.max(rtt * 3);
@@ -287,7 +289,7 @@ impl Paths {
         let silence = [unanswered_since, probe_since].into_iter().flatten().min().map(|since| now.since(since));
         match silence {
             Some(silence) if silence >= patience => {
-                self.suspect = Some((now + gap, 1));
+                self.suspect = Some((now + gap, self.steadiness.probes(is_active) - 1));
                 Health::Probe(gap)
             }
             Some(silence) => Health::Good(patience - silence),
@@ -304,7 +306,7 @@ impl Paths {
         }
         let patience = DOUBT_PATIENCE.max(self.rtt(current).unwrap_or_default() * 3 / 2);
         self.doubted = Some(now);
-        self.suspect = Some((now + patience, self.steadiness.probes(true) - 1));
+        self.suspect = Some((now + patience, 1));
         Some(patience)
     }
 
@@ -344,7 +346,6 @@ impl Paths {
         self.current = best;
         self.since = now;
         self.suspect = None;
-        self.steadiness = Steadiness::default();
         // A probe that was lost long before says nothing about the way as it is now.
         self.outstanding.retain(|_, (path, sent)| Some(*path) != best || now.since(*sent) < RELAY_LOST);
         self.why = reason;

@@ -33,7 +33,7 @@ use crate::keys::{NodeId, OverlayId};
 use crate::seam::LinkId;
 use crate::time::Time;
 use crate::wire::message::Message;
-use crate::wire::plan::{CHANGES_MAX, Change, Hop, Plan, Report as Told, Way};
+use crate::wire::plan::{CHANGES_MAX, Change, Goes as ToldGoes, Hop, Plan, Report as Told, Way};
 use crate::wire::relay::RelayId;
 use room::{Room, Tenant, room};
 use sites::Sites;
@@ -147,7 +147,13 @@ impl Planned {
         let mut widths: BTreeMap<NodeId, f64> = BTreeMap::new();
         for one in told.peers.iter().filter(|one| one.is_limited && one.capacity > 0) {
             let Some(node) = self.by_relay.get(&one.relay).map(|place| place.node) else { continue };
-            let hop = ways.get(&node).copied().unwrap_or(node);
+            let hop = match one.goes.map(|goes| self.goes(goes).via) {
+                Some(via) => via.unwrap_or(node),
+                None => ways.get(&node).copied().unwrap_or(node),
+            };
+            if hop == NOBODY {
+                continue;
+            }
             if site(from) == site(hop) || !is_shared(from) && !is_shared(hop) {
                 *widths.entry(hop).or_default() += bytes(one.capacity);
             }
@@ -182,7 +188,7 @@ impl Planned {
         Report { sends: None, receives: None, relays, spare, peers: peers.into_values().collect() }
     }
 
-    fn goes(&self, goes: crate::wire::plan::Goes) -> Goes {
+    fn goes(&self, goes: ToldGoes) -> Goes {
         let via = match goes.by {
             Hop::Peer => None,
             Hop::Member(relay) => Some(self.by_relay.get(&relay).map_or(NOBODY, |place| place.node)),

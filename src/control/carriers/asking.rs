@@ -67,6 +67,18 @@ impl Control {
         peer.straight(self.fx.now)
     }
 
+    /// How a member is reached that carries to a peer, or may: directly. A way in use is watched from end to end, though
+    /// probes of its first hop be lost in a full queue.
+    fn reach(&self, peer: &Peer, member: PortId, carrier: Carrier) -> Option<Path> {
+        let Standing::Granted(leg, _) = carrier.standing else { return self.directly(member) };
+        let carries = peer.paths.current().is_some_and(|path| Some(path) == peer.paths.relay_by(leg));
+        let at = || {
+            let member = self.peers.get(&member).filter(|member| carries && member.session.is_some())?;
+            member.own_leg.map(|own| Path::Direct(own.at))
+        };
+        self.directly(member).or_else(at)
+    }
+
     /// Who does not answer, or is not reached directly any more, carries no more.
     fn review_carriers(&mut self, peer: &mut Peer) {
         let now = self.fx.now;
@@ -76,10 +88,7 @@ impl Control {
                 Standing::Granted(_, told) => now.since(told) >= LEASE,
                 Standing::Rests(until) => until <= now,
             };
-            // A way in use is watched from end to end, though probes of its first hop be lost in a full queue.
-            let carries = matches!((carrier.standing, peer.paths.current()),
-                (Standing::Granted(leg, _), Some(Path::Relayed(used, _))) if used == leg);
-            if !is_over && (carries || self.directly(member).is_some()) {
+            if !is_over && self.reach(peer, member, carrier).is_some() {
                 continue;
             }
             peer.carriers.by_member.remove(&member);
@@ -185,7 +194,7 @@ impl Control {
     /// Asks again: for an answer, or so that a leg lives on.
     fn renew(&mut self, peer: &mut Peer) {
         for (member, carrier) in peer.carriers.by_member.clone() {
-            let Some(by) = self.directly(member) else { continue };
+            let Some(by) = self.reach(peer, member, carrier) else { continue };
             let since = carrier.asked.map(|asked| self.fx.now.since(asked));
             let is_due = match carrier.standing {
                 Standing::Asked(..) => since.is_some_and(|since| since >= ASK_GAP),

@@ -5,18 +5,18 @@
 
 use super::LOSS_ALL;
 
-/// Lost in a row by one that loses none else.
+/// Lost in a row by one that loses none else: a second and a quarter with the silence before.
 const PROBES: u32 = 3;
-/// The same while nothing is sent: nobody waits for it.
+/// The same while nothing is sent: nobody waits for it, and one in two may be lost before that is known.
 const PROBES_IDLE: u32 = 8;
-/// However much it loses.
+/// However much it loses: three and a half seconds.
 const PROBES_MAX: u32 = 12;
-/// So many of [`LOSS_ALL`] are so little that it is not by chance.
+/// What happens so many times in [`LOSS_ALL`] does not happen by chance.
 const CHANCE: u32 = 1;
 /// One answer counts as much in the average.
 const WEIGHT: u32 = 4;
 
-/// What is known of the path in use.
+/// What is known of the paths that were in use.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Steadiness {
     /// Of [`LOSS_ALL`] probes.

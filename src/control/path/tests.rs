@@ -52,7 +52,7 @@ fn a_silent_path_is_dead_within_a_second_and_a_quarter() {
     let (mut now, sending_since) = (at(1000), Some(at(1000)));
     let mut probes = 0;
     loop {
-        match paths.health(now, sending_since) {
+        match paths.health(now, sending_since, true) {
             Health::Good(wait) => now += wait,
             Health::Probe(wait) => {
                 probes += 1;
@@ -70,17 +70,17 @@ fn a_silent_path_is_dead_within_a_second_and_a_quarter() {
 #[test]
 fn an_answer_clears_suspicion() {
     let mut paths = direct(at(0));
-    assert!(matches!(paths.health(at(2000), Some(at(1000))), Health::Probe(_)));
+    assert!(matches!(paths.health(at(2000), Some(at(1000)), true), Health::Probe(_)));
     paths.on_probe(at(2000), 7, Path::Direct(addr(1)));
     paths.on_answer(at(2050), 7, Path::Direct(addr(1)));
-    assert!(matches!(paths.health(at(2250), None), Health::Good(_)));
+    assert!(matches!(paths.health(at(2250), None, true), Health::Good(_)));
 }
 
 #[test]
 fn a_one_way_path_is_found_by_its_unanswered_probe() {
     let mut paths = direct(at(0));
     paths.on_probe(at(1000), 7, Path::Direct(addr(1)));
-    assert!(matches!(paths.health(at(1600), None), Health::Probe(_)), "frames still come in, answers do not");
+    assert!(matches!(paths.health(at(1600), None, true), Health::Probe(_)), "frames still come in, answers do not");
 }
 
 #[test]
@@ -90,7 +90,7 @@ fn patience_grows_with_the_round_trip() {
     paths.on_probe(at(0), 1, Path::Direct(addr(1)));
     paths.on_answer(at(600), 1, Path::Direct(addr(1)));
     paths.choose(at(600), "");
-    assert!(matches!(paths.health(at(2300), Some(at(600))), Health::Good(_)), "600 ms away: 1.8 s of patience");
+    assert!(matches!(paths.health(at(2300), Some(at(600)), true), Health::Good(_)), "600 ms away: 1.8 s of patience");
 }
 
 #[test]

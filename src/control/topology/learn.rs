@@ -2,7 +2,8 @@
 //!
 //! When a group of pairs gets clearly less than the model predicts, something limits it that the model
 //! does not have: the shared resource that explains best what all pairs got ([`blame`]) gets the capacity that was
-//! seen. A capacity that is filled is raised a little each epoch, so that a wrong guess heals.
+//! seen. One that is filled and holds nobody back is raised a little each epoch, and forgotten when it carries more, so
+//! that a wrong guess heals.
 
 mod blame;
 

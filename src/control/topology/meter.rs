@@ -12,7 +12,6 @@ use crate::time::Time;
 pub const LATE: Duration = Duration::from_millis(250);
 /// Reports averaged while nothing changes.
 const REPORTS: f64 = 8.0;
-
 /// More or less by this factor is no noise: the application does something else.
 const OTHER: f64 = 2.0;
 
@@ -44,7 +43,10 @@ impl Meter {
     pub fn note(&mut self, now: Time, fast: f64) {
         let since = now.since(self.said);
         if !since.is_zero() {
-            self.recent = between(self.told, fast, since);
+            let passed = between(self.told, fast, since);
+            if since >= LATE {
+                self.recent = passed;
+            }
             match self.changed {
                 // It was on its way, or is what was counted until then.
                 Some(changed) if now.since(changed) < LATE => {}
@@ -52,7 +54,7 @@ impl Meter {
                 Some(changed) if self.said < changed => self.changed = None,
                 Some(_) | None => {
                     self.changed = None;
-                    self.average(self.recent);
+                    self.average(passed);
                 }
             }
         }

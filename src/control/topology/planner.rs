@@ -189,7 +189,9 @@ impl Planner {
 
     fn note(&mut self, now: Time, by: NodeIndex, peer: NodeIndex, said: &PeerReport) {
         let (to, from) = (Pair::new(by, peer), Pair::new(peer, by));
-        said.goes.into_iter().for_each(|goes| self.note_course(now, to, goes));
+        if let Some(goes) = said.goes {
+            self.note_course(now, to, goes);
+        }
         self.matrix.report(now, to, said.offered);
         if said.offered.fast.is_finite() && said.offered.fast >= 0.0 {
             self.sent.entry(to).or_insert(Meter::new(now, said.offered.fast)).note(now, said.offered.fast);
@@ -253,7 +255,8 @@ impl Planner {
     }
 
     fn paths_in_use(&self) -> BTreeSet<Resource> {
-        let hops = |pair: Pair| match self.routes.get(&pair) {
+        let ways = self.ways_taken();
+        let hops = |pair: Pair| match ways.get(&pair) {
             Some(Via::Relay(relay)) => vec![Pair::new(pair.from, *relay), Pair::new(*relay, pair.to)],
             Some(Via::Direct) | None => vec![pair],
         };
@@ -282,7 +285,7 @@ impl Planner {
         View {
             nodes: self.names.views(),
             demands: self.demands(|pair| !is_settling && self.routes.contains_key(&pair)),
-            routes: self.ways_ordered(),
+            routes: self.ways_ordered(now),
             refused: self.courses.refused(),
             capacities,
             unlinked: self.unlinked.clone(),
@@ -293,7 +296,9 @@ impl Planner {
     /// Compares what arrived with what should have.
     fn learn(&mut self, view: &View, now: Time) {
         // Memory is no traffic: only what is sent now can show a limit.
-        let view = View { demands: self.offered(), routes: self.ways_gone(), ..view.clone() };
+        let mut demands = self.offered();
+        demands.retain(|pair, _| !self.courses.is_lost(*pair));
+        let view = View { demands, routes: self.ways_taken(), ..view.clone() };
         let problem = compile(&view, &self.config, now);
         let (noise, doubts) = (self.claims.noise().max(NOISE_MIN), self.doubts());
         let seen = |pair: &Pair| {
@@ -393,7 +398,8 @@ impl Planner {
 
     fn adopt(&mut self, now: Time, view: &View, proposal: Proposal, reason: Decision) -> Option<Plan> {
         let touched = self.arrived(proposal.touched.iter());
-        let undo = proposal.moves.iter().map(|(pair, _)| (*pair, view.way(*pair))).collect::<BTreeMap<_, _>>();
+        let before = |pair: &Pair| self.routes.get(pair).copied().unwrap_or_else(|| view.usual_way(*pair));
+        let undo = proposal.moves.iter().map(|(pair, _)| (*pair, before(pair))).collect::<BTreeMap<_, _>>();
         self.queue = proposal.moves.into();
         self.trial = Some(Trial { due: Time::NEVER, undo, touched }.after(self.trial.take()));
         self.emit(now, reason)
@@ -412,13 +418,15 @@ impl Planner {
                 self.routes.insert(*pair, *via)
             };
             self.orphans.remove(pair);
-            self.courses.ordered(now, *pair);
+            self.courses.ordered(now, *pair, *via);
             // What nobody goes, or can go, any more costs no other pair its move.
             if reason.verdict != Verdict::Retired {
                 self.gate.moved(now, *pair);
             }
         }
-        self.sent.values_mut().chain(self.arrivals.values_mut()).for_each(|meter| meter.restart(now));
+        let meters = self.sent.iter_mut().chain(&mut self.arrivals);
+        let is_touched = |pair: &Pair| reason.verdict != Verdict::Retired || due.iter().any(|(moved, _)| moved == pair);
+        meters.filter(|(pair, _)| is_touched(pair)).for_each(|(_, meter)| meter.restart(now));
         self.told = now;
         self.deadline = now + FIRST_LOOK + LATE;
         self.doing = (!self.queue.is_empty()).then(|| reason.clone());

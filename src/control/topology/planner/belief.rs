@@ -13,12 +13,12 @@ const BELIEVED: f64 = 16.0;
 const APART: f64 = 1.25;
 /// Who is held back and of what it sends this share arrives sends no more than gets through, as TCP does...
 const YIELDING: f64 = 0.9;
-/// Who is held back and of what it sends less than this share arrives does not yield.
+/// ...and wants this many times as much.
+const ELASTIC: f64 = 1.25;
+/// Who goes on though less than this share arrives does not yield.
 const STUBBORN: f64 = 0.8;
 /// What a pair wants is known when it was seen so many times in a row.
 const APPETITE_TIMES: u32 = 2;
-/// ...and wants this many times as much.
-const ELASTIC: f64 = 1.25;
 /// What arrives afterwards is worse than before when it is less than this share of it.
 const DELIVERED: f64 = 0.95;
 
@@ -97,7 +97,7 @@ impl Planner {
         let known = self.appetites.remove(&pair).unwrap_or_default();
         if is_stubborn || !self.limited.contains(&pair) {
             self.appetites.insert(pair, Appetite { rate: sent.rate, times: known.times + 1 });
-        } else if known.times >= APPETITE_TIMES {
+        } else if known.times >= APPETITE_TIMES && sent.rate <= known.rate * ELASTIC {
             self.appetites.insert(pair, known);
         }
     }

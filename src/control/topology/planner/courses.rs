@@ -16,77 +16,104 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// A relay that did not come to carry a pair is not ordered for it again before this.
 const REFUSED_FOR: Duration = Duration::from_secs(60);
 
-/// The way of one pair.
+/// The way that a pair takes, as its sender said last.
 #[derive(Clone, Copy, Debug)]
 struct Course {
-    /// None: by somebody unknown.
+    /// None: by somebody unknown, or by whom it cannot be.
     via: Option<Via>,
-    /// Before this an order may not be carried out yet.
+    said: Time,
+}
+
+/// The last that was ordered for a pair.
+#[derive(Clone, Copy, Debug)]
+struct Order {
+    via: Via,
+    /// Then it is carried out, or it failed.
     due: Time,
 }
 
 /// The ways of all pairs whose senders tell of them.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Courses {
-    gone: BTreeMap<Pair, Course>,
+    taken: BTreeMap<Pair, Course>,
+    orders: BTreeMap<Pair, Order>,
     refused: BTreeMap<(Pair, NodeIndex), Time>,
 }
 
 impl Courses {
-    /// Relays that did not come to carry.
+    /// Relays that did not come to carry, or carry no more.
     pub(super) fn refused(&self) -> BTreeSet<(Pair, NodeIndex)> {
         self.refused.keys().copied().collect()
     }
 
+    /// Whether nobody knows where a pair's traffic goes: it is evidence of nothing.
+    pub(super) fn is_lost(&self, pair: Pair) -> bool {
+        self.taken.get(&pair).is_some_and(|course| course.via.is_none())
+    }
+
     /// A pair was ordered to go another way.
-    pub(super) fn ordered(&mut self, now: Time, pair: Pair) {
-        if let Some(course) = self.gone.get_mut(&pair) {
-            course.due = now + PATIENCE;
-        }
+    pub(super) fn ordered(&mut self, now: Time, pair: Pair, via: Via) {
+        self.orders.insert(pair, Order { via, due: now + PATIENCE });
     }
 
     /// Forgets pairs that no longer talk.
     pub(super) fn retain(&mut self, now: Time, keep: impl Fn(Pair) -> bool) {
-        self.gone.retain(|pair, _| keep(*pair));
+        self.taken.retain(|pair, _| keep(*pair));
+        self.orders.retain(|pair, order| keep(*pair) || now < order.due);
         self.refused.retain(|_, until| now < *until);
     }
 
     /// Forgets a node.
     pub(super) fn remove(&mut self, node: NodeIndex) {
-        let is_its = |pair: &Pair, via: Option<Via>| pair.involves(node) || via == Some(Via::Relay(node));
-        self.gone.retain(|pair, course| !is_its(pair, course.via));
-        self.refused.retain(|(pair, relay), _| !is_its(pair, Some(Via::Relay(*relay))));
+        self.taken.retain(|pair, _| !pair.involves(node));
+        self.taken.values_mut().for_each(|course| course.via = course.via.filter(|via| *via != Via::Relay(node)));
+        self.orders.retain(|pair, order| !pair.involves(node) && order.via != Via::Relay(node));
+        self.refused.retain(|(pair, relay), _| !pair.involves(node) && *relay != node);
     }
 }
 
 impl Planner {
     /// A sender says which way a pair goes, and since when.
     pub(super) fn note_course(&mut self, now: Time, pair: Pair, goes: Goes) {
-        let via = match goes.via {
-            None => Some(Via::Direct),
-            Some(relay) => self.names.index(relay).map(Via::Relay),
-        };
-        let known = self.courses.gone.get(&pair).copied();
-        let due = known.map_or(Time::START, |course| course.due);
-        self.courses.gone.insert(pair, Course { via, due });
+        let via = self.believed(pair, goes);
+        let before = self.courses.taken.insert(pair, Course { via, said: now });
         // What was counted across the change is no evidence. One that came with the plan was counted for already.
-        let began = Time::START + now.since(Time::START).saturating_sub(goes.span);
-        if known.is_some_and(|known| known.via != via) && began > self.told + LATE {
+        let began = now.before(goes.span);
+        if before.is_some_and(|before| before.via != via) && began > self.told + LATE {
             let meters = [self.sent.get_mut(&pair), self.arrivals.get_mut(&pair)];
             meters.into_iter().flatten().for_each(|meter| meter.restart(began));
         }
     }
 
-    /// The ways that pairs go: as their senders say, else as ordered.
-    pub(super) fn ways_gone(&self) -> BTreeMap<Pair, Via> {
+    /// The way that a sender claims, if it was told to go there or may have to: nobody charges others with its traffic.
+    fn believed(&self, pair: Pair, goes: Goes) -> Option<Via> {
+        let Some(relay) = goes.via else { return Some(Via::Direct) };
+        let via = Via::Relay(self.names.index(relay)?);
+        let is_ordered = self.courses.orders.get(&pair).is_some_and(|order| order.via == via);
+        let is_known = is_ordered || self.routes.get(&pair) == Some(&via) || self.is_taken(pair, via);
+        let Via::Relay(index) = via else { return Some(via) };
+        let node = self.names.views()[usize::from(index.0)];
+        let may_have_to = node.is_supernode || node.relays && self.unlinked.contains(&pair.unordered());
+        (is_known || may_have_to && !pair.involves(index)).then_some(via)
+    }
+
+    fn is_taken(&self, pair: Pair, via: Via) -> bool {
+        self.courses.taken.get(&pair).is_some_and(|course| course.via == Some(via))
+    }
+
+    /// The ways that pairs take: as their senders say, else as ordered.
+    pub(super) fn ways_taken(&self) -> BTreeMap<Pair, Via> {
         let mut ways = self.routes.clone();
-        ways.extend(self.courses.gone.iter().filter_map(|(pair, course)| Some((*pair, course.via?))));
+        ways.extend(self.courses.taken.iter().filter_map(|(pair, course)| Some((*pair, course.via?))));
         ways
     }
 
-    /// The ways that pairs will go when all orders are carried out.
-    pub(super) fn ways_ordered(&self) -> BTreeMap<Pair, Via> {
-        let mut ways = self.ways_gone();
+    /// The ways that pairs will take when all orders are carried out.
+    pub(super) fn ways_ordered(&self, now: Time) -> BTreeMap<Pair, Via> {
+        let mut ways = self.ways_taken();
+        ways.extend(
+            self.courses.orders.iter().filter(|(_, order)| now < order.due).map(|(pair, order)| (*pair, order.via)),
+        );
         ways.extend(&self.routes);
         ways
     }
@@ -94,12 +121,15 @@ impl Planner {
     /// Orders that should be carried out by now and are not: they are taken back, and not given again soon.
     pub(super) fn give_up_orders(&mut self, now: Time) {
         let is_failed = |(pair, via): &(&Pair, &Via)| {
-            self.courses.gone.get(pair).is_some_and(|course| course.due <= now && course.via != Some(**via))
+            let due = self.courses.orders.get(pair).map_or(now, |order| order.due);
+            let course = self.courses.taken.get(pair);
+            course.is_some_and(|course| due <= course.said && course.via != Some(**via))
         };
         let failed: Vec<_> = self.routes.iter().filter(is_failed).map(|(pair, via)| (*pair, *via)).collect();
         for (pair, via) in failed {
             self.routes.remove(&pair);
             self.orphans.insert(pair);
+            self.gate.rolled_back(now, pair);
             if let Via::Relay(relay) = via {
                 self.courses.refused.insert((pair, relay), now + REFUSED_FOR);
             }
@@ -135,7 +165,7 @@ mod tests {
         say(&mut planner, at(10), None, 60);
         planner.told = at(10);
         planner.routes.insert(PAIR, Via::Relay(RELAY));
-        planner.courses.ordered(at(10), PAIR);
+        planner.courses.ordered(at(10), PAIR, Via::Relay(RELAY));
         planner
     }
 
@@ -162,10 +192,10 @@ mod tests {
     fn what_flows_is_charged_to_the_way_it_goes_and_an_order_to_the_way_it_will() {
         let mut planner = ordered();
         say(&mut planner, at(12), None, 60);
-        assert_eq!(planner.ways_gone().get(&PAIR), Some(&Via::Direct));
-        assert_eq!(planner.ways_ordered().get(&PAIR), Some(&Via::Relay(RELAY)));
+        assert_eq!(planner.ways_taken().get(&PAIR), Some(&Via::Direct));
+        assert_eq!(planner.ways_ordered(at(12)).get(&PAIR), Some(&Via::Relay(RELAY)));
         say(&mut planner, at(14), Some(RELAY), 1);
-        assert_eq!(planner.ways_gone().get(&PAIR), Some(&Via::Relay(RELAY)));
+        assert_eq!(planner.ways_taken().get(&PAIR), Some(&Via::Relay(RELAY)));
     }
 
     #[test]
@@ -183,15 +213,26 @@ mod tests {
     #[test]
     fn an_order_that_is_not_carried_out_is_taken_back_and_not_given_again_soon() {
         let mut planner = ordered();
-        say(&mut planner, at(12), None, 60);
-        planner.give_up_orders(at(14));
-        assert!(planner.routes.contains_key(&PAIR), "it may still be");
+        say(&mut planner, at(14), None, 60);
         planner.give_up_orders(at(15));
+        assert!(planner.routes.contains_key(&PAIR), "it may have been since");
+        say(&mut planner, at(16), None, 60);
+        planner.give_up_orders(at(16));
         assert!(planner.routes.is_empty() && planner.orphans.contains(&PAIR));
-        assert!(!planner.view(at(15)).can_relay(PAIR, RELAY));
+        assert!(!planner.view(at(16)).can_relay(PAIR, RELAY));
         say(&mut planner, at(80), None, 120);
         planner.expire(at(80));
         assert!(planner.view(at(80)).can_relay(PAIR, RELAY));
+    }
+
+    #[test]
+    fn nobody_charges_a_third_with_its_traffic_by_its_word_alone() {
+        let mut planner = ordered();
+        planner.routes.clear();
+        planner.courses.orders.clear();
+        say(&mut planner, at(12), Some(RELAY), 1);
+        assert!(planner.courses.is_lost(PAIR), "it was not sent there, and has a link");
+        assert!(!planner.ways_taken().contains_key(&PAIR));
     }
 
     #[test]
