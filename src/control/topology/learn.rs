@@ -94,6 +94,11 @@ impl Learnt {
         Some(highest.max(proven) * GUESS)
     }
 
+    /// Another phase: what was found is tried again as soon as what was found once.
+    pub fn reconsider(&mut self) {
+        self.limits.values_mut().for_each(|limit| limit.found = limit.found.min(1));
+    }
+
     /// Forgets resources that are no more.
     pub fn retain(&mut self, keep: impl Fn(Resource) -> bool) {
         self.limits.retain(|resource, _| keep(*resource));

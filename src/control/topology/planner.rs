@@ -268,6 +268,7 @@ impl Planner {
         let phase = self.demands(|_| false);
         if self.phases.front().is_some_and(|before| is_other_phase(before, &phase)) {
             self.gate.flag(now);
+            self.learnt.reconsider();
             self.queue.clear();
             self.trial = None;
             self.phases.clear();
