@@ -48,10 +48,10 @@ fn a_bulk_pair_over_a_narrow_trunk_goes_by_a_member_at_a_third_site() {
     let (from, to) = (&world.nodes[0].guest, &world.nodes[1].guest);
     let run = Iperf::run(from, to, &["-t", "18"]);
     let rates = rates(&run);
-    // Its second second: in the first, queues are filled; in the third, the plan may be there.
-    let (direct, adapted) = (rates[1], mean(&rates[ADAPTED..]));
-    eprintln!("{direct:.1} Mb/s directly, {adapted:.1} Mb/s adapted: {rates:.0?}");
+    // Directly no more gets across than the trunk has. A sender counts more at first, what it puts into queues.
+    let adapted = mean(&rates[ADAPTED..]);
+    eprintln!("{NARROW:.0} Mb/s directly, {adapted:.1} Mb/s adapted: {rates:.0?}");
     eprintln!("{}", world.nodes[0].daemon.show(&["explain", "n2"]));
     assert!(adapted >= RATE_MIN, "{adapted:.1} Mb/s from second {ADAPTED} on");
-    assert!(adapted >= GAIN_MIN * direct, "{adapted:.1} Mb/s after {direct:.1}");
+    assert!(adapted >= GAIN_MIN * NARROW, "{adapted:.1} Mb/s over a trunk of {NARROW}");
 }
