@@ -51,6 +51,12 @@ fn relaying(spec: HostSpec) -> HostSpec {
     spec.relaying(RelayFor::Everyone)
 }
 
+/// The user at a member orders how its frames reach a peer.
+fn order(lab: &mut Lab, at: usize, peer: &str, via: &str) {
+    let request = Request::Via { peer: peer.into(), via: via.into() };
+    assert_eq!(lab.world.ask(lab.hosts[at], &request), Some(Response::Done));
+}
+
 /// Who carries frames from `from` to `to`.
 fn carrier(lab: &mut Lab, from: usize, to: usize) -> String {
     let peer = lab.world.peer(lab.hosts[from], lab.hosts[to], lab.overlay).expect("they have met");
@@ -230,16 +236,15 @@ fn an_order_beats_the_local_choice_while_it_can_be_obeyed() {
     let mut lab = far_supernode(34, 2);
     third(&mut lab, 50, relaying);
     lab.settle();
-    let order = |lab: &mut Lab, peer: &str, via: &str| {
-        let request = Request::Via { peer: peer.into(), via: via.into() };
-        assert_eq!(lab.world.ask(lab.hosts[0], &request), Some(Response::Done));
+    let follow = |lab: &mut Lab, via: &str| {
+        order(lab, 0, "n1", via);
         lab.stream(0, 1, STEP * 5, Duration::from_secs(10));
     };
-    order(&mut lab, "n1", "n2");
+    follow(&mut lab, "n2");
     assert_eq!(carrier(&mut lab, 0, 1), "n2", "though it is slow\n{}", lab.tale());
-    order(&mut lab, "n1", "direct");
+    follow(&mut lab, "direct");
     assert_eq!(carrier(&mut lab, 0, 1), supernode(&lab), "there is no direct path\n{}", lab.tale());
-    order(&mut lab, "n1", "n2");
+    follow(&mut lab, "n2");
     lab.world.kill(lab.hosts[2]);
     let pings = lab.stream(0, 1, STEP, Duration::from_secs(10));
     assert!(lab.gap(&pings) <= RELAY_GAP_MAX, "gap of {} s\n{}", lab.gap(&pings), lab.tale());
@@ -254,8 +259,7 @@ fn a_pair_that_is_direct_takes_a_relay_by_order_and_returns() {
     lab.add(spec);
     lab.settle();
     for (via, kind) in [("n3", PathKind::Relayed), ("auto", PathKind::Direct)] {
-        let request = Request::Via { peer: "n1".into(), via: via.into() };
-        assert_eq!(lab.world.ask(lab.hosts[0], &request), Some(Response::Done));
+        order(&mut lab, 0, "n1", via);
         let pings = lab.stream(0, 1, STEP, Duration::from_secs(60));
         lab.run(1.0);
         assert_eq!(lab.lost(&pings), &[] as &[f64], "{}", lab.tale());
@@ -281,14 +285,11 @@ fn a_member_whose_own_frames_go_by_another_still_carries() {
             lab.run(0.5);
         }
     };
-    let order = |lab: &mut Lab, at: usize, via: &str| {
-        let request = Request::Via { peer: "n1".into(), via: via.into() };
-        assert_eq!(lab.world.ask(lab.hosts[at], &request), Some(Response::Done));
-        talk(lab, 10);
-    };
-    order(&mut lab, 3, "n4");
+    order(&mut lab, 3, "n1", "n4");
+    talk(&mut lab, 10);
     assert_eq!(carrier(&mut lab, 3, 1), "n4");
-    order(&mut lab, 0, "n3");
+    order(&mut lab, 0, "n1", "n3");
+    talk(&mut lab, 10);
     assert_eq!(carrier(&mut lab, 0, 1), "n3", "it reaches n1 itself, though it does not go there\n{}", lab.tale());
     talk(&mut lab, 120);
     assert_eq!([carrier(&mut lab, 0, 1), carrier(&mut lab, 3, 1)], ["n3", "n4"], "{}", lab.tale());
@@ -301,8 +302,7 @@ fn where_every_fourth_packet_is_lost_orders_stand_and_direct_paths_live() {
     let spec = lab.spec(lab.world.site_of(lab.hosts[0])).member(lab.overlay).relaying(RelayFor::Everyone);
     lab.add(spec);
     lab.settle();
-    let request = Request::Via { peer: "n1".into(), via: "n3".into() };
-    assert_eq!(lab.world.ask(lab.hosts[0], &request), Some(Response::Done));
+    order(&mut lab, 0, "n1", "n3");
     lab.stream(0, 1, STEP, Duration::from_secs(5));
     for host in 0..3 {
         let site = lab.world.site_of(lab.hosts[host]);

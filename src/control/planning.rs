@@ -113,7 +113,9 @@ impl Planned {
 
     fn put(&mut self, place: Place) {
         let (site, freed) = self.sites.put(place.node, place.seen);
-        freed.into_iter().for_each(|freed| self.planner.forget_site(freed));
+        if let Some(freed) = freed {
+            self.planner.forget_site(freed);
+        }
         let relays = self.planner.relays(place.node);
         self.planner.put_node(place.node, NodeView { site, is_supernode: false, relays });
         self.by_relay.insert(place.relay, place);
@@ -272,8 +274,9 @@ impl Planning {
                 planned.planner.remove_node(fx.now, node);
                 fx.timers.set_earlier(Timer::Plan(overlay), planned.planner.deadline());
                 planned.heard.remove(&node);
-                let freed = planned.sites.forget(node);
-                freed.into_iter().for_each(|freed| planned.planner.forget_site(freed));
+                if let Some(freed) = planned.sites.forget(node) {
+                    planned.planner.forget_site(freed);
+                }
             }
         }
     }

@@ -60,7 +60,9 @@ impl Told {
             return false;
         }
         if self.shelves.get(&port).map_or(0, |shelf| shelf.digest) == inventory.digest {
-            self.shelves.get_mut(&port).into_iter().for_each(|shelf| shelf.is_cut = false);
+            if let Some(shelf) = self.shelves.get_mut(&port) {
+                shelf.is_cut = false;
+            }
             return false;
         }
         let has_room = self.count + HOLDINGS <= TOLD;

@@ -88,17 +88,14 @@ impl Planner {
     /// The way that a sender claims, if it was told to go there or may have to: nobody charges others with its traffic.
     fn believed(&self, pair: Pair, goes: Goes) -> Option<Via> {
         let Some(relay) = goes.via else { return Some(Via::Direct) };
-        let via = Via::Relay(self.names.index(relay)?);
-        let is_ordered = self.courses.orders.get(&pair).is_some_and(|order| order.via == via);
-        let is_known = is_ordered || self.routes.get(&pair) == Some(&via) || self.is_taken(pair, via);
-        let Via::Relay(index) = via else { return Some(via) };
+        let index = self.names.index(relay)?;
+        let via = Via::Relay(index);
+        let order = self.courses.orders.get(&pair).map(|order| order.via);
+        let before = self.courses.taken.get(&pair).and_then(|course| course.via);
+        let is_known = [order, before, self.routes.get(&pair).copied()].contains(&Some(via));
         let node = self.names.views()[usize::from(index.0)];
         let may_have_to = node.is_supernode || node.relays && self.unlinked.contains(&pair.unordered());
         (is_known || may_have_to && !pair.involves(index)).then_some(via)
-    }
-
-    fn is_taken(&self, pair: Pair, via: Via) -> bool {
-        self.courses.taken.get(&pair).is_some_and(|course| course.via == Some(via))
     }
 
     /// The ways that pairs take: as their senders say, else as ordered.
