@@ -296,6 +296,52 @@ fn a_member_whose_own_frames_go_by_another_still_carries() {
     lab.check();
 }
 
+/// A network of three pairs, and so many members that relay for everybody.
+fn with_relays(seed: u64, count: usize) -> Lab {
+    let mut lab = Lab::three(seed);
+    for _ in 0..count {
+        let spec = lab.spec(lab.world.site_of(lab.hosts[0])).member(lab.overlay).relaying(RelayFor::Everyone);
+        lab.add(spec);
+    }
+    lab.settle();
+    lab
+}
+
+#[test]
+fn a_pair_that_is_sent_by_one_member_after_another_takes_each() {
+    const RELAYS: usize = 10;
+    let mut lab = with_relays(40, RELAYS);
+    // Within the lease of the first.
+    for relay in 3..3 + RELAYS {
+        let relay = format!("n{relay}");
+        order(&mut lab, 0, "n1", &relay);
+        lab.stream(0, 1, STEP, Duration::from_secs(5));
+        assert_eq!(carrier(&mut lab, 0, 1), relay, "{}", lab.tale());
+    }
+    lab.check();
+}
+
+#[test]
+fn an_order_is_carried_out_in_five_seconds_where_a_third_of_all_packets_is_lost() {
+    const ORDERS: usize = 20;
+    let mut lab = with_relays(41, 2);
+    let a_third = LOSSY * 13 / 10;
+    for host in 0..3 {
+        let site = lab.world.site_of(lab.hosts[host]);
+        lab.world.worsen(site, |conditions| conditions.loss = a_third);
+    }
+    let mut obeyed = 0;
+    for number in 0..ORDERS {
+        let relay = ["n3", "n4"][number % 2];
+        order(&mut lab, 0, "n1", relay);
+        lab.stream(0, 1, STEP * 5, Duration::from_secs(5));
+        let path = lab.world.peer(lab.hosts[0], lab.hosts[1], lab.overlay).expect("they have met").path;
+        obeyed += usize::from(path.via.as_deref() == Some(relay));
+    }
+    assert!(obeyed >= ORDERS * 9 / 10, "{obeyed} of {ORDERS}\n{}", lab.tale());
+    lab.check();
+}
+
 #[test]
 fn where_every_fourth_packet_is_lost_orders_stand_and_direct_paths_live() {
     let mut lab = Lab::three(38);

@@ -81,6 +81,8 @@ struct Carrier {
 pub struct Carriers {
     /// What was ordered.
     pub via: Via,
+    /// When it was.
+    ordered: Time,
     /// The user ordered it: plans leave it alone.
     pub is_pinned: bool,
     /// Members by which static rules send some of the frames.
@@ -177,6 +179,20 @@ impl Peer {
             granted @ Standing::Granted(..) => granted,
         };
         fx.send(member, by, &Message::Carry(Carry { node: self.id, wanted: true }));
+    }
+
+    /// Forgets the leg that was told of longest ago, if it is not in use.
+    fn drop_idle_carrier(&mut self, fx: &mut Effects) {
+        let is_used = |leg| self.paths.preferred() == Some(leg) || self.paths.goes_by(leg);
+        let is_ruled = |member| self.carriers.ruled.contains(member);
+        let idle = self.carriers.by_member.iter().filter_map(|(member, carrier)| match carrier.standing {
+            Standing::Granted(leg, told) if !is_used(leg) && !is_ruled(member) => Some((told, *member, leg)),
+            Standing::Granted(..) | Standing::Asked(..) | Standing::Rests(_) => None,
+        });
+        if let Some((_, member, leg)) = idle.min_by_key(|(told, ..)| *told) {
+            self.carriers.by_member.remove(&member);
+            self.drop_carrier(fx, leg);
+        }
     }
 
     /// The member does not carry any more.

@@ -28,8 +28,8 @@ pub(super) const LEASE: Duration = Duration::from_secs(80);
 const CLIENTS_MAX: usize = 256;
 /// Pairs that are carried, each direction counted, at most.
 const PAIRS_MAX: usize = 4096;
-/// Askings of one member per second...
-pub(super) const ASK_RATE: u32 = 5;
+/// Askings of one member per second: a plan may have it ask for a dozen peers, four times a second, for a moment...
+pub(super) const ASK_RATE: u32 = 20;
 /// ...and at once: whoever loses its supernode asks for all its peers.
 pub(super) const ASK_BURST: u32 = 100;
 

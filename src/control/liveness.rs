@@ -11,6 +11,7 @@
 
 use std::time::Duration;
 
+use super::carriers::Via;
 use super::effects::Effects;
 use super::path::Health;
 use super::peer::{KEEPALIVE, Peer};
@@ -41,7 +42,8 @@ const ACTIVE_FOR: Duration = Duration::from_secs(2);
 const MEASURE_BUSY: Duration = Duration::from_secs(5);
 /// ...and without frames.
 const MEASURE_IDLE: Duration = Duration::from_secs(60);
-/// A direct way that is only kept is probed this often: it counts as alive for four seconds after an answer.
+/// A direct way that is only kept is probed this often: who is sent by it as it was ordered counts on it for
+/// four seconds after an answer, who has another look at it for thirty.
 const KEEP_STRAIGHT: Duration = Duration::from_secs(3);
 /// The shortest wait between two looks.
 const LOOK_MIN: Duration = Duration::from_millis(10);
@@ -187,7 +189,13 @@ impl Peer {
             self.use_path(fx);
         }
         match self.paths.current() {
-            Some(path) => self.probe(fx, path),
+            Some(path) => {
+                self.probe(fx, path);
+                // The one that was ordered is taken again as soon as it answers.
+                if matches!(self.carriers.via, Via::Member(_)) {
+                    fx.timers.set_earlier(Timer::Carry(self.port), fx.now + PROBE_EVERY);
+                }
+            }
             None => {
                 fx.timers.set_earlier(Timer::Handshake(self.port), fx.now);
                 fx.timers.set(Timer::Carry(self.port), fx.now);
@@ -212,9 +220,10 @@ impl Peer {
         }
     }
 
-    /// The direct way, in use or not, if it carries.
+    /// The direct way, in use or not, if it carried of late. What is sent on it, or by whoever is behind it, is watched
+    /// from end to end; its probes get lost in full queues.
     pub(super) fn straight(&self, now: Time) -> Option<Path> {
-        self.paths.current().filter(|path| path.is_direct()).or_else(|| self.paths.direct(now))
+        self.paths.current().filter(|path| path.is_direct()).or_else(|| self.paths.proven_direct(now))
     }
 
     /// Whether frames go straight to the peer.

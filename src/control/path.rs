@@ -182,6 +182,11 @@ impl Paths {
         self.relays.get(&leg).map(|way| Path::Relayed(leg, way.relay))
     }
 
+    /// Whether the way through this leg's relay is the one in use.
+    pub fn goes_by(&self, leg: LegId) -> bool {
+        self.relay_by(leg).is_some_and(|way| self.current == Some(way))
+    }
+
     /// Whether the peer ever answered through this leg's relay.
     pub fn has_answered(&self, leg: LegId) -> bool {
         self.relays.get(&leg).is_some_and(|way| way.answers > 0)
@@ -402,12 +407,7 @@ impl Paths {
         if let Some(preferred) = self.best_preferred() {
             return Some(preferred);
         }
-        let fresh = |answered: Option<Time>| answered.is_some_and(|at| now.since(at) < PROOF_LIFE);
-        let direct = self.candidates.iter().filter(|(addr, state)| {
-            state.proven && (fresh(state.answered) || self.current == Some(Path::Direct(*addr)))
-        });
-        let direct = direct.map(|(addr, _)| Path::Direct(addr)).min_by_key(|path| (self.class(*path), self.rtt(*path)));
-        direct.or_else(|| self.best_relay(now))
+        self.direct_within(now, PROOF_LIFE).or_else(|| self.best_relay(now))
     }
 
     /// The way that was ordered, if it carries: one that failed must answer first.
@@ -424,8 +424,17 @@ impl Paths {
 
     /// The best direct path that has answered of late, for who wants one though another is in use.
     pub fn direct(&self, now: Time) -> Option<Path> {
+        self.direct_within(now, ALIVE_FOR)
+    }
+
+    /// The best direct path that is proven, for who has its own means to see whether it still carries.
+    pub fn proven_direct(&self, now: Time) -> Option<Path> {
+        self.direct_within(now, PROOF_LIFE)
+    }
+
+    fn direct_within(&self, now: Time, life: Duration) -> Option<Path> {
         let is_alive = |addr: SocketAddr, state: &CandidateState| {
-            let answered = state.answered.is_some_and(|at| now.since(at) < ALIVE_FOR);
+            let answered = state.answered.is_some_and(|at| now.since(at) < life);
             state.proven && (answered || self.current == Some(Path::Direct(addr)))
         };
         let alive = self.candidates.iter().filter(|(addr, state)| is_alive(*addr, state));

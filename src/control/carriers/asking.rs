@@ -5,7 +5,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::{Carrier, SILENT_REST, Standing, Via};
+use super::{Carrier, Carriers, SILENT_REST, Standing, Via};
 use crate::control::carrying::LEASE;
 use crate::control::timers::Timer;
 use crate::control::{Control, Peer};
@@ -14,12 +14,14 @@ use crate::datapath::buf::OverlayIndex;
 use crate::datapath::fdb::PortId;
 use crate::datapath::stats::DropReason;
 use crate::keys::NodeId;
+use crate::time::Time;
 use crate::wire::carry::{Carry, Grant, Leg, NEIGHBOURS_MAX, Neighbour, Neighbours, RelayFor};
 use crate::wire::session::Message;
 
 /// Members asked for one peer: one carries, one stands by, one may be better.
 const CARRIERS_MAX: usize = 3;
-/// Members that have told us of a leg towards one peer: those that we asked and those that it asked.
+/// Members that have told us of a leg towards one peer: those that we asked and those that it asked. Of more, the one
+/// that told longest ago and is not in use is forgotten: plans may send the peer another way every other second.
 const LEGS_MAX: usize = 2 * CARRIERS_MAX;
 /// Members remembered for one peer, with those that refused.
 const KNOWN_MAX: usize = 64;
@@ -29,12 +31,45 @@ const COMPARE_EVERY: Duration = Duration::from_secs(60);
 const RENEW_EVERY: Duration = Duration::from_secs(25);
 /// An asking without a leg that carries is repeated after this time...
 const ASK_GAP: Duration = Duration::from_secs(1);
-/// ...so often.
-const ASKS: u32 = 3;
+/// ...for so long.
+const ASKED_FOR: Duration = Duration::from_secs(3);
+/// A member that was just ordered is asked faster: the way there may lose every other packet, which may be why we are to
+/// take it...
+const ORDERED_GAP: Duration = Duration::from_millis(250);
+/// ...for so long: then a plan takes its order back.
+const HASTE: Duration = Duration::from_secs(5);
+/// A leg that does not answer is asked for again after so many gaps.
+const UNHEARD: u32 = 3;
 /// A member that refused is not asked again before this.
 const REFUSED_REST: Duration = Duration::from_secs(600);
+/// Unless it was just ordered: the way to the far end may be there in a moment.
+const HASTY_REST: Duration = Duration::from_secs(1);
 /// Between two looks, while nothing is awaited.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
+
+impl Carriers {
+    /// Whether a member was just ordered.
+    fn hastens(&self, now: Time, member: PortId) -> bool {
+        self.via == Via::Member(member) && now.since(self.ordered) < HASTE
+    }
+
+    /// Between two askings of a member.
+    fn gap(&self, now: Time, member: PortId) -> Duration {
+        if self.hastens(now, member) { ORDERED_GAP } else { ASK_GAP }
+    }
+}
+
+impl Peer {
+    /// The member that was ordered and does not carry yet, or no more.
+    fn awaited(&self, now: Time) -> Option<PortId> {
+        let Via::Member(member) = self.carriers.via else { return None };
+        let is_awaited = match self.carriers.leg(member) {
+            Some(leg) => !self.paths.goes_by(leg),
+            None => self.carriers.hastens(now, member),
+        };
+        is_awaited.then_some(member)
+    }
+}
 
 impl Control {
     /// [`Timer::Carry`] of the peer at `port`.
@@ -53,8 +88,10 @@ impl Control {
             Standing::Granted(leg, _) => carrier.asked.is_some() && !peer.paths.has_answered(leg),
             Standing::Rests(_) => false,
         };
-        let carriers = peer.carriers.by_member.values();
-        let wait = if carriers.clone().any(is_awaited) { ASK_GAP } else { LOOK_EVERY };
+        let carriers = peer.carriers.by_member.iter();
+        let awaited = carriers.clone().filter(|(_, carrier)| is_awaited(carrier)).map(|(member, _)| *member);
+        let gaps = awaited.chain(peer.awaited(self.fx.now)).map(|member| peer.carriers.gap(self.fx.now, member));
+        let wait = gaps.min().unwrap_or(LOOK_EVERY);
         if peer.wants_carriers(self.fx.now) || carriers.len() > 0 || peer.carriers.is_active(self.fx.now) {
             self.fx.timers.set(Timer::Carry(port), self.fx.now + wait);
         }
@@ -71,9 +108,9 @@ impl Control {
     /// probes of its first hop be lost in a full queue.
     fn reach(&self, peer: &Peer, member: PortId, carrier: Carrier) -> Option<Path> {
         let Standing::Granted(leg, _) = carrier.standing else { return self.directly(member) };
-        let carries = peer.paths.current().is_some_and(|path| Some(path) == peer.paths.relay_by(leg));
         let at = || {
-            let member = self.peers.get(&member).filter(|member| carries && member.session.is_some())?;
+            let member =
+                self.peers.get(&member).filter(|member| peer.paths.goes_by(leg) && member.session.is_some())?;
             member.own_leg.map(|own| Path::Direct(own.at))
         };
         self.directly(member).or_else(at)
@@ -84,7 +121,10 @@ impl Control {
         let now = self.fx.now;
         for (member, carrier) in peer.carriers.by_member.clone() {
             let is_over = match carrier.standing {
-                Standing::Asked(times, at) => times >= ASKS && now.since(at) >= ASK_GAP,
+                Standing::Asked(times, at) => {
+                    let is_enough = ASK_GAP * times >= ASKED_FOR && now.since(at) >= ASK_GAP;
+                    is_enough && !peer.carriers.hastens(now, member)
+                }
                 Standing::Granted(_, told) => now.since(told) >= LEASE,
                 Standing::Rests(until) => until <= now,
             };
@@ -196,18 +236,19 @@ impl Control {
         for (member, carrier) in peer.carriers.by_member.clone() {
             let Some(by) = self.reach(peer, member, carrier) else { continue };
             let since = carrier.asked.map(|asked| self.fx.now.since(asked));
+            let gap = peer.carriers.gap(self.fx.now, member);
             let is_due = match carrier.standing {
-                Standing::Asked(..) => since.is_some_and(|since| since >= ASK_GAP),
+                Standing::Asked(..) => since.is_some_and(|since| since >= gap),
                 // The peer may not have heard of its leg.
                 Standing::Granted(leg, _) if !peer.paths.has_answered(leg) => {
                     if let Some(path) = peer.paths.relay_by(leg) {
                         peer.probe(&mut self.fx, path);
                     }
-                    since.is_some_and(|since| since >= ASK_GAP * ASKS)
+                    since.is_some_and(|since| since >= gap * UNHEARD)
                 }
                 // What the peer asked for and we use, we ask for too.
                 Standing::Granted(leg, _) => {
-                    let is_used = peer.paths.current() == peer.paths.relay_by(leg);
+                    let is_used = peer.paths.goes_by(leg);
                     if let Some(path) =
                         peer.paths.relay_by(leg).filter(|_| !is_used && peer.paths.preferred() == Some(leg))
                     {
@@ -249,7 +290,8 @@ impl Control {
             (Some(grant), Path::Direct(at)) => self.on_granted((from, at), &mut peer, grant),
             (Some(_), Path::Relayed(..)) => self.fx.dropped(DropReason::RelayRefused),
             (None, _) => {
-                let standing = Standing::Rests(self.fx.now + REFUSED_REST);
+                let rest = if peer.carriers.hastens(self.fx.now, from) { HASTY_REST } else { REFUSED_REST };
+                let standing = Standing::Rests(self.fx.now + rest);
                 let before = peer.carriers.by_member.get_mut(&from).map(|carrier| {
                     carrier.asked = None;
                     std::mem::replace(&mut carrier.standing, standing)
@@ -264,12 +306,16 @@ impl Control {
 
     fn on_granted(&mut self, (from, at): (PortId, SocketAddr), peer: &mut Peer, grant: Grant) {
         let is_known = peer.carriers.by_member.contains_key(&from);
+        let is_unwanted = peer.carriers.via == Via::Direct && !peer.carriers.ruled.contains(&from);
+        if !is_known && !is_unwanted && peer.carriers.busy() >= LEGS_MAX {
+            peer.drop_idle_carrier(&mut self.fx);
+        }
         if !is_known && (peer.carriers.busy() >= LEGS_MAX || peer.carriers.by_member.len() >= KNOWN_MAX) {
             return self.fx.dropped(DropReason::RelayRefused);
         }
         let Some(member) = self.peers.get_mut(&from) else { return };
         let leg = member.take_leg(&mut self.fx, at, grant);
-        if peer.carriers.via == Via::Direct && !peer.carriers.ruled.contains(&from) {
+        if is_unwanted {
             return;
         }
         let told = Standing::Granted(leg, self.fx.now);
@@ -285,13 +331,13 @@ impl Control {
         if peer.session.is_none() {
             peer.want_session(&mut self.fx, &self.me);
         }
-        self.fx.timers.set_earlier(Timer::Carry(peer.port), self.fx.now + ASK_GAP);
+        self.fx.timers.set_earlier(Timer::Carry(peer.port), self.fx.now + peer.carriers.gap(self.fx.now, from));
     }
 
     /// Orders how frames travel to the peer at `port`.
     pub(in crate::control) fn order(&mut self, port: PortId, via: Via) {
         let Some(peer) = self.peers.get_mut(&port).filter(|peer| peer.carriers.via != via) else { return };
-        peer.carriers.via = via;
+        (peer.carriers.via, peer.carriers.ordered) = (via, self.fx.now);
         if let Via::Member(member) = via {
             // Why it did not carry before may be over.
             peer.carriers
