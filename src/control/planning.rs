@@ -166,25 +166,15 @@ impl Planned {
     /// What the planner hears of a report that was just heard.
     fn for_planner(&self, from: NodeId, told: &Told) -> Report {
         let mut peers: BTreeMap<NodeId, PeerReport> = BTreeMap::new();
-        let silent = |peer: NodeId| PeerReport {
-            peer,
-            offered: Rates::default(),
-            arrives: 0.0,
-            is_limited: false,
-            capacity_to: None,
-            capacity_from: None,
-            has_link: true,
-            goes: None,
-        };
         for one in &told.peers {
             let Some(node) = self.by_relay.get(&one.relay).map(|place| place.node) else { continue };
-            let peer = peers.entry(node).or_insert_with(|| silent(node));
+            let peer = peers.entry(node).or_insert_with(|| PeerReport::silent(node));
             peer.offered = Rates { fast: bytes(one.fast), slow: bytes(one.slow) };
             (peer.arrives, peer.is_limited, peer.has_link) = (bytes(one.arrives), one.is_limited, one.has_link);
             peer.goes = one.goes.map(|goes| self.goes(goes));
         }
         for (hop, width) in self.widths(from, told) {
-            peers.entry(hop).or_insert_with(|| silent(hop)).capacity_to = Some(width);
+            peers.entry(hop).or_insert_with(|| PeerReport::silent(hop)).capacity_to = Some(width);
         }
         let (relays, spare) = (told.relays, told.spare.map(bytes));
         Report { sends: None, receives: None, relays, spare, peers: peers.into_values().collect() }

@@ -156,7 +156,7 @@ mod tests {
     const PAIR: Pair = Pair::new(NodeIndex(0), NodeIndex(1));
 
     fn proposal(gain: f64) -> Proposal {
-        Proposal { moves: vec![(PAIR, Via::Direct)], before: 1.0, after: gain, touched: vec![PAIR], pairs: 1000 }
+        Proposal { moves: vec![(PAIR, Via::Direct)], before: 1.0, after: gain, pairs: 1000 }
     }
 
     fn at(seconds: u64) -> Time {

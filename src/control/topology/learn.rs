@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 use super::resources::Resource;
 use super::search::{Assignment, Problem};
 use blame::Evidence;
+pub(super) use blame::SURE;
 
 /// A new capacity is what was seen and a little more.
 const SEEN: f64 = 1.02;

@@ -34,8 +34,6 @@ pub struct Proposal {
     pub before: f64,
     /// The same after it.
     pub after: f64,
-    /// Pairs whose rate the plan changes.
-    pub touched: Vec<Pair>,
     /// Pairs that were planned for.
     pub pairs: usize,
 }
@@ -208,6 +206,5 @@ fn compare(problem: &Problem, old: &Assignment, new: &Assignment, moves: Vec<(Pa
     let touched = (0..old.len()).filter(is_touched).collect::<Vec<_>>();
     let least = |shares: &[f64]| touched.iter().map(|number| shares[*number]).fold(f64::INFINITY, f64::min);
     let (before, after) = if touched.is_empty() { (1.0, 1.0) } else { (least(&before), least(&after)) };
-    let touched = touched.into_iter().map(|number| problem.pairs[number]).collect();
-    Proposal { moves, before, after, touched, pairs: problem.pairs.len() }
+    Proposal { moves, before, after, pairs: problem.pairs.len() }
 }

@@ -77,8 +77,8 @@ pub struct Plan {
 struct Trial {
     due: Time,
     undo: BTreeMap<Pair, Via>,
-    /// Pairs that the plan touches, and what arrived of each before it.
-    touched: BTreeMap<Pair, f64>,
+    /// What arrived of each pair before it, also of those that it should not touch.
+    before: BTreeMap<Pair, f64>,
 }
 
 impl Trial {
@@ -86,7 +86,7 @@ impl Trial {
     fn after(mut self, earlier: Option<Self>) -> Self {
         if let Some(earlier) = earlier {
             self.undo.extend(earlier.undo);
-            self.touched.extend(earlier.touched);
+            self.before.extend(earlier.before);
         }
         self
     }
@@ -301,11 +301,11 @@ impl Planner {
         demands.retain(|pair, _| !self.courses.is_lost(*pair));
         let view = View { demands, routes: self.ways_taken(), ..view.clone() };
         let problem = compile(&view, &self.config, now);
-        let (noise, doubts) = (self.claims.noise().max(NOISE_MIN), self.doubts());
+        let (noise, doubts) = (self.noise(), self.doubts());
         let seen = |pair: &Pair| {
             let is_sure = |arrival: &&Meter| arrival.count > 0.0 && self.word(&doubts, *pair) == Word::Both;
             let arrival = self.arrivals.get(pair).filter(is_sure)?;
-            let is_held_back = self.limited.contains(pair);
+            let is_held_back = self.is_held_back(*pair);
             let seen = Seen { rate: arrival.rate, noise: noise / arrival.count.sqrt(), is_held_back };
             Some(seen)
         };
@@ -320,7 +320,7 @@ impl Planner {
             return self.emit(now, reason);
         }
         let trial = self.trial.take_if(|trial| trial.due <= now)?;
-        let (before, after, complaint) = self.compare(&trial.touched);
+        let (before, after, complaint) = self.compare(&trial.before);
         let suffers = |pair: &Pair| match complaint {
             Complaint::None => false,
             Complaint::Of(node) => pair.involves(node),
@@ -366,7 +366,7 @@ impl Planner {
         let mut view = self.view(now);
         self.guess(&mut view);
         let is_tried = self.trial.is_some() && !self.gate.is_settling(now);
-        if is_tried || !view.demands.keys().any(|pair| self.limited.contains(pair)) {
+        if is_tried || !view.demands.keys().any(|pair| self.is_held_back(*pair)) {
             return None;
         }
         let waiting = self.gate.take_confirming();
@@ -398,11 +398,13 @@ impl Planner {
     }
 
     fn adopt(&mut self, now: Time, view: &View, proposal: Proposal, reason: Decision) -> Option<Plan> {
-        let touched = self.arrived(proposal.touched.iter());
-        let before = |pair: &Pair| self.routes.get(pair).copied().unwrap_or_else(|| view.usual_way(*pair));
-        let undo = proposal.moves.iter().map(|(pair, _)| (*pair, before(pair))).collect::<BTreeMap<_, _>>();
+        let before = self.arrived(view.demands.keys());
+        // What was worth it is what the next has to be better than: evidence of a moment may lead astray later.
+        let earlier = self.trial.take().filter(|trial| !self.has_paid_off(trial));
+        let left = |pair: &Pair| self.routes.get(pair).copied().unwrap_or_else(|| view.usual_way(*pair));
+        let undo = proposal.moves.iter().map(|(pair, _)| (*pair, left(pair))).collect::<BTreeMap<_, _>>();
         self.queue = proposal.moves.into();
-        self.trial = Some(Trial { due: Time::NEVER, undo, touched }.after(self.trial.take()));
+        self.trial = Some(Trial { due: Time::NEVER, undo, before }.after(earlier));
         self.emit(now, reason)
     }
 

@@ -58,6 +58,22 @@ pub struct PeerReport {
     pub goes: Option<Goes>,
 }
 
+impl PeerReport {
+    /// Of a peer with which nothing flows.
+    pub fn silent(peer: NodeId) -> Self {
+        Self {
+            peer,
+            offered: Rates::default(),
+            arrives: 0.0,
+            is_limited: false,
+            capacity_to: None,
+            capacity_from: None,
+            has_link: true,
+            goes: None,
+        }
+    }
+}
+
 /// The way that traffic goes.
 #[derive(Clone, Copy, Debug)]
 pub struct Goes {

@@ -14,7 +14,7 @@ const MISSED: f64 = 0.1;
 /// The same for what a node said of itself, which noise must not take away.
 const BELIED: f64 = 0.3;
 /// And it must be so many times what chance would explain.
-const SURE: f64 = 2.0;
+pub(in crate::control::topology) const SURE: f64 = 2.0;
 /// Resources that are tried as the guilty one: those that miss most.
 const TRIED_MAX: usize = 12;
 /// An explanation must be better by this share than another of lower rank: less is rounding.

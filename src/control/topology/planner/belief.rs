@@ -2,10 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{BULK, Planner};
+use super::{BULK, NOISE_MIN, Planner, Trial};
+use crate::control::topology::learn::SURE;
 use crate::control::topology::matrix::{Rates, is_phase_change};
 use crate::control::topology::meter::Meter;
 use crate::control::topology::{NodeIndex, Pair};
+use crate::time::Time;
 
 /// A sender is believed to want so many times what its receiver confirms, and no more.
 const BELIEVED: f64 = 16.0;
@@ -19,8 +21,16 @@ const ELASTIC: f64 = 1.25;
 const STUBBORN: f64 = 0.8;
 /// What a pair wants is known when it was seen so many times in a row.
 const APPETITE_TIMES: u32 = 2;
-/// What arrives afterwards is worse than before when it is less than this share of it.
-const DELIVERED: f64 = 0.95;
+/// Ways are judged when so much of what goes them is seen.
+const SEEN: f64 = 0.9;
+/// What arrives afterwards is worse than before when this share of it is missing...
+const MISSED: f64 = 0.05;
+/// ...and this part of what a single reading deviates by: many make up the figure...
+const CHANCE: f64 = 0.75;
+/// ...and no more than this, whatever anybody reports.
+const MISSED_MAX: f64 = 0.1;
+/// So much may chance explain of what gets lost.
+const CHANCE_MAX: f64 = 0.2;
 
 /// What a pair sends when it can send all that it wants.
 #[derive(Clone, Copy, Debug, Default)]
@@ -86,6 +96,28 @@ impl Planner {
             self.limited.contains(&pair) && arrival.rate >= sent * YIELDING && arrival.rate < most * YIELDING
         };
         self.arrivals.get(&pair).filter(is_yielding).map_or(0.0, |arrival| (arrival.rate * ELASTIC).min(most))
+    }
+
+    /// By which share single readings deviate.
+    pub(super) fn noise(&self) -> f64 {
+        self.claims.noise().max(NOISE_MIN)
+    }
+
+    /// Whether the network holds a pair back, as its sender's queue shows or what gets lost.
+    pub(super) fn is_held_back(&self, pair: Pair) -> bool {
+        self.limited.contains(&pair) || self.loses(pair)
+    }
+
+    /// Whether a pair sends clearly more than arrives: something holds it back, whether its queue shows it or not.
+    fn loses(&self, pair: Pair) -> bool {
+        let (Some(sent), Some(arrival)) = (self.sent.get(&pair), self.arrivals.get(&pair)) else { return false };
+        let count = sent.count.min(arrival.count);
+        // Where one end tells of another rate than before, the other has not yet.
+        if count < 1.0 || arrival.count > sent.count + 1.0 {
+            return false;
+        }
+        let chance = SURE * self.noise() / count.sqrt();
+        arrival.rate < sent.rate * (YIELDING - chance.min(CHANCE_MAX))
     }
 
     /// What a pair sends that is not held back, or does not yield, is what it wants: a queue that others fill does not
@@ -154,12 +186,9 @@ impl Planner {
     /// The least share of what is wanted now that arrived before, and that arrives now; and who complains.
     pub(super) fn compare(&self, before: &BTreeMap<Pair, f64>) -> (f64, f64, Complaint) {
         let now = self.arrived(before.keys());
-        let figures = |without: Option<NodeIndex>| {
-            let counts = |pair: &Pair| without.is_none_or(|node| !pair.involves(node));
-            let wants = |pair: &Pair| self.wants(*pair, before[pair]).filter(|_| counts(pair));
-            (lowest(before, wants), lowest(&now, wants))
-        };
-        let is_worse = |(before, after): (f64, f64)| after < before * DELIVERED;
+        let figures = |without: Option<NodeIndex>| self.figures(before, &now, without);
+        let least = 1.0 - (self.noise() * CHANCE).clamp(MISSED, MISSED_MAX);
+        let is_worse = |(before, after): (f64, f64)| after < before * least;
         let all = figures(None);
         let nodes = before.keys().flat_map(|pair| [pair.from, pair.to]).collect::<BTreeSet<_>>();
         let alone = || nodes.iter().find(|node| !is_worse(figures(Some(**node))));
@@ -168,6 +197,27 @@ impl Planner {
             true => alone().map_or(Complaint::Common, |node| Complaint::Of(*node)),
         };
         (all.0, all.1, complaint)
+    }
+
+    /// The least share of what is wanted now that arrived before, and that arrives now, but for pairs of one node.
+    fn figures(
+        &self,
+        before: &BTreeMap<Pair, f64>,
+        now: &BTreeMap<Pair, f64>,
+        without: Option<NodeIndex>,
+    ) -> (f64, f64) {
+        let counts = |pair: &Pair| without.is_none_or(|node| !pair.involves(node));
+        let wants = |pair: &Pair| self.wants(*pair, before[pair]).filter(|_| counts(pair));
+        (lowest(before, wants), lowest(now, wants))
+    }
+
+    /// Whether the ways that a trial led to are no worse than those before, as far as is seen of them.
+    pub(super) fn has_paid_off(&self, trial: &Trial) -> bool {
+        let is_fresh = |pair: &&Pair| self.arrivals.get(*pair).is_some_and(|arrival| arrival.count > 0.0);
+        let fresh = trial.before.keys().filter(is_fresh).count() as f64;
+        let is_seen = fresh > 0.0 && fresh >= trial.before.len() as f64 * SEEN && trial.due != Time::NEVER;
+        let (before, after) = self.figures(&trial.before, &self.arrived(trial.before.keys()), None);
+        is_seen && after >= before
     }
 
     /// What a bulk pair wants now; if it is held back no less than what arrived before: it may send only what arrives.
@@ -202,4 +252,48 @@ fn lowest(arrivals: &BTreeMap<Pair, f64>, wants: impl Fn(&Pair) -> Option<f64>) 
     shares.sort_by(f64::total_cmp);
     shares.truncate(shares.len().div_ceil(4));
     if shares.is_empty() { 1.0 } else { shares.iter().sum::<f64>() / shares.len() as f64 }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::control::topology::report::{PeerReport, Report};
+    use crate::control::topology::resources::{Resource, Site};
+    use crate::control::topology::view::{Config, NodeView};
+    use crate::keys::NodeId;
+
+    const SENT: f64 = 1e6;
+
+    fn id(node: u8) -> NodeId {
+        NodeId([node; 32])
+    }
+
+    /// Two pairs go from one site to another, and this share of what they send arrives; no sender sees a queue.
+    fn carried(share: f64) -> Planner {
+        let mut planner = Planner::new(Config::default(), Time::START);
+        for node in 0..4 {
+            let site = Some(Site(u16::from(node / 2)));
+            assert!(planner.put_node(id(node), NodeView { site, relays: true, ..NodeView::default() }));
+        }
+        for epoch in 1..=10 {
+            let now = Time::START + Duration::from_secs(2 * epoch);
+            for node in 0..4 {
+                let (sent, arrives) = if node < 2 { (SENT, 0.0) } else { (0.0, share * SENT) };
+                let offered = Rates { fast: sent, slow: sent };
+                let told = PeerReport { offered, arrives, ..PeerReport::silent(id((node + 2) % 4)) };
+                planner.handle_report(now, id(node), &Report { relays: true, peers: vec![told], ..Report::default() });
+            }
+            planner.handle_timeout(now);
+        }
+        planner
+    }
+
+    #[test]
+    fn what_gets_lost_shows_a_limit_though_no_queue_was_seen_to_grow() {
+        let limit = |share| carried(share).limits().of(Resource::Trunk(Site(0), Site(1)));
+        assert!((1.3e6..1.6e6).contains(&limit(0.7)), "{}", limit(0.7));
+        assert_eq!(limit(1.0), f64::INFINITY);
+    }
 }

@@ -19,7 +19,7 @@ impl Trial {
     /// What still can be judged, and taken back, when a node is gone.
     fn without(mut self, gone: NodeIndex) -> Option<Self> {
         self.undo.retain(|pair, before| !pair.involves(gone) && *before != Via::Relay(gone));
-        self.touched.retain(|pair, _| !pair.involves(gone));
+        self.before.retain(|pair, _| !pair.involves(gone));
         (!self.undo.is_empty()).then_some(self)
     }
 }

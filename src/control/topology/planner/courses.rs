@@ -11,7 +11,7 @@ use super::{Goes, LATE, Planner};
 use crate::control::topology::{NodeIndex, Pair, Via};
 use crate::time::Time;
 
-/// From a plan until its ways must be gone: a relay is asked three times, a second apart.
+/// From a plan until its ways must be gone: a relay is asked four times a second until then.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// A relay that did not come to carry a pair is not ordered for it again before this.
 const REFUSED_FOR: Duration = Duration::from_secs(60);
@@ -170,18 +170,7 @@ mod tests {
     fn say(planner: &mut Planner, now: Time, via: Option<NodeIndex>, seconds: u64) {
         let goes = Some(Goes { via: via.map(id), span: Duration::from_secs(seconds) });
         let offered = Rates { fast: 1e6, slow: 1e6 };
-        let (capacity_to, capacity_from) = (None, None);
-        let peer = id(PAIR.to);
-        let to = PeerReport {
-            peer,
-            offered,
-            arrives: 0.0,
-            is_limited: true,
-            capacity_to,
-            capacity_from,
-            has_link: true,
-            goes,
-        };
+        let to = PeerReport { offered, is_limited: true, goes, ..PeerReport::silent(id(PAIR.to)) };
         planner.handle_report(now, id(PAIR.from), &Report { relays: true, peers: vec![to], ..Report::default() });
     }
 
