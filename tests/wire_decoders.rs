@@ -41,8 +41,9 @@ fn arbitrary_handshakes_end_in_a_value_or_an_error() {
             assert!(covered.len() < input.len());
         }
     });
-    let (has_aes, follows, streams, trees, certificate) = (true, true, true, true, certificate());
-    let payload = Payload { boot: 7, timestamp: [3; 12], has_aes, follows, streams, trees, certificate };
+    let (has_aes, follows, streams, trees, times) = (true, true, true, true, true);
+    let certificate = certificate();
+    let payload = Payload { boot: 7, timestamp: [3; 12], has_aes, follows, streams, trees, times, certificate };
     feed(share(20), &mut Bytes::new("payload", vec![payload.bytes()]), |input| {
         if let Ok(payload) = Payload::parse(input) {
             assert_eq!(Payload::parse(&payload.bytes()), Ok(payload));
@@ -196,7 +197,7 @@ fn arbitrary_session_messages_end_in_a_value_or_an_error() {
     });
     let moved = session::Moved { vlan: 10, mac: [2, 0, 0, 0, 0, 9], sequence: 3 };
     let messages = [
-        session::Message::Probe { token: 5 },
+        session::Message::Probe { token: 5, sent: 7 },
         session::Message::Answer { token: 5, seen: Some(v4()) },
         session::Message::Answer { token: 6, seen: None },
         session::Message::Candidates { round: 3, wants_answer: true, list, nat },

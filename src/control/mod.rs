@@ -72,6 +72,8 @@ pub mod carriers;
 
 pub mod liveness;
 
+mod delay;
+
 mod sleep;
 
 pub mod mtu;

@@ -120,7 +120,7 @@ impl Control {
         let Some(peer) = self.peers.get_mut(&port) else { return };
         let fx = &mut self.fx;
         match message {
-            Message::Probe { token } => peer.on_probe(fx, token, path),
+            Message::Probe { token, sent } => peer.on_probe(fx, (token, sent), path),
             Message::Answer { token, .. } => peer.on_answer(fx, token, path),
             Message::Candidates { wants_answer, list, nat, .. } => {
                 peer.nat = nat.or(peer.nat);

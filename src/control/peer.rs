@@ -12,6 +12,7 @@ use std::time::Duration;
 use super::carriers::{Carriers, OwnLeg};
 use super::carrying;
 use super::consent::Consent;
+use super::delay::Inbound;
 use super::effects::Effects;
 use super::freshness::Freshness;
 use super::liveness::PROBE_EVERY;
@@ -132,6 +133,10 @@ pub struct Peer {
     pub(super) measured: Time,
     /// When a direct way was that does not carry.
     pub(super) kept: Time,
+    /// How long its probes take to us.
+    pub(super) inbound: Inbound,
+    /// Whether it wants to be told when ours were sent.
+    pub(super) takes_times: bool,
     has_aes: bool,
     attempt: Option<Attempt>,
     answered: Option<Answered>,
@@ -176,6 +181,8 @@ impl Peer {
             tell_every: Duration::ZERO,
             measured: now,
             kept: now,
+            inbound: Inbound::default(),
+            takes_times: false,
             has_aes: true,
             attempt: None,
             answered: None,

@@ -153,7 +153,7 @@ impl Planned {
                 Some(via) => via.unwrap_or(node),
                 None => ways.get(&node).copied().unwrap_or(node),
             };
-            if hop == NOBODY {
+            if hop == NOBODY || !self.planner.is_own_queue(from, node) {
                 continue;
             }
             if site(from) == site(hop) || !is_shared(from) && !is_shared(hop) {
@@ -171,6 +171,7 @@ impl Planned {
             let peer = peers.entry(node).or_insert_with(|| PeerReport::silent(node));
             peer.offered = Rates { fast: bytes(one.fast), slow: bytes(one.slow) };
             (peer.arrives, peer.is_limited, peer.has_link) = (bytes(one.arrives), one.is_limited, one.has_link);
+            peer.is_queued = one.is_queued;
             peer.goes = one.goes.map(|goes| self.goes(goes));
         }
         for (hop, width) in self.widths(from, told) {

@@ -5,11 +5,12 @@
 //! goes to the supernode that plans ([`planning`](super::planning)). Nothing is sent for this between members, and
 //! nothing at all while nobody talks. Host pairs only: which machines talk stays here.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::Control;
 use super::carriers::Via;
+use super::delay::Delays;
 use super::machines::Machines;
 use super::path::Paths;
 use super::peer::Peer;
@@ -36,12 +37,6 @@ const REPORT_EVERY: Duration = Duration::from_secs(2);
 const ALONE: Duration = Duration::from_secs(30);
 /// A peer with less is not worth a word (bytes per second).
 const WORTH: f64 = 8_000.0;
-/// The round trip of an empty way is the least of so long.
-const EMPTY_FOR: Duration = Duration::from_secs(60);
-/// Queues are filling when a round trip is longer than that by a quarter, and by this.
-const QUEUE: Duration = Duration::from_millis(5);
-/// A full queue is believed in for so long: three probes and their answers.
-const LIMITED_FOR: Duration = Duration::from_secs(4);
 /// Weight of a new sample of the capacity.
 const WEIGHT: f64 = 0.25;
 
@@ -51,9 +46,7 @@ pub(super) struct Flow {
     sent: Rates,
     heard: Rates,
     way: Option<Path>,
-    /// Round trips on this way, ever longer ones: the first is the least of [`EMPTY_FOR`].
-    empty: VecDeque<(Time, Duration)>,
-    limited: Option<Time>,
+    rtts: Delays,
     capacity: Option<f64>,
 }
 
@@ -63,11 +56,10 @@ impl Flow {
         self.sent.sample(grown.tx_bytes as f64, span);
         self.heard.sample(grown.rx_bytes as f64, span);
         if self.way != paths.current() {
-            *self =
-                Self { way: paths.current(), empty: VecDeque::new(), limited: None, capacity: None, ..self.clone() };
+            (self.way, self.rtts, self.capacity) = (paths.current(), Delays::default(), None);
         }
         if let Some(rtt) = paths.current_rtt() {
-            self.note_rtt(now, rtt);
+            self.rtts.note_rtt(now, rtt);
         }
         if self.is_limited(now) {
             let rate = self.sent.fast;
@@ -75,22 +67,8 @@ impl Flow {
         }
     }
 
-    fn note_rtt(&mut self, now: Time, rtt: Duration) {
-        while self.empty.back().is_some_and(|(_, longer)| *longer >= rtt) {
-            self.empty.pop_back();
-        }
-        self.empty.push_back((now, rtt));
-        while self.empty.front().is_some_and(|(at, _)| now.since(*at) > EMPTY_FOR) {
-            self.empty.pop_front();
-        }
-        let least = self.empty.front().map_or(rtt, |(_, least)| *least);
-        if rtt > least + QUEUE.max(least / 4) {
-            self.limited = Some(now);
-        }
-    }
-
     fn is_limited(&self, now: Time) -> bool {
-        self.limited.is_some_and(|at| now.since(at) < LIMITED_FOR) && self.sent.fast >= BULK
+        self.rtts.is_full(now) && self.sent.fast >= BULK
     }
 
     fn is_worth_it(&self) -> bool {
@@ -294,6 +272,7 @@ impl Control {
             capacity: flow.capacity.map_or(0, kilobytes),
             rtt_us,
             is_limited: flow.is_limited(self.fx.now),
+            is_queued: peer.inbound.is_full(self.fx.now).filter(|_| flow.heard.fast >= BULK),
             has_link: peer.has_link(),
             goes: Some(self.goes(peer, registration)),
         })
@@ -369,8 +348,6 @@ fn kilobytes(bytes_per_s: f64) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::datapath::LegId;
-    use crate::wire::relay::RelayId;
 
     const MILLISECOND: Duration = Duration::from_millis(1);
 
@@ -378,48 +355,12 @@ mod tests {
         Time::START + Duration::from_millis(ms)
     }
 
-    /// A flow of 2.5 MB/s whose round trips take so long, one reading each half second.
-    fn flow(rtts: &[Duration]) -> (Flow, Time) {
-        let mut flow = Flow { way: Some(Path::Relayed(LegId(1), RelayId(1))), ..Flow::default() };
-        let mut now = Time::START;
-        for (place, rtt) in (1..).zip(rtts) {
-            now = at(500 * place);
-            flow.sent.sample(1_250_000.0, READ_EVERY);
-            flow.note_rtt(now, *rtt);
-        }
-        (flow, now)
-    }
-
-    #[test]
-    fn a_queue_that_fills_tells_that_the_network_holds_back() {
-        let (calm, now) = flow(&[20 * MILLISECOND; 20]);
-        assert!(!calm.is_limited(now));
-        let mut rtts = vec![20 * MILLISECOND; 20];
-        rtts.push(60 * MILLISECOND);
-        let (full, now) = flow(&rtts);
-        assert!(full.is_limited(now));
-        assert!(!full.is_limited(now + LIMITED_FOR), "long ago");
-    }
-
-    #[test]
-    fn a_little_more_is_no_queue_and_an_old_minimum_is_forgotten() {
-        let mut rtts = vec![20 * MILLISECOND; 20];
-        rtts.push(24 * MILLISECOND);
-        let (flow_before, now) = flow(&rtts);
-        assert!(!flow_before.is_limited(now));
-        // The way has become longer for good: after a minute that is its empty round trip.
-        let mut moved = vec![20 * MILLISECOND; 2];
-        moved.resize(140, 60 * MILLISECOND);
-        let (flow_after, now) = flow(&moved);
-        assert!(!flow_after.is_limited(now));
-    }
-
     #[test]
     fn what_hardly_flows_is_not_limited() {
         let mut flow = Flow::default();
         flow.sent.sample(1_000.0, READ_EVERY);
-        flow.note_rtt(at(1), MILLISECOND);
-        flow.note_rtt(at(2), 100 * MILLISECOND);
+        flow.rtts.note_rtt(at(1), MILLISECOND);
+        flow.rtts.note_rtt(at(2), 100 * MILLISECOND);
         assert!(!flow.is_limited(at(3)));
     }
 }

@@ -15,6 +15,7 @@ const HAS_AES: u32 = 1;
 const FOLLOWS: u32 = 2;
 const STREAMS: u32 = 4;
 const TREES: u32 = 8;
+const TIMES: u32 = 16;
 const INIT_HEAD: usize = 8;
 const RESP_HEAD: usize = 12;
 
@@ -126,6 +127,8 @@ pub struct Payload {
     pub streams: bool,
     /// Whether it hands on what comes as TREE.
     pub trees: bool,
+    /// Whether it takes the time at which a PROBE was sent.
+    pub times: bool,
     /// The sender's membership.
     pub certificate: Certificate,
 }
@@ -147,9 +150,9 @@ impl Payload {
         let capabilities = reader.u32()?;
         let has = |capability| capabilities & capability != 0;
         let (has_aes, follows) = (has(HAS_AES), has(FOLLOWS));
-        let (streams, trees) = (has(STREAMS), has(TREES));
+        let (streams, trees, times) = (has(STREAMS), has(TREES), has(TIMES));
         let certificate = check(reader.blob(CERTIFICATE_MAX)?)?;
-        Ok(Self { boot, timestamp, has_aes, follows, streams, trees, certificate })
+        Ok(Self { boot, timestamp, has_aes, follows, streams, trees, times, certificate })
     }
 
     /// Its bytes.
@@ -158,7 +161,8 @@ impl Payload {
         let capabilities = capability(self.has_aes, HAS_AES)
             | capability(self.follows, FOLLOWS)
             | capability(self.streams, STREAMS)
-            | capability(self.trees, TREES);
+            | capability(self.trees, TREES)
+            | capability(self.times, TIMES);
         Writer::new().u64(self.boot).bytes(&self.timestamp).u32(capabilities).blob(self.certificate.bytes()).finish()
     }
 }

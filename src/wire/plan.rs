@@ -49,6 +49,8 @@ pub struct PeerReport {
     pub rtt_us: u32,
     /// The network holds back what is sent to it.
     pub is_limited: bool,
+    /// What comes from it waits in a full queue on its way, if that is known.
+    pub is_queued: Option<bool>,
     /// There is a direct way, or there was one before a relay was ordered.
     pub has_link: bool,
     /// Which way frames to it go, if it is said.
@@ -118,7 +120,8 @@ impl Report {
         let load = self.load.map_or(0, |load| load.min(LOAD_MAX) + 1);
         let head = w.bytes(&overlay.0).u8(u8::from(self.relays) | load << 1).u16(count(self.peers.len(), PEERS_MAX));
         let peers = self.peers.iter().take(PEERS_MAX).fold(head, |w, peer| {
-            let flags = u8::from(peer.is_limited) | u8::from(peer.has_link) << 1;
+            let queued = peer.is_queued.map_or(0, |is_queued| 1 | u8::from(is_queued) << 1);
+            let flags = u8::from(peer.is_limited) | u8::from(peer.has_link) << 1 | queued << 2;
             let rates = w.u32(peer.relay.0).u32(peer.fast).u32(peer.slow).u32(peer.arrives);
             rates.u32(peer.capacity).u32(peer.rtt_us).u8(flags)
         });
@@ -169,7 +172,9 @@ impl Report {
             let (relay, fast, slow) = (RelayId(r.u32()?), r.u32()?, r.u32()?);
             let (arrives, capacity, rtt_us, flags) = (r.u32()?, r.u32()?, r.u32()?, r.u8()?);
             let (is_limited, has_link) = (flags & 1 != 0, flags & 2 != 0);
-            Ok(PeerReport { relay, fast, slow, arrives, capacity, rtt_us, is_limited, has_link, goes: None })
+            let is_queued = (flags & 4 != 0).then_some(flags & 8 != 0);
+            let goes = None;
+            Ok(PeerReport { relay, fast, slow, arrives, capacity, rtt_us, is_limited, is_queued, has_link, goes })
         })?;
         if r.rest().is_empty() {
             return Ok((overlay, Self { relays, load, peers, site: None, spare: None }));

@@ -16,7 +16,7 @@ pub const CANDIDATES_MAX: usize = 16;
 /// The place of a candidate that holds the sender's NAT class instead: older versions skip it.
 const NAT_CLASS: u8 = 7;
 /// What fills a PROBE to the length of its ANSWER.
-const PROBE_PADDING: usize = 18;
+const PROBE_PADDING: usize = 14;
 /// The least that follows the token of an MTU_PROBE: its answer is not longer.
 const MTU_PADDING: usize = 2;
 /// First byte of a CLAIM, which the corridor reads itself: it is about its table, and frames follow it.
@@ -51,6 +51,8 @@ pub enum Message {
     Probe {
         /// Comes back in the answer.
         token: u64,
+        /// When it left, by the sender's clock in microseconds modulo 2^32, if frames go the same way; 0: not told.
+        sent: u32,
     },
     /// "I heard you, and there."
     Answer {
@@ -140,9 +142,9 @@ impl Message {
         let mut reader = Reader::new(bytes);
         let message = match reader.u8()? {
             0x01 => {
-                let token = reader.u64()?;
+                let (token, sent) = (reader.u64()?, reader.u32()?);
                 reader.reserved(PROBE_PADDING)?;
-                Self::Probe { token }
+                Self::Probe { token, sent }
             }
             0x02 => {
                 let token = reader.u64()?;
@@ -214,7 +216,9 @@ impl Message {
     /// Its bytes; an MTU_PROBE is as short as can be, zeros behind it make it longer.
     pub fn bytes(&self) -> Vec<u8> {
         match self {
-            Self::Probe { token } => Writer::new().u8(0x01).u64(*token).reserved(PROBE_PADDING).finish(),
+            Self::Probe { token, sent } => {
+                Writer::new().u8(0x01).u64(*token).u32(*sent).reserved(PROBE_PADDING).finish()
+            }
             Self::Answer { token, seen } => {
                 let writer = Writer::new().u8(0x02).u64(*token);
                 match seen {
@@ -298,7 +302,7 @@ mod tests {
         let v4 = "198.51.100.7:7777".parse().expect("address");
         let v6 = "[2001:db8::1]:1".parse().expect("address");
         vec![
-            Message::Probe { token: 5 },
+            Message::Probe { token: 5, sent: 7 },
             Message::Answer { token: 5, seen: Some(v4) },
             Message::Answer { token: u64::MAX, seen: None },
             Message::Candidates {

@@ -347,6 +347,7 @@ impl World {
         let has_link = self.truth.has_link(to);
         let via = if let Via::Relay(relay) = self.truth.way(to) { Some(id(relay)) } else { None };
         let goes = Some(Goes { via, span: Duration::from_secs(60) });
-        PeerReport { peer: id(other), offered, arrives, is_limited, capacity_to, capacity_from, has_link, goes }
+        let (peer, is_queued) = (id(other), None);
+        PeerReport { peer, offered, arrives, is_limited, is_queued, capacity_to, capacity_from, has_link, goes }
     }
 }

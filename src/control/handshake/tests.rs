@@ -23,8 +23,8 @@ impl Member {
 
     fn payload(&self) -> Payload {
         let certificate = Certificate::issue(&self.secrets, &self.identity);
-        let (has_aes, follows, streams, trees) = (true, true, true, true);
-        Payload { boot: 1, timestamp: [0; 12], has_aes, follows, streams, trees, certificate }
+        let (has_aes, follows, streams, trees, times) = (true, true, true, true, true);
+        Payload { boot: 1, timestamp: [0; 12], has_aes, follows, streams, trees, times, certificate }
     }
 
     fn init(&mut self, remote: NodeId, suite: Suite) -> (Initiator, Vec<u8>) {

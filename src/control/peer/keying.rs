@@ -61,7 +61,7 @@ impl Me {
     fn payload(&self, fx: &mut Effects, certificate: &Certificate) -> Payload {
         let (boot, has_aes) = (self.boot, self.has_aes);
         let (timestamp, certificate) = (fx.timestamp(), certificate.clone());
-        Payload { boot, timestamp, has_aes, follows: true, streams: true, trees: true, certificate }
+        Payload { boot, timestamp, has_aes, follows: true, streams: true, trees: true, times: true, certificate }
     }
 }
 
@@ -266,7 +266,7 @@ impl Peer {
     }
 
     fn on_abilities(&mut self, fx: &mut Effects, payload: &Payload) {
-        self.has_aes = payload.has_aes;
+        (self.has_aes, self.takes_times) = (payload.has_aes, payload.times);
         let (port, follows, trees) = (self.port, payload.follows, payload.trees);
         fx.commands.push_back(Command::SetAbilities { port, follows, trees });
     }

@@ -113,6 +113,8 @@ pub struct Planner {
     sent: BTreeMap<Pair, Meter>,
     arrivals: BTreeMap<Pair, Meter>,
     limited: BTreeSet<Pair>,
+    /// Whether what is sent waits in a full queue, of the pairs whose receiver knows.
+    queued: BTreeMap<Pair, bool>,
     appetites: BTreeMap<Pair, Appetite>,
     unlinked: BTreeSet<Pair>,
     claims: Claims,
@@ -149,6 +151,7 @@ impl Planner {
             sent: BTreeMap::new(),
             arrivals: BTreeMap::new(),
             limited: BTreeSet::new(),
+            queued: BTreeMap::new(),
             appetites: BTreeMap::new(),
             unlinked: BTreeSet::new(),
             claims: Claims::default(),
@@ -199,11 +202,13 @@ impl Planner {
         if said.arrives.is_finite() && said.arrives >= 0.0 {
             self.arrivals.entry(from).or_insert(Meter::new(now, said.arrives)).note(now, said.arrives);
         }
-        if said.is_limited {
-            self.limited.insert(to)
+        if let Some(is_queued) = said.is_queued {
+            self.queued.insert(from, is_queued);
+            self.note_limited(from, is_queued);
         } else {
-            self.limited.remove(&to)
-        };
+            self.queued.remove(&from);
+        }
+        self.note_limited(to, self.queued.get(&to).copied().unwrap_or(said.is_limited));
         self.note_appetite(to);
         let is_news = if said.has_link {
             self.unlinked.remove(&to.unordered());
@@ -217,6 +222,20 @@ impl Planner {
             self.gate.release(from);
             self.deadline = self.deadline.min(now + SOON);
         }
+    }
+
+    fn note_limited(&mut self, pair: Pair, is_limited: bool) {
+        if is_limited {
+            self.limited.insert(pair);
+        } else {
+            self.limited.remove(&pair);
+        }
+    }
+
+    /// Whether a node's round trips to another one are longer than they were because of what it sends, as far as is known.
+    pub fn is_own_queue(&self, from: NodeId, to: NodeId) -> bool {
+        let pair = self.names.index(from).zip(self.names.index(to)).map(|(from, to)| Pair::new(from, to));
+        pair.and_then(|pair| self.queued.get(&pair)).copied().unwrap_or(true)
     }
 
     /// When to ask next.
@@ -249,6 +268,7 @@ impl Planner {
         self.sent.retain(|_, sent| now.since(sent.said) <= STALE_AFTER);
         self.arrivals.retain(|_, arrival| now.since(arrival.said) <= STALE_AFTER);
         self.limited.retain(|pair| self.matrix.rates(*pair).is_some());
+        self.queued.retain(|pair, _| self.matrix.rates(*pair).is_some());
         self.appetites.retain(|pair, _| self.matrix.rates(*pair).is_some());
         self.resting.retain(|_, until| now < *until);
         self.courses.retain(now, |pair| self.matrix.rates(pair).is_some());

@@ -46,8 +46,10 @@ pub struct PeerReport {
     pub offered: Rates,
     /// What of the peer's traffic arrives here, whichever way it came.
     pub arrives: f64,
-    /// The network held traffic to the peer back.
+    /// The network held traffic to the peer back, or what came from it: a round trip does not tell.
     pub is_limited: bool,
+    /// What comes from the peer waits in a full queue on its way, if that is known.
+    pub is_queued: Option<bool>,
     /// Capacity towards the peer, if known.
     pub capacity_to: Option<f64>,
     /// Capacity from the peer, if known.
@@ -66,6 +68,7 @@ impl PeerReport {
             offered: Rates::default(),
             arrives: 0.0,
             is_limited: false,
+            is_queued: None,
             capacity_to: None,
             capacity_from: None,
             has_link: true,

@@ -43,8 +43,9 @@ fn all() -> Vec<Message> {
 
 fn measured() -> PeerReport {
     let relay = RelayId(3);
+    let (is_limited, is_queued, has_link) = (true, Some(true), false);
     let goes = Some(Goes { by: Hop::Member(RelayId(4)), since_ms: 6 });
-    PeerReport { relay, fast: 1, slow: 2, arrives: 3, capacity: 4, rtt_us: 5, is_limited: true, has_link: false, goes }
+    PeerReport { relay, fast: 1, slow: 2, arrives: 3, capacity: 4, rtt_us: 5, is_limited, is_queued, has_link, goes }
 }
 
 fn changes() -> Vec<Change> {
