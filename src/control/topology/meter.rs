@@ -12,6 +12,9 @@ use crate::time::Time;
 pub const LATE: Duration = Duration::from_millis(250);
 /// Reports averaged while nothing changes.
 const REPORTS: f64 = 8.0;
+/// Deviations that the figure of them remembers, and how many make one.
+const DEVIATIONS: f64 = 16.0;
+const DEVIATIONS_MIN: f64 = 3.0;
 /// More or less by this factor is no noise: the application does something else.
 const OTHER: f64 = 2.0;
 
@@ -29,6 +32,9 @@ pub struct Meter {
     changed: Option<Time>,
     /// Bytes per second between the last two reports.
     pub recent: f64,
+    /// The mean square of how far off single reports were, as logarithms, and of how many.
+    variance: f64,
+    deviations: f64,
 }
 
 impl Meter {
@@ -36,7 +42,8 @@ impl Meter {
     /// evidence.
     pub fn new(now: Time, fast: f64) -> Self {
         let rate = between(0.0, fast, FAST);
-        Self { rate, said: now, count: 0.0, told: fast, changed: None, recent: rate }
+        let (told, changed, recent, variance, deviations) = (fast, None, rate, 0.0, 0.0);
+        Self { rate, said: now, count: 0.0, told, changed, recent, variance, deviations }
     }
 
     /// Takes in a fast average.
@@ -63,8 +70,19 @@ impl Meter {
 
     fn average(&mut self, rate: f64) {
         let is_alike = rate <= self.rate * OTHER && self.rate <= rate * OTHER;
+        if is_alike && self.count > 0.0 && rate > 0.0 {
+            // The average deviates as well.
+            let off = (rate / self.rate).ln().powi(2) * self.count / (self.count + 1.0);
+            self.deviations = (self.deviations + 1.0).min(DEVIATIONS);
+            self.variance += (off - self.variance) / self.deviations;
+        }
         self.count = if is_alike { (self.count + 1.0).min(REPORTS) } else { 1.0 };
         self.rate += (rate - self.rate) / self.count;
+    }
+
+    /// By which share single reports deviate, if there were enough of them.
+    pub fn noise(&self) -> Option<f64> {
+        (self.deviations >= DEVIATIONS_MIN).then(|| self.variance.sqrt())
     }
 
     /// Ways have changed: what was seen before says nothing of what comes.

@@ -115,6 +115,8 @@ pub struct Planner {
     limited: BTreeSet<Pair>,
     /// Whether what is sent waits in a full queue, of the pairs whose receiver knows.
     queued: BTreeMap<Pair, bool>,
+    /// By which share single readings deviate.
+    noise: f64,
     appetites: BTreeMap<Pair, Appetite>,
     unlinked: BTreeSet<Pair>,
     claims: Claims,
@@ -152,6 +154,7 @@ impl Planner {
             arrivals: BTreeMap::new(),
             limited: BTreeSet::new(),
             queued: BTreeMap::new(),
+            noise: NOISE_MIN,
             appetites: BTreeMap::new(),
             unlinked: BTreeSet::new(),
             claims: Claims::default(),
@@ -250,6 +253,7 @@ impl Planner {
         }
         self.deadline = now + self.config.epoch;
         self.expire(now);
+        self.noise = self.find_noise();
         self.notice_phase(now);
         self.give_up_orders(now);
         let view = self.view(now);
@@ -321,7 +325,7 @@ impl Planner {
         demands.retain(|pair, _| !self.courses.is_lost(*pair));
         let view = View { demands, routes: self.ways_taken(), ..view.clone() };
         let problem = compile(&view, &self.config, now);
-        let (noise, doubts) = (self.noise(), self.doubts());
+        let (noise, doubts) = (self.noise, self.doubts());
         let seen = |pair: &Pair| {
             let is_sure = |arrival: &&Meter| arrival.count > 0.0 && self.word(&doubts, *pair) == Word::Both;
             let arrival = self.arrivals.get(pair).filter(is_sure)?;

@@ -98,9 +98,16 @@ impl Planner {
         self.arrivals.get(&pair).filter(is_yielding).map_or(0.0, |arrival| (arrival.rate * ELASTIC).min(most))
     }
 
-    /// By which share single readings deviate.
-    pub(super) fn noise(&self) -> f64 {
-        self.claims.noise().max(NOISE_MIN)
+    /// By which share single readings of what arrives deviate: those of the middle one of all pairs, so that nobody
+    /// decides it alone. Until that is known, those of what is claimed.
+    pub(super) fn find_noise(&self) -> f64 {
+        let of_bulk = self.arrivals.values().filter(|arrival| arrival.rate >= BULK);
+        let mut known = of_bulk.filter_map(Meter::noise).collect::<Vec<_>>();
+        let middle = known.len() / 2;
+        if known.is_empty() {
+            return self.claims.noise().max(NOISE_MIN);
+        }
+        known.select_nth_unstable_by(middle, f64::total_cmp).1.max(NOISE_MIN)
     }
 
     /// Whether the network holds a pair back, as its sender's queue shows or what gets lost.
@@ -116,7 +123,7 @@ impl Planner {
         if count < 1.0 || arrival.count > sent.count + 1.0 {
             return false;
         }
-        let chance = SURE * self.noise() / count.sqrt();
+        let chance = SURE * self.noise / count.sqrt();
         arrival.rate < sent.rate * (YIELDING - chance.min(CHANCE_MAX))
     }
 
@@ -187,7 +194,7 @@ impl Planner {
     pub(super) fn compare(&self, before: &BTreeMap<Pair, f64>) -> (f64, f64, Complaint) {
         let now = self.arrived(before.keys());
         let figures = |without: Option<NodeIndex>| self.figures(before, &now, without);
-        let least = 1.0 - (self.noise() * CHANCE).clamp(MISSED, MISSED_MAX);
+        let least = 1.0 - (self.noise * CHANCE).clamp(MISSED, MISSED_MAX);
         let is_worse = |(before, after): (f64, f64)| after < before * least;
         let all = figures(None);
         let nodes = before.keys().flat_map(|pair| [pair.from, pair.to]).collect::<BTreeSet<_>>();
