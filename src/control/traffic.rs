@@ -37,6 +37,9 @@ const REPORT_EVERY: Duration = Duration::from_secs(2);
 const ALONE: Duration = Duration::from_secs(30);
 /// A peer with less is not worth a word (bytes per second).
 const WORTH: f64 = 8_000.0;
+/// What flows in all is told at once when it is so many times what was told: the first word of a change comes before its
+/// averages have risen.
+const GROWN: f64 = 1.5;
 /// Weight of a new sample of the capacity.
 const WEIGHT: f64 = 0.25;
 
@@ -158,7 +161,9 @@ impl Control {
 
     /// What is known now is told, if it is time; without anybody to tell, we do what we can.
     fn adapt(&mut self, overlay: OverlayIndex, traffic: &mut Traffic) {
-        let is_news = is_phase_change(&traffic.said, &traffic.rates());
+        let rates = traffic.rates();
+        let all = |rates: &BTreeMap<PortId, f64>| rates.values().sum::<f64>();
+        let is_news = is_phase_change(&traffic.said, &rates) || all(&rates) > GROWN * all(&traffic.said);
         let since = traffic.reported.map(|reported| self.fx.now.since(reported));
         let patience = match (is_news, traffic.is_first_look) {
             (true, _) => READ_EVERY,

@@ -15,8 +15,11 @@ const REPORTS: f64 = 8.0;
 /// Deviations that the figure of them remembers, and how many make one.
 const DEVIATIONS: f64 = 16.0;
 const DEVIATIONS_MIN: f64 = 3.0;
-/// More or less by this factor is no noise: the application does something else.
+/// More or less by this factor is no noise: the application does something else...
 const OTHER: f64 = 2.0;
+/// ...or by so many times what single reports deviate by, if that is known, and that is no less than this.
+const CHANGED: f64 = 4.0;
+const STEADY: f64 = 0.05;
 
 /// One end's view of one pair.
 #[derive(Clone, Copy, Debug)]
@@ -69,14 +72,15 @@ impl Meter {
     }
 
     fn average(&mut self, rate: f64) {
-        let is_alike = rate <= self.rate * OTHER && self.rate <= rate * OTHER;
-        if is_alike && self.count > 0.0 && rate > 0.0 {
+        let usual = self.noise().map_or(f64::INFINITY, |noise| CHANGED * noise.max(STEADY)).min(OTHER.ln());
+        let off = if rate == self.rate { 0.0 } else { (rate / self.rate).ln().abs() };
+        if off <= usual && self.count > 0.0 {
             // The average deviates as well.
-            let off = (rate / self.rate).ln().powi(2) * self.count / (self.count + 1.0);
+            let square = off.powi(2) * self.count / (self.count + 1.0);
             self.deviations = (self.deviations + 1.0).min(DEVIATIONS);
-            self.variance += (off - self.variance) / self.deviations;
+            self.variance += (square - self.variance) / self.deviations;
         }
-        self.count = if is_alike { (self.count + 1.0).min(REPORTS) } else { 1.0 };
+        self.count = if off <= usual { (self.count + 1.0).min(REPORTS) } else { 1.0 };
         self.rate += (rate - self.rate) / self.count;
     }
 
@@ -126,6 +130,26 @@ mod tests {
         assert!((meter.rate - 100.0).abs() < 1.0, "{meter:?}");
         meter.note(at(8), report(150.0));
         assert!((meter.rate - 125.0).abs() < 1.0, "{meter:?}");
+    }
+
+    #[test]
+    fn what_is_more_than_chance_begins_a_new_average() {
+        let mut rates = Rates::default();
+        let mut now = Time::START;
+        let mut meter = Meter::new(now, 0.0);
+        let mut tell = |rate: f64, meter: &mut Meter| {
+            (0..4).for_each(|_| rates.sample(rate / 2.0, Duration::from_millis(500)));
+            now += Duration::from_secs(2);
+            meter.note(now, rates.fast);
+        };
+        for rate in [1000.0, 1010.0, 990.0, 1020.0, 980.0, 1000.0] {
+            tell(rate, &mut meter);
+        }
+        assert!(meter.noise().is_some_and(|noise| (0.01..0.03).contains(&noise)), "{meter:?}");
+        tell(1100.0, &mut meter);
+        assert!((1010.0..1030.0).contains(&meter.rate), "that may be chance: {meter:?}");
+        tell(1400.0, &mut meter);
+        assert!((meter.rate - 1400.0).abs() < 1.0 && meter.count == 1.0, "and that is not: {meter:?}");
     }
 
     #[test]
