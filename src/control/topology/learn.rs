@@ -12,7 +12,6 @@ use std::collections::BTreeMap;
 use super::resources::Resource;
 use super::search::{Assignment, Problem};
 use blame::Evidence;
-pub(super) use blame::SURE;
 
 /// A new capacity is what was seen and a little more.
 const SEEN: f64 = 1.02;
@@ -139,9 +138,16 @@ impl Learnt {
         }
     }
 
-    /// Learns from what was seen of each pair; of a pair that is not believed nothing was.
-    pub fn observe(&mut self, problem: &Problem, assignment: &Assignment, seen: &[Option<Seen>], is_settling: bool) {
-        let evidence = Evidence::new(problem, assignment, seen);
+    /// Learns from what was seen of each pair, by readings that deviate by the share `noise`; of a pair that is not
+    /// believed nothing was.
+    pub fn observe(
+        &mut self,
+        problem: &Problem,
+        assignment: &Assignment,
+        (seen, noise): (&[Option<Seen>], f64),
+        is_settling: bool,
+    ) {
+        let evidence = Evidence::new(problem, assignment, seen, noise);
         self.prove(problem, &evidence);
         let carried = |number: usize| evidence.carried[number];
         let is_suspect = |number: usize| carried(number) >= CLEARED * self.proven[&problem.resources[number]];

@@ -335,7 +335,7 @@ impl Planner {
         };
         let seen = problem.pairs.iter().map(seen).collect::<Vec<_>>();
         // The way in use is the first candidate.
-        self.learnt.observe(&problem, &vec![0; seen.len()], &seen, self.gate.is_settling(now));
+        self.learnt.observe(&problem, &vec![0; seen.len()], (&seen, noise), self.gate.is_settling(now));
     }
 
     /// Goes on with the plan in hand, or looks at what it brought.

@@ -9,12 +9,16 @@ use crate::control::topology::flow::{Flow, max_min};
 use crate::control::topology::resources::Resource;
 use crate::control::topology::search::{Assignment, Problem};
 
-/// Missing this share of what was predicted shows an unknown limit.
-const MISSED: f64 = 0.1;
+/// Missing this share of what was predicted shows an unknown limit...
+const MISSED_MIN: f64 = 0.05;
+/// ...and so many times what single readings deviate by...
+const READINGS: f64 = 2.0;
+/// ...but no more than this.
+const MISSED_MAX: f64 = 0.1;
 /// The same for what a node said of itself, which noise must not take away.
 const BELIED: f64 = 0.3;
 /// And it must be so many times what chance would explain.
-pub(in crate::control::topology) const SURE: f64 = 2.0;
+const SURE: f64 = 2.0;
 /// Resources that are tried as the guilty one: those that miss most.
 const TRIED_MAX: usize = 12;
 /// An explanation must be better by this share than another of lower rank: less is rounding.
@@ -29,6 +33,8 @@ pub(super) struct Evidence<'a> {
     problem: &'a Problem,
     assignment: &'a Assignment,
     seen: &'a [Option<Seen>],
+    /// Which share is clearly missing.
+    missed: f64,
     rates: Vec<f64>,
     /// What crosses each resource.
     pub(super) carried: Vec<f64>,
@@ -39,8 +45,9 @@ pub(super) struct Evidence<'a> {
 }
 
 impl<'a> Evidence<'a> {
-    /// Pairs of which nothing is believed get what is predicted.
-    pub(super) fn new(problem: &'a Problem, assignment: &'a Assignment, seen: &'a [Option<Seen>]) -> Self {
+    /// Pairs of which nothing is believed get what is predicted. Single readings deviate by the share `noise`.
+    pub(super) fn new(problem: &'a Problem, assignment: &'a Assignment, seen: &'a [Option<Seen>], noise: f64) -> Self {
+        let missed = (READINGS * noise).clamp(MISSED_MIN, MISSED_MAX);
         let predicted = predict(problem, assignment, &problem.capacities);
         let rate = |(seen, predicted): (&Option<Seen>, f64)| seen.map_or(predicted, |seen| seen.rate);
         let rates = seen.iter().zip(predicted).map(rate).collect::<Vec<_>>();
@@ -51,7 +58,7 @@ impl<'a> Evidence<'a> {
         let chance = carried.iter().zip(varied).map(chance).collect();
         let proven = seen.iter().map(|seen| seen.map_or(0.0, |seen| seen.rate)).collect::<Vec<_>>();
         let proven = through(problem, assignment, &proven);
-        Self { problem, assignment, seen, rates, carried, proven, chance }
+        Self { problem, assignment, seen, missed, rates, carried, proven, chance }
     }
 
     /// The resource that explains best why less arrived than these capacities should give; the first in the order of
@@ -60,7 +67,8 @@ impl<'a> Evidence<'a> {
         let predicted = self.predict(capacities);
         let expected = through(self.problem, self.assignment, &predicted);
         let misses = |number: &usize| {
-            let (rank, missing) = shared(self.problem.resources[*number])?;
+            let (rank, is_told) = shared(self.problem.resources[*number])?;
+            let missing = if is_told { BELIED } else { self.missed };
             let share = self.carried[*number] / expected[*number];
             let is_missing = expected[*number] > 0.0 && share < 1.0 - missing.max(self.chance[*number]);
             (is_missing && is_suspect(*number)).then_some((share, rank, *number))
@@ -111,7 +119,7 @@ impl<'a> Evidence<'a> {
             let level = rate / self.problem.demands[number];
             for (resource, _) in &self.problem.choices[number][self.assignment[number]].uses {
                 highest[*resource] = highest[*resource].max(level);
-                if level < 1.0 - MISSED {
+                if level < 1.0 - self.missed {
                     short[*resource] = short[*resource].max(level);
                 }
             }
@@ -140,13 +148,13 @@ fn through(problem: &Problem, assignment: &Assignment, rates: &[f64]) -> Vec<f64
     sums
 }
 
-/// Whether pairs share it, which of them is blamed first, and when.
-fn shared(resource: Resource) -> Option<(u8, f64)> {
+/// Whether pairs share it, which of them is blamed first, and whether its node tells of it.
+fn shared(resource: Resource) -> Option<(u8, bool)> {
     match resource {
-        Resource::Trunk(..) => Some((0, MISSED)),
-        Resource::SiteOut(_) | Resource::SiteIn(_) => Some((1, MISSED)),
-        Resource::Relay(_) => Some((2, BELIED)),
-        Resource::NodeOut(_) | Resource::NodeIn(_) => Some((3, BELIED)),
+        Resource::Trunk(..) => Some((0, false)),
+        Resource::SiteOut(_) | Resource::SiteIn(_) => Some((1, false)),
+        Resource::Relay(_) => Some((2, true)),
+        Resource::NodeOut(_) | Resource::NodeIn(_) => Some((3, true)),
         Resource::Path(_) => None,
     }
 }

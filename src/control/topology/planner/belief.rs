@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{BULK, NOISE_MIN, Planner, Trial};
-use crate::control::topology::learn::SURE;
 use crate::control::topology::matrix::{Rates, is_phase_change};
 use crate::control::topology::meter::Meter;
 use crate::control::topology::{NodeIndex, Pair};
@@ -29,8 +28,12 @@ const MISSED: f64 = 0.05;
 const CHANCE: f64 = 0.75;
 /// ...and no more than this, whatever anybody reports.
 const MISSED_MAX: f64 = 0.1;
-/// So much may chance explain of what gets lost.
-const CHANCE_MAX: f64 = 0.2;
+/// What gets lost of what is sent is this share at least...
+const LOST: f64 = 0.05;
+/// ...and so many times what the two readings of it deviate by together...
+const CLEARLY: f64 = 3.0;
+/// ...but chance does not explain more than this, whatever anybody reports.
+const LOST_MAX: f64 = 0.3;
 
 /// What a pair sends when it can send all that it wants.
 #[derive(Clone, Copy, Debug, Default)]
@@ -123,8 +126,8 @@ impl Planner {
         if count < 1.0 || arrival.count > sent.count + 1.0 {
             return false;
         }
-        let chance = SURE * self.noise / count.sqrt();
-        arrival.rate < sent.rate * (YIELDING - chance.min(CHANCE_MAX))
+        let chance = CLEARLY * self.noise * (2.0 / count).sqrt();
+        arrival.rate < sent.rate * (1.0 - chance.clamp(LOST, LOST_MAX))
     }
 
     /// What a pair sends that is not held back, or does not yield, is what it wants: a queue that others fill does not
