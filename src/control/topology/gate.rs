@@ -13,9 +13,9 @@ use crate::time::Time;
 
 /// Plans at once.
 const TOKENS: f64 = 3.0;
-/// And one more each minute.
-const REFILL: Duration = Duration::from_secs(60);
-/// Moves of each pair in that time, on average; a great plan is paid for afterwards.
+/// And one more in this time: over five minutes no more than one each minute.
+const REFILL: Duration = Duration::from_secs(150);
+/// Moves of each pair in a minute, on average; a great plan is paid for afterwards.
 const MOVES: f64 = 0.08;
 /// A flagged change lets plans pass unconfirmed, and pairs move again, for this long: what is learnt of a
 /// new phase comes in steps.
@@ -103,9 +103,9 @@ impl Gate {
     }
 
     fn refill(&mut self, now: Time, moves: f64) {
-        let share = now.since(self.counted).as_secs_f64() / REFILL.as_secs_f64();
-        self.moves = (self.moves + share * moves).min(moves);
-        self.tokens = (self.tokens + share).min(TOKENS);
+        let passed = now.since(self.counted).as_secs_f64();
+        self.moves = (self.moves + passed / 60.0 * moves).min(moves);
+        self.tokens = (self.tokens + passed / REFILL.as_secs_f64()).min(TOKENS);
         self.counted = now;
     }
 
@@ -175,10 +175,11 @@ mod tests {
     }
 
     #[test]
-    fn three_plans_at_once_then_one_a_minute() {
+    fn three_plans_at_once_then_no_more_than_one_a_minute() {
         let mut gate = Gate::new(at(0));
-        let adopted = (0..600).filter(|second| gate.judge(at(*second), &proposal(2.0), 1.15, true) == Verdict::Adopted);
-        assert_eq!(adopted.count(), 12);
+        let mut adopts = |second| gate.judge(at(second), &proposal(2.0), 1.15, true) == Verdict::Adopted;
+        assert_eq!((0..300).filter(|second| adopts(*second)).count(), 4);
+        assert_eq!((300..900).filter(|second| adopts(*second)).count(), 4);
     }
 
     #[test]

@@ -41,6 +41,9 @@ const PHASE_EPOCHS: usize = 3;
 const FADED: f64 = 0.1;
 /// While a change settles a plan may promise less: the moves cost nothing yet.
 const SETTLING_GAIN: f64 = 0.05;
+/// Afterwards so many times what single readings deviate by, and this at least.
+const READINGS: f64 = 2.0;
+const STEADY_GAIN: f64 = 0.08;
 /// Bytes that arrive are counted with this deviation at least: frames and readings come when they come.
 const NOISE_MIN: f64 = 0.03;
 /// Decisions kept for the user.
@@ -399,7 +402,8 @@ impl Planner {
             Some(moves) => review(&view, &self.config, now, &moves),
             None => plan(&view, &self.config, now),
         }?;
-        let gain_min = if self.gate.is_settling(now) { SETTLING_GAIN } else { self.config.gain_min };
+        let steady_gain = (READINGS * self.noise).max(STEADY_GAIN).min(self.config.gain_min);
+        let gain_min = if self.gate.is_settling(now) { SETTLING_GAIN } else { steady_gain };
         let needed = Gate::needed(gain_min, self.claims.deviation());
         let verdict = self.gate.judge(now, &proposal, needed, again);
         let (before, after, moves) = (proposal.before, proposal.after, proposal.moves.len());

@@ -87,7 +87,7 @@ impl View {
 pub struct Config {
     /// Time between two looks at the whole.
     pub epoch: Duration,
-    /// A plan must promise at least this much more.
+    /// A plan must promise this much more where little is certain; less is enough where it is.
     pub gain_min: f64,
     /// Pairs that are planned for: the greatest.
     pub pairs_max: usize,
