@@ -189,7 +189,7 @@ fn an_idle_overlay_is_not_planned_for() {
 }
 
 /// What a member may say in place of the truth.
-const LIES: [(&str, Lie); 5] = [
+const LIES: [(&str, Lie); 7] = [
     ("has all and wants all, and got nothing", |report| {
         (report.sends, report.receives) = (Some(1e15), Some(f64::INFINITY));
         for peer in &mut report.peers {
@@ -208,6 +208,12 @@ const LIES: [(&str, Lie); 5] = [
         }
     }),
     ("got nothing", |report| report.peers.iter_mut().for_each(|peer| peer.arrives = 0.0)),
+    ("denies queues", |report| report.peers.iter_mut().for_each(|peer| peer.is_queued = Some(false))),
+    ("sees queues", |report| {
+        for peer in &mut report.peers {
+            (peer.is_queued, peer.is_limited) = (Some(true), true);
+        }
+    }),
     ("reaches nobody", |report| {
         report.peers.iter_mut().for_each(|peer| (peer.has_link, peer.is_limited) = (false, true));
     }),

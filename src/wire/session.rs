@@ -368,6 +368,13 @@ mod tests {
     }
 
     #[test]
+    fn a_probe_that_tells_no_time_is_what_members_of_before_send() {
+        let before = [&[0x01][..], &5_u64.to_be_bytes(), &[0; 18]].concat();
+        assert_eq!(Message::Probe { token: 5, sent: 0 }.bytes(), before);
+        assert_eq!(Message::parse(&before), Ok(Message::Probe { token: 5, sent: 0 }));
+    }
+
+    #[test]
     fn a_cut_or_longer_message_is_refused() {
         for message in all() {
             let bytes = message.bytes();

@@ -306,4 +306,38 @@ mod tests {
         assert!((1.3e6..1.6e6).contains(&limit(0.7)), "{}", limit(0.7));
         assert_eq!(limit(1.0), f64::INFINITY);
     }
+
+    #[test]
+    fn the_receivers_word_of_a_queue_counts_before_the_senders() {
+        let mut planner = carried(1.0);
+        let pair = Pair::new(NodeIndex(0), NodeIndex(2));
+        let mut tell = |is_limited, is_queued| {
+            let now = Time::START + Duration::from_secs(21);
+            let sender = PeerReport { is_limited, ..PeerReport::silent(id(2)) };
+            let receiver = PeerReport { is_queued, ..PeerReport::silent(id(0)) };
+            for (from, peer) in [(2, receiver), (0, sender)] {
+                planner.handle_report(now, id(from), &Report { peers: vec![peer], ..Report::default() });
+            }
+            (planner.limited.contains(&pair), planner.is_own_queue(id(0), id(2)))
+        };
+        assert_eq!(tell(true, None), (true, true), "nobody knows better");
+        assert_eq!(tell(true, Some(false)), (false, false), "the queue is on the way back");
+        assert_eq!(tell(false, Some(true)), (true, true), "and here it was full from its start");
+        assert_eq!(tell(false, None), (false, true));
+    }
+
+    #[test]
+    fn a_plan_has_paid_off_when_all_of_it_is_seen_to_bring_no_less() {
+        let trial = |rate: f64, due| {
+            let pairs = [0, 1].map(|from| Pair::new(NodeIndex(from), NodeIndex(from + 2)));
+            Trial { due, undo: BTreeMap::new(), before: pairs.map(|pair| (pair, rate)).into() }
+        };
+        let due = Time::START + Duration::from_secs(30);
+        assert!(carried(0.7).has_paid_off(&trial(0.5 * SENT, due)));
+        assert!(!carried(0.7).has_paid_off(&trial(0.9 * SENT, due)), "it brought less");
+        assert!(!carried(0.7).has_paid_off(&trial(0.5 * SENT, Time::NEVER)), "it is not carried out yet");
+        let mut unseen = carried(0.7);
+        unseen.arrivals.values_mut().for_each(|arrival| arrival.restart(due));
+        assert!(!unseen.has_paid_off(&trial(0.5 * SENT, due)), "nothing is known since");
+    }
 }
