@@ -8,12 +8,15 @@ use crate::time::Time;
 
 /// The delay of an empty way is the least of so long.
 const EMPTY_FOR: Duration = Duration::from_secs(60);
-/// A queue fills when a delay is longer than that by this, in microseconds, and by a quarter of the round trip.
+/// A queue fills when a delay is longer than that by this, in microseconds, or by a quarter of the round trip if that is
+/// more.
 const QUEUE: i64 = 5_000;
 /// A full queue is believed in for so long: three probes and their answers.
 const FULL_FOR: Duration = Duration::from_secs(4);
 /// What was seen last is believed for so long: two probes of a busy way may get lost.
 const SEEN_FOR: Duration = Duration::from_secs(8);
+/// Probes that come faster tell nothing more.
+const GAP: Duration = Duration::from_millis(250);
 /// No queue is so long, in microseconds: a clock was set, or its host restarted.
 const JUMP: i64 = 10_000_000;
 
@@ -74,6 +77,9 @@ pub(super) struct Inbound {
 impl Inbound {
     /// A probe came that was sent at `sent` µs by the peer's clock; the round trip of the way is `rtt` now.
     pub(super) fn note(&mut self, now: Time, way: Path, sent: u32, rtt: Duration) {
+        if self.way == Some(way) && self.delays.noted.is_some_and(|noted| now.since(noted) < GAP) {
+            return;
+        }
         let difference = clock(now).wrapping_sub(sent);
         let step = i64::from(difference.wrapping_sub(self.last).cast_signed());
         if self.way != Some(way) || step.abs() >= JUMP {

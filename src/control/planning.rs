@@ -12,7 +12,7 @@ mod sight;
 
 mod sites;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -147,19 +147,22 @@ impl Planned {
         let site = |node| self.place(node).map(|place| self.sites.mark(place.node, place.seen));
         let is_shared = |node| site(node).is_some_and(|site| shared.contains(&site));
         let mut widths: BTreeMap<NodeId, f64> = BTreeMap::new();
+        let mut full = BTreeSet::new();
         for one in told.peers.iter().filter(|one| one.is_limited && one.capacity > 0) {
             let Some(node) = self.by_relay.get(&one.relay).map(|place| place.node) else { continue };
             let hop = match one.goes.map(|goes| self.goes(goes).via) {
                 Some(via) => via.unwrap_or(node),
                 None => ways.get(&node).copied().unwrap_or(node),
             };
-            if hop == NOBODY || !self.planner.is_own_queue(from, node) {
+            if hop == NOBODY {
                 continue;
             }
             if site(from) == site(hop) || !is_shared(from) && !is_shared(hop) {
                 *widths.entry(hop).or_default() += bytes(one.capacity);
+                full.extend(self.planner.may_queue(from, node).then_some(hop));
             }
         }
+        widths.retain(|hop, _| full.contains(hop));
         widths
     }
 

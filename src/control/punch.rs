@@ -210,8 +210,8 @@ impl Peer {
 
     /// A probe of the peer: answered where it was heard, and that place is probed in turn.
     pub fn on_probe(&mut self, fx: &mut Effects, (token, sent): (u64, u32), path: Path) {
-        if let Some(rtt) = self.paths.current_rtt().filter(|_| sent != 0) {
-            self.inbound.note(fx.now, path, sent, rtt);
+        if sent != 0 {
+            self.inbound.note(fx.now, path, sent, self.paths.rtt(path).unwrap_or_default());
         }
         let seen = match path {
             Path::Direct(addr) => Some(addr),

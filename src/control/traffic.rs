@@ -163,7 +163,7 @@ impl Control {
     fn adapt(&mut self, overlay: OverlayIndex, traffic: &mut Traffic) {
         let rates = traffic.rates();
         let all = |rates: &BTreeMap<PortId, f64>| rates.values().sum::<f64>();
-        let is_news = is_phase_change(&traffic.said, &rates) || all(&rates) > GROWN * all(&traffic.said);
+        let is_news = is_phase_change(&traffic.said, &rates) || all(&rates) > (GROWN * all(&traffic.said)).max(BULK);
         let since = traffic.reported.map(|reported| self.fx.now.since(reported));
         let patience = match (is_news, traffic.is_first_look) {
             (true, _) => READ_EVERY,
@@ -171,7 +171,8 @@ impl Control {
             (false, false) => REPORT_EVERY,
         };
         if traffic.is_cut || since.is_none_or(|since| since >= patience) {
-            traffic.is_first_look = std::mem::take(&mut traffic.is_cut);
+            let is_early = since.is_some_and(|since| since < FIRST_LOOK);
+            traffic.is_first_look = std::mem::take(&mut traffic.is_cut) || traffic.is_first_look && is_early;
             self.report_traffic(overlay, traffic);
         }
         self.do_alone(overlay, traffic);

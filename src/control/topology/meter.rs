@@ -62,6 +62,8 @@ impl Meter {
                 Some(changed) if now.since(changed) < LATE => {}
                 // It begins before the change and ends behind it.
                 Some(changed) if self.said < changed => self.changed = None,
+                // So short a time tells little, and two of them would count as much as all before.
+                Some(_) | None if since < LATE => {}
                 Some(_) | None => {
                     self.changed = None;
                     self.average(passed);

@@ -28,7 +28,7 @@ use super::view::{Config, View};
 use super::{NodeIndex, Pair, Via};
 use crate::keys::NodeId;
 use crate::time::Time;
-use belief::{Appetite, Complaint, Word, is_other_phase};
+use belief::{Appetite, BELIEVED, Complaint, Word, is_other_phase};
 use courses::Courses;
 
 /// Pairs below this rate (bytes per second) are latency pairs: their ingress nodes choose.
@@ -115,9 +115,11 @@ pub struct Planner {
     /// What is sent, as the sender says, and what of it arrives, as the receiver does.
     sent: BTreeMap<Pair, Meter>,
     arrivals: BTreeMap<Pair, Meter>,
+    /// Pairs whose sender is held back, as its round trips show.
     limited: BTreeSet<Pair>,
-    /// Whether what is sent waits in a full queue, of the pairs whose receiver knows.
-    queued: BTreeMap<Pair, bool>,
+    /// Pairs that wait nowhere, as their receivers said last at this time: what their round trips show is a queue on
+    /// the way back.
+    unqueued: BTreeMap<Pair, Time>,
     /// By which share single readings deviate.
     noise: f64,
     appetites: BTreeMap<Pair, Appetite>,
@@ -156,7 +158,7 @@ impl Planner {
             sent: BTreeMap::new(),
             arrivals: BTreeMap::new(),
             limited: BTreeSet::new(),
-            queued: BTreeMap::new(),
+            unqueued: BTreeMap::new(),
             noise: NOISE_MIN,
             appetites: BTreeMap::new(),
             unlinked: BTreeSet::new(),
@@ -208,13 +210,16 @@ impl Planner {
         if said.arrives.is_finite() && said.arrives >= 0.0 {
             self.arrivals.entry(from).or_insert(Meter::new(now, said.arrives)).note(now, said.arrives);
         }
-        if let Some(is_queued) = said.is_queued {
-            self.queued.insert(from, is_queued);
-            self.note_limited(from, is_queued);
+        if said.is_queued == Some(false) {
+            self.unqueued.insert(from, now);
         } else {
-            self.queued.remove(&from);
+            self.unqueued.remove(&from);
         }
-        self.note_limited(to, self.queued.get(&to).copied().unwrap_or(said.is_limited));
+        if said.is_limited {
+            self.limited.insert(to)
+        } else {
+            self.limited.remove(&to)
+        };
         self.note_appetite(to);
         let is_news = if said.has_link {
             self.unlinked.remove(&to.unordered());
@@ -230,18 +235,10 @@ impl Planner {
         }
     }
 
-    fn note_limited(&mut self, pair: Pair, is_limited: bool) {
-        if is_limited {
-            self.limited.insert(pair);
-        } else {
-            self.limited.remove(&pair);
-        }
-    }
-
-    /// Whether a node's round trips to another one are longer than they were because of what it sends, as far as is known.
-    pub fn is_own_queue(&self, from: NodeId, to: NodeId) -> bool {
+    /// Whether what a node sends to another one may be what makes their round trips longer.
+    pub fn may_queue(&self, from: NodeId, to: NodeId) -> bool {
         let pair = self.names.index(from).zip(self.names.index(to)).map(|(from, to)| Pair::new(from, to));
-        pair.and_then(|pair| self.queued.get(&pair)).copied().unwrap_or(true)
+        pair.is_none_or(|pair| !self.unqueued.contains_key(&pair))
     }
 
     /// When to ask next.
@@ -275,7 +272,7 @@ impl Planner {
         self.sent.retain(|_, sent| now.since(sent.said) <= STALE_AFTER);
         self.arrivals.retain(|_, arrival| now.since(arrival.said) <= STALE_AFTER);
         self.limited.retain(|pair| self.matrix.rates(*pair).is_some());
-        self.queued.retain(|pair, _| self.matrix.rates(*pair).is_some());
+        self.unqueued.retain(|_, said| now.since(*said) <= STALE_AFTER);
         self.appetites.retain(|pair, _| self.matrix.rates(*pair).is_some());
         self.resting.retain(|_, until| now < *until);
         self.courses.retain(now, |pair| self.matrix.rates(pair).is_some());
@@ -331,10 +328,11 @@ impl Planner {
         let (noise, doubts) = (self.noise, self.doubts());
         let seen = |pair: &Pair| {
             let is_sure = |arrival: &&Meter| arrival.count > 0.0 && self.word(&doubts, *pair) == Word::Both;
-            let arrival = self.arrivals.get(pair).filter(is_sure)?;
+            let (arrival, sent) = (self.arrivals.get(pair).filter(is_sure)?, self.sent.get(pair)?);
+            // More than was sent is chance, or is not true.
+            let rate = arrival.rate.min(sent.rate * BELIEVED);
             let is_held_back = self.is_held_back(*pair);
-            let seen = Seen { rate: arrival.rate, noise: noise / arrival.count.sqrt(), is_held_back };
-            Some(seen)
+            Some(Seen { rate, noise: noise / arrival.count.sqrt(), is_held_back })
         };
         let seen = problem.pairs.iter().map(seen).collect::<Vec<_>>();
         // The way in use is the first candidate.
@@ -348,9 +346,9 @@ impl Planner {
         }
         let trial = self.trial.take_if(|trial| trial.due <= now)?;
         let (before, after, complaint) = self.compare(&trial.before);
-        let suffers = |pair: &Pair| match complaint {
+        let suffers = |pair: &Pair| match &complaint {
             Complaint::None => false,
-            Complaint::Of(node) => pair.involves(node),
+            Complaint::Of(nodes) => nodes.iter().all(|node| pair.involves(*node)),
             Complaint::Common => true,
         };
         let undo = trial.undo.into_iter().filter(|(pair, _)| suffers(pair)).collect::<Vec<_>>();

@@ -9,7 +9,7 @@ use crate::control::topology::{NodeIndex, Pair};
 use crate::time::Time;
 
 /// A sender is believed to want so many times what its receiver confirms, and no more.
-const BELIEVED: f64 = 16.0;
+pub(super) const BELIEVED: f64 = 16.0;
 /// And not so many times more than what any other sender lacks.
 const APART: f64 = 1.25;
 /// Who is held back and of what it sends this share arrives sends no more than gets through, as TCP does...
@@ -20,6 +20,9 @@ const ELASTIC: f64 = 1.25;
 const STUBBORN: f64 = 0.8;
 /// What a pair wants is known when it was seen so many times in a row.
 const APPETITE_TIMES: u32 = 2;
+/// So many receivers must tell before it is believed by how much readings deviate, and no more than this.
+const WITNESSES: usize = 3;
+const NOISE_MAX: f64 = 0.3;
 /// Ways are judged when so much of what goes them is seen.
 const SEEN: f64 = 0.9;
 /// What arrives afterwards is worse than before when this share of it is missing...
@@ -54,12 +57,12 @@ pub(super) enum Word {
 }
 
 /// Who suffers from a plan.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub(super) enum Complaint {
     /// Nobody.
     None,
-    /// Only pairs of this node: it may lie, or have a reason of its own.
-    Of(NodeIndex),
+    /// Only pairs of these nodes, one or both ends of a pair: one of them may lie, or have a reason of its own.
+    Of(Vec<NodeIndex>),
     /// Several that have no node in common.
     Common,
 }
@@ -96,26 +99,36 @@ impl Planner {
         let sent = self.sent.get(&pair).map_or(0.0, |sent| sent.rate);
         let most = self.appetite(pair);
         let is_yielding = |arrival: &&Meter| {
-            self.limited.contains(&pair) && arrival.rate >= sent * YIELDING && arrival.rate < most * YIELDING
+            self.is_limited(pair) && arrival.rate >= sent * YIELDING && arrival.rate < most * YIELDING
         };
         self.arrivals.get(&pair).filter(is_yielding).map_or(0.0, |arrival| (arrival.rate * ELASTIC).min(most))
     }
 
-    /// By which share single readings of what arrives deviate: those of the middle one of all pairs, so that nobody
-    /// decides it alone. Until that is known, those of what is claimed.
+    /// By which share single readings of what arrives deviate: those of the middle one of all pairs whose sender tells of
+    /// them too, so that no receiver decides it alone. Until enough receivers tell, those of what is claimed.
     pub(super) fn find_noise(&self) -> f64 {
-        let of_bulk = self.arrivals.values().filter(|arrival| arrival.rate >= BULK);
-        let mut known = of_bulk.filter_map(Meter::noise).collect::<Vec<_>>();
+        let is_sent =
+            |pair: &Pair| self.sent.get(pair).is_some_and(|sent| sent.rate >= BULK) && !self.is_doubtful(*pair);
+        let told = self.arrivals.iter().filter(|(pair, arrival)| arrival.rate >= BULK && is_sent(pair));
+        let known = told.filter_map(|(pair, arrival)| Some((pair.to, arrival.noise()?))).collect::<Vec<_>>();
+        let receivers = known.iter().map(|(receiver, _)| receiver).collect::<BTreeSet<_>>().len();
+        let mut known = known.into_iter().map(|(_, noise)| noise).collect::<Vec<_>>();
         let middle = known.len() / 2;
-        if known.is_empty() {
-            return self.claims.noise().max(NOISE_MIN);
-        }
-        known.select_nth_unstable_by(middle, f64::total_cmp).1.max(NOISE_MIN)
+        let noise = match receivers {
+            0..WITNESSES => self.claims.noise(),
+            WITNESSES.. => *known.select_nth_unstable_by(middle, f64::total_cmp).1,
+        };
+        noise.clamp(NOISE_MIN, NOISE_MAX)
+    }
+
+    /// Whether the network holds a pair back, as its round trips show and its receiver does not deny.
+    pub(super) fn is_limited(&self, pair: Pair) -> bool {
+        self.limited.contains(&pair) && !self.unqueued.contains_key(&pair)
     }
 
     /// Whether the network holds a pair back, as its sender's queue shows or what gets lost.
     pub(super) fn is_held_back(&self, pair: Pair) -> bool {
-        self.limited.contains(&pair) || self.loses(pair)
+        self.is_limited(pair) || self.loses(pair)
     }
 
     /// Whether a pair sends clearly more than arrives: something holds it back, whether its queue shows it or not.
@@ -137,7 +150,7 @@ impl Planner {
         let arrival = self.arrivals.get(&pair).filter(|arrival| arrival.count > 0.0);
         let is_stubborn = arrival.is_some_and(|arrival| arrival.rate < sent.rate * STUBBORN);
         let known = self.appetites.remove(&pair).unwrap_or_default();
-        if is_stubborn || !self.limited.contains(&pair) {
+        if is_stubborn || !self.is_limited(pair) {
             self.appetites.insert(pair, Appetite { rate: sent.rate, times: known.times + 1 });
         } else if known.times >= APPETITE_TIMES && sent.rate <= known.rate * ELASTIC {
             self.appetites.insert(pair, known);
@@ -201,11 +214,11 @@ impl Planner {
         let is_worse = |(before, after): (f64, f64)| after < before * least;
         let all = figures(None);
         let nodes = before.keys().flat_map(|pair| [pair.from, pair.to]).collect::<BTreeSet<_>>();
-        let alone = || nodes.iter().find(|node| !is_worse(figures(Some(**node))));
-        let complaint = match is_worse(all) {
-            false => Complaint::None,
-            true => alone().map_or(Complaint::Common, |node| Complaint::Of(*node)),
-        };
+        let mut complaint = Complaint::None;
+        if is_worse(all) {
+            let alone = nodes.into_iter().filter(|node| !is_worse(figures(Some(*node)))).collect::<Vec<_>>();
+            complaint = if alone.is_empty() { Complaint::Common } else { Complaint::Of(alone) };
+        }
         (all.0, all.1, complaint)
     }
 
@@ -233,7 +246,7 @@ impl Planner {
     /// What a bulk pair wants now; if it is held back no less than what arrived before: it may send only what arrives.
     fn wants(&self, pair: Pair, before: f64) -> Option<f64> {
         let offered = self.matrix.rates(pair)?.fast;
-        let wants = if self.limited.contains(&pair) { offered.max(before) } else { offered };
+        let wants = if self.is_limited(pair) { offered.max(before) } else { offered };
         Some(wants).filter(|wants| *wants > BULK)
     }
 }
@@ -308,7 +321,7 @@ mod tests {
     }
 
     #[test]
-    fn the_receivers_word_of_a_queue_counts_before_the_senders() {
+    fn a_receiver_can_deny_that_its_sender_is_held_back() {
         let mut planner = carried(1.0);
         let pair = Pair::new(NodeIndex(0), NodeIndex(2));
         let mut tell = |is_limited, is_queued| {
@@ -318,12 +331,15 @@ mod tests {
             for (from, peer) in [(2, receiver), (0, sender)] {
                 planner.handle_report(now, id(from), &Report { peers: vec![peer], ..Report::default() });
             }
-            (planner.limited.contains(&pair), planner.is_own_queue(id(0), id(2)))
+            (planner.is_limited(pair), planner.may_queue(id(0), id(2)))
         };
         assert_eq!(tell(true, None), (true, true), "nobody knows better");
         assert_eq!(tell(true, Some(false)), (false, false), "the queue is on the way back");
-        assert_eq!(tell(false, Some(true)), (true, true), "and here it was full from its start");
-        assert_eq!(tell(false, None), (false, true));
+        assert_eq!(tell(true, Some(true)), (true, true));
+        assert_eq!(tell(false, Some(true)), (false, true), "a clock that runs fast looks like that");
+        tell(true, Some(false));
+        planner.handle_timeout(Time::START + Duration::from_secs(30));
+        assert!(planner.may_queue(id(0), id(2)), "that was long ago");
     }
 
     #[test]

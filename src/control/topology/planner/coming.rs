@@ -53,7 +53,7 @@ impl Planner {
         self.arrivals.retain(|pair, _| !pair.involves(gone));
         self.phases.iter_mut().for_each(|phase| phase.retain(|pair, _| !pair.involves(gone)));
         self.limited.retain(|pair| !pair.involves(gone));
-        self.queued.retain(|pair, _| !pair.involves(gone));
+        self.unqueued.retain(|pair, _| !pair.involves(gone));
         self.appetites.retain(|pair, _| !pair.involves(gone));
         self.unlinked.retain(|pair| !pair.involves(gone));
         let concerns = |pair: Pair, via: Via| pair.involves(gone) || via == Via::Relay(gone);
