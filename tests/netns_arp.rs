@@ -89,7 +89,7 @@ fn an_address_that_moves_to_another_machine_is_followed_at_once() {
 fn a_duplicate_address_is_found_across_sites_by_ipv4_and_ipv6() {
     let world = world();
     let [one, two, three] = [0, 1, 2].map(|node| &world.nodes[node].guest);
-    let probe = |ip: &str| one.space.run(&["arping", "-D", "-I", "eth0", "-c", "3", "-w", "3", ip]);
+    let probe = |ip: &str| one.space.run(&["busybox", "arping", "-D", "-I", "eth0", "-c", "3", "-w", "3", ip]);
     let taken = probe(&two.address.to_string());
     assert!(!taken.status.success(), "taken: {}", String::from_utf8_lossy(&taken.stdout));
     assert!(String::from_utf8_lossy(&taken.stdout).contains("Unicast reply"));
