@@ -19,6 +19,8 @@ const SEEN_FOR: Duration = Duration::from_secs(8);
 const GAP: Duration = Duration::from_millis(250);
 /// No queue is so long, in microseconds: a clock was set, or its host restarted.
 const JUMP: i64 = 10_000_000;
+/// What flows fills queues sooner than it is counted.
+const UNCOUNTED: Duration = Duration::from_secs(1);
 
 /// Delays on one way, in microseconds. Only their differences count.
 #[derive(Clone, Debug, Default)]
@@ -66,6 +68,7 @@ impl Delays {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Inbound {
     way: Option<Path>,
+    began: Time,
     /// The last difference of the clocks, which is known modulo 2^32 µs, and what it comes to since the first.
     last: u32,
     sum: i64,
@@ -83,7 +86,7 @@ impl Inbound {
         let difference = clock(now).wrapping_sub(sent);
         let step = i64::from(difference.wrapping_sub(self.last).cast_signed());
         if self.way != Some(way) || step.abs() >= JUMP {
-            *self = Self { way: Some(way), last: difference, rtt: i64::MAX, ..Self::default() };
+            *self = Self { way: Some(way), began: now, last: difference, rtt: i64::MAX, ..Self::default() };
         } else {
             (self.last, self.sum) = (difference, self.sum + step);
         }
@@ -91,9 +94,12 @@ impl Inbound {
         self.delays.note(now, self.sum, self.rtt);
     }
 
-    /// Whether what the peer sends waits in a full queue; `None` if it has not told enough.
-    pub(super) fn is_full(&self, now: Time) -> Option<bool> {
-        self.delays.noted.filter(|noted| now.since(*noted) < SEEN_FOR).map(|_| self.delays.is_full(now))
+    /// Whether what the peer sends since `flows` waits in a full queue; `None` if it has not told enough, or if this way
+    /// was not seen without it in the last minute: it may have been full from its start.
+    pub(super) fn is_full(&self, now: Time, flows: Time) -> Option<bool> {
+        let was_seen_empty = self.began + UNCOUNTED <= flows && now.since(flows) < EMPTY_FOR;
+        let noted = self.delays.noted.filter(|noted| was_seen_empty && now.since(*noted) < SEEN_FOR);
+        noted.map(|_| self.delays.is_full(now))
     }
 }
 
@@ -170,10 +176,11 @@ mod tests {
     fn a_queue_on_the_way_here_is_seen_whatever_the_other_clock_shows() {
         for ahead in [0, 7, 1 << 31, (1 << 31) - 5_000, u32::MAX - 2_000] {
             let (calm, now) = inbound(ahead, &[20, 24, 20, 21]);
-            assert_eq!(calm.is_full(now), Some(false), "{ahead}");
+            assert_eq!(calm.is_full(now, at(3_000)), Some(false), "{ahead}");
             let (full, now) = inbound(ahead, &[20, 24, 20, 27]);
-            assert_eq!(full.is_full(now), Some(true), "{ahead}");
-            assert_eq!(full.is_full(now + SEEN_FOR), None, "nothing came any more");
+            assert_eq!(full.is_full(now, at(3_000)), Some(true), "{ahead}");
+            assert_eq!(full.is_full(now, at(1_500)), None, "it may have been full at once");
+            assert_eq!(full.is_full(now + SEEN_FOR, at(3_000)), None, "nothing came any more");
         }
     }
 
@@ -181,18 +188,19 @@ mod tests {
     fn another_way_and_another_clock_begin_anew() {
         let (mut moved, now) = inbound(0, &[20, 20]);
         moved.note(now, Path::Relayed(LegId(2), RelayId(1)), clock(now).wrapping_sub(90_000), MILLISECOND);
-        assert_eq!(moved.is_full(now), Some(false));
+        assert_eq!(moved.is_full(now, now), None);
+        assert_eq!(moved.is_full(now, now + UNCOUNTED), Some(false));
         let (mut set, now) = inbound(0, &[20, 20]);
         set.note(now, WAY, clock(now).wrapping_sub(60_000_000), MILLISECOND);
-        assert_eq!(set.is_full(now), Some(false));
+        assert_eq!(set.is_full(now, now + UNCOUNTED), Some(false));
     }
 
     #[test]
     fn a_way_of_long_round_trips_has_more_room() {
         let mut inbound = Inbound::default();
-        for delay in [100, 120] {
-            inbound.note(at(1_000 + delay), WAY, clock(at(1_000)), 100 * MILLISECOND);
+        for (sent, delay) in [(1_000, 100), (1_280, 120)] {
+            inbound.note(at(sent + delay), WAY, clock(at(sent)), 100 * MILLISECOND);
         }
-        assert_eq!(inbound.is_full(at(1_120)), Some(false), "20 ms is less than a quarter");
+        assert_eq!(inbound.is_full(at(1_400), at(2_100)), Some(false), "20 ms is less than a quarter");
     }
 }

@@ -50,6 +50,8 @@ pub(super) struct Flow {
     heard: Rates,
     way: Option<Path>,
     rtts: Delays,
+    /// Since when much comes.
+    bulk: Option<Time>,
     capacity: Option<f64>,
 }
 
@@ -58,6 +60,7 @@ impl Flow {
     fn read(&mut self, now: Time, span: Duration, grown: Tally, paths: &Paths) {
         self.sent.sample(grown.tx_bytes as f64, span);
         self.heard.sample(grown.rx_bytes as f64, span);
+        self.bulk = (self.heard.fast >= BULK).then(|| self.bulk.unwrap_or(now));
         if self.way != paths.current() {
             (self.way, self.rtts, self.capacity) = (paths.current(), Delays::default(), None);
         }
@@ -278,7 +281,7 @@ impl Control {
             capacity: flow.capacity.map_or(0, kilobytes),
             rtt_us,
             is_limited: flow.is_limited(self.fx.now),
-            is_queued: peer.inbound.is_full(self.fx.now).filter(|_| flow.heard.fast >= BULK),
+            is_queued: flow.bulk.and_then(|since| peer.inbound.is_full(self.fx.now, since)),
             has_link: peer.has_link(),
             goes: Some(self.goes(peer, registration)),
         })
