@@ -27,7 +27,6 @@ const UNCOUNTED: Duration = Duration::from_secs(1);
 pub(super) struct Delays {
     /// Ever longer ones: the first is the least of [`EMPTY_FOR`].
     least: VecDeque<(Time, i64)>,
-    noted: Option<Time>,
     late: Option<Time>,
 }
 
@@ -41,7 +40,6 @@ impl Delays {
         while self.least.front().is_some_and(|(at, _)| now.since(*at) > EMPTY_FOR) {
             self.least.pop_front();
         }
-        self.noted = Some(now);
         if delay > self.least().unwrap_or(delay) + QUEUE.max(rtt / 4) {
             self.late = Some(now);
         }
@@ -68,7 +66,9 @@ impl Delays {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Inbound {
     way: Option<Path>,
+    /// When the first probe came by it, and the last.
     began: Time,
+    noted: Option<Time>,
     /// The last difference of the clocks, which is known modulo 2^32 µs, and what it comes to since the first.
     last: u32,
     sum: i64,
@@ -80,7 +80,7 @@ pub(super) struct Inbound {
 impl Inbound {
     /// A probe came that was sent at `sent` µs by the peer's clock; the round trip of the way is `rtt` now.
     pub(super) fn note(&mut self, now: Time, way: Path, sent: u32, rtt: Duration) {
-        if self.way == Some(way) && self.delays.noted.is_some_and(|noted| now.since(noted) < GAP) {
+        if self.way == Some(way) && self.noted.is_some_and(|noted| now.since(noted) < GAP) {
             return;
         }
         let difference = clock(now).wrapping_sub(sent);
@@ -90,6 +90,7 @@ impl Inbound {
         } else {
             (self.last, self.sum) = (difference, self.sum + step);
         }
+        self.noted = Some(now);
         self.rtt = self.rtt.min(micros(rtt));
         self.delays.note(now, self.sum, self.rtt);
     }
@@ -98,8 +99,8 @@ impl Inbound {
     /// was not seen without it in the last minute: it may have been full from its start.
     pub(super) fn is_full(&self, now: Time, flows: Time) -> Option<bool> {
         let was_seen_empty = self.began + UNCOUNTED <= flows && now.since(flows) < EMPTY_FOR;
-        let noted = self.delays.noted.filter(|noted| was_seen_empty && now.since(*noted) < SEEN_FOR);
-        noted.map(|_| self.delays.is_full(now))
+        let is_fresh = self.noted.is_some_and(|noted| now.since(noted) < SEEN_FOR);
+        (was_seen_empty && is_fresh).then(|| self.delays.is_full(now))
     }
 }
 

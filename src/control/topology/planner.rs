@@ -329,7 +329,7 @@ impl Planner {
         let seen = |pair: &Pair| {
             let is_sure = |arrival: &&Meter| arrival.count > 0.0 && self.word(&doubts, *pair) == Word::Both;
             let (arrival, sent) = (self.arrivals.get(pair).filter(is_sure)?, self.sent.get(pair)?);
-            // More than was sent is chance, or is not true.
+            // A little more than was sent is chance, so much more is not true.
             let rate = arrival.rate.min(sent.rate * BELIEVED);
             let is_held_back = self.is_held_back(*pair);
             Some(Seen { rate, noise: noise / arrival.count.sqrt(), is_held_back })

@@ -110,14 +110,10 @@ impl Planner {
         let is_sent =
             |pair: &Pair| self.sent.get(pair).is_some_and(|sent| sent.rate >= BULK) && !self.is_doubtful(*pair);
         let told = self.arrivals.iter().filter(|(pair, arrival)| arrival.rate >= BULK && is_sent(pair));
-        let known = told.filter_map(|(pair, arrival)| Some((pair.to, arrival.noise()?))).collect::<Vec<_>>();
-        let receivers = known.iter().map(|(receiver, _)| receiver).collect::<BTreeSet<_>>().len();
-        let mut known = known.into_iter().map(|(_, noise)| noise).collect::<Vec<_>>();
-        let middle = known.len() / 2;
-        let noise = match receivers {
-            0..WITNESSES => self.claims.noise(),
-            WITNESSES.. => *known.select_nth_unstable_by(middle, f64::total_cmp).1,
-        };
+        let mut known = told.filter_map(|(pair, arrival)| Some((arrival.noise()?, pair.to))).collect::<Vec<_>>();
+        known.sort_by(|one, other| one.0.total_cmp(&other.0));
+        let receivers = known.iter().map(|(_, receiver)| receiver).collect::<BTreeSet<_>>();
+        let noise = if receivers.len() < WITNESSES { self.claims.noise() } else { known[known.len() / 2].0 };
         noise.clamp(NOISE_MIN, NOISE_MAX)
     }
 
