@@ -197,7 +197,7 @@ fn arbitrary_session_messages_end_in_a_value_or_an_error() {
     });
     let moved = session::Moved { vlan: 10, mac: [2, 0, 0, 0, 0, 9], sequence: 3 };
     let messages = [
-        session::Message::Probe { token: 5, sent: 7 },
+        session::Message::Probe { token: 5, sent: 7, is_spare: true },
         session::Message::Answer { token: 5, seen: Some(v4()) },
         session::Message::Answer { token: 6, seen: None },
         session::Message::Candidates { round: 3, wants_answer: true, list, nat },

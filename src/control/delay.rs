@@ -21,6 +21,8 @@ const GAP: Duration = Duration::from_millis(250);
 const JUMP: i64 = 10_000_000;
 /// What flows fills queues sooner than it is counted.
 const UNCOUNTED: Duration = Duration::from_secs(1);
+/// Ways by which a peer's probes come that are told apart.
+const WAYS: usize = 4;
 
 /// Delays on one way, in microseconds. Only their differences count.
 #[derive(Clone, Debug, Default)]
@@ -62,45 +64,84 @@ impl Delays {
     }
 }
 
-/// What a peer's probes take to us, told by two clocks, on the way that its frames come.
+/// What a peer's probes take to us, told by two clocks, on the ways that they come.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Inbound {
-    way: Option<Path>,
-    /// When the first probe came by it, and the last.
-    began: Time,
-    noted: Option<Time>,
+    ways: Vec<Way>,
+    /// The way that its frames come.
+    used: Option<Path>,
     /// The last difference of the clocks, which is known modulo 2^32 µs, and what it comes to since the first.
     last: u32,
     sum: i64,
-    /// The shortest round trip of the way, in microseconds.
-    rtt: i64,
+}
+
+/// One of them.
+#[derive(Clone, Debug)]
+struct Way {
+    path: Path,
+    /// When the first probe came by it, the last, and the last before frames came by it too.
+    began: Time,
+    noted: Time,
+    spare: Option<Time>,
+    /// Its shortest round trip, in microseconds, if we know any.
+    rtt: Option<i64>,
     delays: Delays,
 }
 
+/// What a probe tells of its way here.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Probed {
+    pub(super) path: Path,
+    /// By the peer's clock ([`clock`]).
+    pub(super) sent: u32,
+    /// The peer's frames go another way.
+    pub(super) is_spare: bool,
+    /// The round trip of the way, if we know it.
+    pub(super) rtt: Option<Duration>,
+}
+
 impl Inbound {
-    /// A probe came that was sent at `sent` µs by the peer's clock; the round trip of the way is `rtt` now.
-    pub(super) fn note(&mut self, now: Time, way: Path, sent: u32, rtt: Duration) {
-        if self.way == Some(way) && self.noted.is_some_and(|noted| now.since(noted) < GAP) {
+    /// A probe came.
+    pub(super) fn note(&mut self, now: Time, probed: &Probed) {
+        if !probed.is_spare {
+            self.used = Some(probed.path);
+        }
+        let difference = clock(now).wrapping_sub(probed.sent);
+        let step = i64::from(difference.wrapping_sub(self.last).cast_signed());
+        self.ways.retain(|way| now.since(way.noted) < EMPTY_FOR && step.abs() < JUMP);
+        let place = self.ways.iter().position(|way| way.path == probed.path);
+        if place.is_some_and(|place| now.since(self.ways[place].noted) < GAP) {
             return;
         }
-        let difference = clock(now).wrapping_sub(sent);
-        let step = i64::from(difference.wrapping_sub(self.last).cast_signed());
-        if self.way != Some(way) || step.abs() >= JUMP {
-            *self = Self { way: Some(way), began: now, last: difference, rtt: i64::MAX, ..Self::default() };
-        } else {
-            (self.last, self.sum) = (difference, self.sum + step);
+        (self.last, self.sum) = (difference, self.sum + step);
+        let place = place.unwrap_or_else(|| self.begin(now, probed.path));
+        let way = &mut self.ways[place];
+        way.noted = now;
+        if probed.is_spare {
+            way.spare = Some(now);
         }
-        self.noted = Some(now);
-        self.rtt = self.rtt.min(micros(rtt));
-        self.delays.note(now, self.sum, self.rtt);
+        way.rtt = way.rtt.into_iter().chain(probed.rtt.map(micros)).min();
+        way.delays.note(now, self.sum, way.rtt.unwrap_or(0));
+    }
+
+    /// The place of a new way; the one of which nothing was heard for longest makes room.
+    fn begin(&mut self, now: Time, path: Path) -> usize {
+        if self.ways.len() == WAYS {
+            let oldest = (0..WAYS).min_by_key(|place| self.ways[*place].noted);
+            self.ways.swap_remove(oldest.expect("there are some"));
+        }
+        self.ways.push(Way { path, began: now, noted: now, spare: None, rtt: None, delays: Delays::default() });
+        self.ways.len() - 1
     }
 
     /// Whether what the peer sends since `flows` waits in a full queue; `None` if it has not told enough, or if this way
     /// was not seen without it in the last minute: it may have been full from its start.
     pub(super) fn is_full(&self, now: Time, flows: Time) -> Option<bool> {
-        let was_seen_empty = self.began + UNCOUNTED <= flows && now.since(flows) < EMPTY_FOR;
-        let is_fresh = self.noted.is_some_and(|noted| now.since(noted) < SEEN_FOR);
-        (was_seen_empty && is_fresh).then(|| self.delays.is_full(now))
+        let way = self.ways.iter().find(|way| Some(way.path) == self.used)?;
+        let was_spare = way.spare.is_some_and(|at| now.since(at) < EMPTY_FOR);
+        let was_idle = way.began + UNCOUNTED <= flows && now.since(flows) < EMPTY_FOR;
+        let is_fresh = now.since(way.noted) < SEEN_FOR;
+        (is_fresh && (was_spare || was_idle)).then(|| way.delays.is_full(now))
     }
 }
 
@@ -168,9 +209,14 @@ mod tests {
         let mut now = Time::START;
         for (place, delay) in (1..).zip(delays) {
             now = at(1_000 * place + delay);
-            inbound.note(now, WAY, clock(at(1_000 * place)).wrapping_add(ahead), MILLISECOND);
+            inbound.note(now, &probed(clock(at(1_000 * place)).wrapping_add(ahead)));
         }
         (inbound, now)
+    }
+
+    /// On the way in use.
+    fn probed(sent: u32) -> Probed {
+        Probed { path: WAY, sent, is_spare: false, rtt: Some(MILLISECOND) }
     }
 
     #[test]
@@ -186,21 +232,49 @@ mod tests {
     }
 
     #[test]
-    fn another_way_and_another_clock_begin_anew() {
-        let (mut moved, now) = inbound(0, &[20, 20]);
-        moved.note(now, Path::Relayed(LegId(2), RelayId(1)), clock(now).wrapping_sub(90_000), MILLISECOND);
-        assert_eq!(moved.is_full(now, now), None);
-        assert_eq!(moved.is_full(now, now + UNCOUNTED), Some(false));
+    fn a_way_that_frames_take_at_once_was_seen_without_them_if_it_was_probed_before() {
+        let other = Path::Relayed(LegId(2), RelayId(1));
+        let probe = |now, delay, is_spare| Probed { path: other, is_spare, ..probed(clock(now).wrapping_sub(delay)) };
+        for (before, queued, told) in [(true, 90_000, Some(true)), (true, 41_000, Some(false)), (false, 90_000, None)] {
+            let (mut moved, now) = inbound(0, &[20, 20]);
+            if before {
+                moved.note(now, &probe(now, 40_000, true));
+                assert_eq!(moved.is_full(now, at(2_100)), Some(false), "the way in use is meant");
+            }
+            let later = now + Duration::from_secs(1);
+            moved.note(later, &probe(later, queued, false));
+            assert_eq!(moved.is_full(later, at(2_100)), told);
+        }
+    }
+
+    #[test]
+    fn another_clock_and_a_long_silence_begin_anew() {
         let (mut set, now) = inbound(0, &[20, 20]);
-        set.note(now, WAY, clock(now).wrapping_sub(60_000_000), MILLISECOND);
+        set.note(now, &probed(clock(now).wrapping_sub(60_000_000)));
+        assert_eq!(set.is_full(now, now), None);
         assert_eq!(set.is_full(now, now + UNCOUNTED), Some(false));
+        let (mut idle, now) = inbound(0, &[20, 20]);
+        let now = now + EMPTY_FOR;
+        idle.note(now, &probed(clock(now)));
+        assert_eq!(idle.is_full(now, now), None);
+    }
+
+    #[test]
+    fn so_many_ways_are_told_apart() {
+        let (mut inbound, now) = inbound(0, &[20, 20]);
+        for leg in 2..100 {
+            let path = Path::Relayed(LegId(leg), RelayId(1));
+            inbound.note(now, &Probed { path, is_spare: true, ..probed(clock(now)) });
+        }
+        assert_eq!(inbound.ways.len(), WAYS);
     }
 
     #[test]
     fn a_way_of_long_round_trips_has_more_room() {
         let mut inbound = Inbound::default();
         for (sent, delay) in [(1_000, 100), (1_280, 120)] {
-            inbound.note(at(sent + delay), WAY, clock(at(sent)), 100 * MILLISECOND);
+            let probed = Probed { rtt: Some(100 * MILLISECOND), ..probed(clock(at(sent))) };
+            inbound.note(at(sent + delay), &probed);
         }
         assert_eq!(inbound.is_full(at(1_400), at(2_100)), Some(false), "20 ms is less than a quarter");
     }

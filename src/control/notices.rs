@@ -1,5 +1,6 @@
 //! What the corridor tells, and who hears it.
 
+use super::delay::Probed;
 use super::overlay::Overlay;
 use super::reserve::SHAPE_EVERY;
 use super::timers::Timer;
@@ -120,7 +121,10 @@ impl Control {
         let Some(peer) = self.peers.get_mut(&port) else { return };
         let fx = &mut self.fx;
         match message {
-            Message::Probe { token, sent } => peer.on_probe(fx, (token, sent), path),
+            Message::Probe { token, sent, is_spare } => {
+                let rtt = peer.paths.rtt(path);
+                peer.on_probe(fx, token, &Probed { path, sent, is_spare, rtt });
+            }
             Message::Answer { token, .. } => peer.on_answer(fx, token, path),
             Message::Candidates { wants_answer, list, nat, .. } => {
                 peer.nat = nat.or(peer.nat);

@@ -9,7 +9,7 @@ use std::time::Duration;
 use rand_chacha::rand_core::RngCore;
 
 use super::candidate::is_global;
-use super::delay;
+use super::delay::{self, Probed};
 use super::effects::Effects;
 use super::peer::{Me, Peer};
 use super::timers::Timer;
@@ -150,7 +150,7 @@ impl Peer {
             let needs_opener =
                 addr.is_ipv4() && is_global(addr.ip()) && self.paths.current() != Some(Path::Direct(addr));
             if needs_opener && self.may_try(fx, addr) {
-                let message = Message::Probe { token: fx.rng.next_u64(), sent: 0 }.bytes();
+                let message = Message::Probe { token: fx.rng.next_u64(), sent: 0, is_spare: false }.bytes();
                 let (port, path) = (self.port, Path::Direct(addr));
                 fx.commands.push_back(Command::SendSession { port, path, message, hops: Some(OPENER_HOPS) });
             }
@@ -198,20 +198,19 @@ impl Peer {
     pub fn probe(&mut self, fx: &mut Effects, path: Path) {
         let token = fx.rng.next_u64();
         self.paths.on_probe(fx.now, token, path);
-        let mut sent = 0;
-        if self.paths.current() == Some(path) {
+        let is_spare = self.paths.current() != Some(path);
+        if !is_spare {
             self.probed = fx.now;
-            if self.takes_times {
-                sent = delay::clock(fx.now).max(1);
-            }
         }
-        fx.send(self.port, path, &Message::Probe { token, sent });
+        let (sent, is_spare) = if self.takes_times { (delay::clock(fx.now).max(1), is_spare) } else { (0, false) };
+        fx.send(self.port, path, &Message::Probe { token, sent, is_spare });
     }
 
     /// A probe of the peer: answered where it was heard, and that place is probed in turn.
-    pub fn on_probe(&mut self, fx: &mut Effects, (token, sent): (u64, u32), path: Path) {
-        if sent != 0 {
-            self.inbound.note(fx.now, path, sent, self.paths.rtt(path).unwrap_or_default());
+    pub(super) fn on_probe(&mut self, fx: &mut Effects, token: u64, probed: &Probed) {
+        let path = probed.path;
+        if probed.sent != 0 {
+            self.inbound.note(fx.now, probed);
         }
         let seen = match path {
             Path::Direct(addr) => Some(addr),

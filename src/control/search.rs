@@ -307,7 +307,7 @@ impl Peer {
     fn send_guesses(&mut self, fx: &mut Effects, targets: &[SocketAddr]) {
         for target in targets {
             let token = fx.rng.next_u64();
-            fx.send(self.port, Path::Direct(*target), &Message::Probe { token, sent: 0 });
+            fx.send(self.port, Path::Direct(*target), &Message::Probe { token, sent: 0, is_spare: false });
         }
     }
 

@@ -16,7 +16,7 @@ pub const CANDIDATES_MAX: usize = 16;
 /// The place of a candidate that holds the sender's NAT class instead: older versions skip it.
 const NAT_CLASS: u8 = 7;
 /// What fills a PROBE to the length of its ANSWER.
-const PROBE_PADDING: usize = 14;
+const PROBE_PADDING: usize = 13;
 /// The least that follows the token of an MTU_PROBE: its answer is not longer.
 const MTU_PADDING: usize = 2;
 /// First byte of a CLAIM, which the corridor reads itself: it is about its table, and frames follow it.
@@ -51,8 +51,10 @@ pub enum Message {
     Probe {
         /// Comes back in the answer.
         token: u64,
-        /// When it left, by the sender's clock in microseconds modulo 2^32, if frames go the same way; 0: not told.
+        /// When it left, by the sender's clock in microseconds modulo 2^32; 0: not told.
         sent: u32,
+        /// The sender's frames go another way; false if no time is told.
+        is_spare: bool,
     },
     /// "I heard you, and there."
     Answer {
@@ -142,9 +144,9 @@ impl Message {
         let mut reader = Reader::new(bytes);
         let message = match reader.u8()? {
             0x01 => {
-                let (token, sent) = (reader.u64()?, reader.u32()?);
+                let (token, sent, is_spare) = (reader.u64()?, reader.u32()?, reader.u8()? & 1 != 0);
                 reader.reserved(PROBE_PADDING)?;
-                Self::Probe { token, sent }
+                Self::Probe { token, sent, is_spare }
             }
             0x02 => {
                 let token = reader.u64()?;
@@ -216,8 +218,9 @@ impl Message {
     /// Its bytes; an MTU_PROBE is as short as can be, zeros behind it make it longer.
     pub fn bytes(&self) -> Vec<u8> {
         match self {
-            Self::Probe { token, sent } => {
-                Writer::new().u8(0x01).u64(*token).u32(*sent).reserved(PROBE_PADDING).finish()
+            Self::Probe { token, sent, is_spare } => {
+                let writer = Writer::new().u8(0x01).u64(*token).u32(*sent).u8(u8::from(*is_spare));
+                writer.reserved(PROBE_PADDING).finish()
             }
             Self::Answer { token, seen } => {
                 let writer = Writer::new().u8(0x02).u64(*token);
@@ -302,7 +305,7 @@ mod tests {
         let v4 = "198.51.100.7:7777".parse().expect("address");
         let v6 = "[2001:db8::1]:1".parse().expect("address");
         vec![
-            Message::Probe { token: 5, sent: 7 },
+            Message::Probe { token: 5, sent: 7, is_spare: true },
             Message::Answer { token: 5, seen: Some(v4) },
             Message::Answer { token: u64::MAX, seen: None },
             Message::Candidates {
@@ -370,8 +373,8 @@ mod tests {
     #[test]
     fn a_probe_that_tells_no_time_is_what_members_of_before_send() {
         let before = [&[0x01][..], &5_u64.to_be_bytes(), &[0; 18]].concat();
-        assert_eq!(Message::Probe { token: 5, sent: 0 }.bytes(), before);
-        assert_eq!(Message::parse(&before), Ok(Message::Probe { token: 5, sent: 0 }));
+        assert_eq!(Message::Probe { token: 5, sent: 0, is_spare: false }.bytes(), before);
+        assert_eq!(Message::parse(&before), Ok(Message::Probe { token: 5, sent: 0, is_spare: false }));
     }
 
     #[test]
