@@ -255,6 +255,23 @@ fn what_cannot_be_is_refused_with_the_reason() {
 }
 
 #[test]
+fn a_pinned_link_and_an_order_to_relay_contradict_each_other() {
+    let mut lab = willing(8, 3);
+    let pin = Request::Link(LinkRequest::Add { overlay: None, to: "n1".into(), pin: true });
+    let del = Request::Link(LinkRequest::Del { overlay: None, to: "n1".into() });
+    let via = |via: &str| Request::Via { peer: "n1".into(), via: via.into() };
+    let mut refusal = |request: &Request| match lab.world.ask(lab.hosts[0], request) {
+        Some(Response::Error(why)) => why,
+        _ => String::new(),
+    };
+    assert_eq!(refusal(&pin), "");
+    assert_eq!(refusal(&via("n2")), "the link to n1 is pinned; `longwire link del n1` takes that back");
+    assert_eq!((refusal(&del), refusal(&via("n2"))), Default::default());
+    assert_eq!(refusal(&pin), "another member was ordered to relay; `longwire via n1 auto` takes that back");
+    assert_eq!((refusal(&via("auto")), refusal(&pin)), Default::default());
+}
+
+#[test]
 fn no_set_of_rules_makes_a_loop_or_a_second_copy() {
     for seed in 0..12 {
         let mut lab = willing(seed, 4);

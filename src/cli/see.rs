@@ -91,10 +91,16 @@ pub(crate) struct AdviseArgs {
 
 impl OverlayArgs {
     /// Keeps the wanted ones: that of the very name, or those that begin so.
-    fn keep<T>(&self, all: &mut Vec<T>, name: impl Fn(&T) -> &str) {
-        let Some(wanted) = &self.overlay else { return };
+    fn keep<T>(&self, all: &mut Vec<T>, name: impl Fn(&T) -> &str) -> Result<(), Failure> {
+        let Some(wanted) = &self.overlay else { return Ok(()) };
+        let names = all.iter().map(|one| name(one).to_owned()).collect::<Vec<_>>().join(", ");
         let exact = all.iter().any(|one| name(one) == wanted);
         all.retain(|one| if exact { name(one) == wanted } else { name(one).starts_with(wanted.as_str()) });
+        if all.is_empty() {
+            let others = if names.is_empty() { String::new() } else { format!(", but these: {names}") };
+            return Err(Failure::Ran(anyhow::anyhow!("there is no overlay {wanted} here{others}")));
+        }
+        Ok(())
     }
 
     /// The only one of all for a picture.
@@ -103,12 +109,9 @@ impl OverlayArgs {
             return Ok(all.remove(0));
         }
         let names = all.iter().map(|one| name(one).to_owned()).collect::<Vec<_>>().join(", ");
-        let what = if all.is_empty() {
-            "there is no such overlay here".into()
-        } else {
-            format!("say --overlay, one of: {names}")
-        };
-        Err(Failure::Ran(anyhow::anyhow!(what)))
+        let why =
+            if all.is_empty() { "there is no overlay here".into() } else { format!("say --overlay, one of: {names}") };
+        Err(Failure::Ran(anyhow::anyhow!(why)))
     }
 }
 
@@ -116,7 +119,7 @@ pub(super) fn topo(args: &TopoArgs) -> Result<(), Failure> {
     let Response::Topology(mut all) = ask(&args.ask, &Request::Topology)? else {
         return Err(strange());
     };
-    args.which.keep(&mut all, |one| &one.overlay);
+    args.which.keep(&mut all, |one| &one.overlay)?;
     if args.ask.json {
         return print_json(&all);
     }
@@ -161,7 +164,7 @@ fn traffics(args: &AskArgs, which: &OverlayArgs) -> Result<Vec<Traffic>, Failure
     let Response::Traffic(mut all) = ask(args, &Request::Traffic)? else {
         return Err(strange());
     };
-    which.keep(&mut all, |one| &one.overlay);
+    which.keep(&mut all, |one| &one.overlay)?;
     Ok(all)
 }
 

@@ -96,6 +96,9 @@ impl Control {
             member => Via::Member(self.find(member).map(|member| member.port)?),
         };
         match via {
+            Via::Auto | Via::Member(_) if self.is_pinned_link(peer.port) => {
+                Err(format!("the link to {0} is pinned; `longwire link del {0}` takes that back", peer.called()))
+            }
             Via::Member(member) if member == peer.port => Err("a member cannot relay to itself".into()),
             Via::Member(member) if self.peers.get(&member).is_none_or(|member| member.overlay != peer.overlay) => {
                 Err("the two are in different overlays".into())

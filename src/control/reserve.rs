@@ -80,7 +80,7 @@ impl Control {
             return Err(format!("{} megabits per second are beyond what is counted", rate / MEGABIT));
         }
         let mut overlays = self.reserved.overlays.clone();
-        if peer.is_some() || rate.is_some() || cap.is_some() || dscp.is_some() {
+        if overlay.is_some() || peer.is_some() || rate.is_some() || cap.is_some() || dscp.is_some() {
             let index = self.overlay_named(overlay.as_deref())?;
             self.change_overlay(order, index, &mut overlays[index.0])?;
         }

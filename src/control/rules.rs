@@ -238,6 +238,11 @@ impl Control {
         rules.iter().filter_map(of_rule).chain(self.rules.links.iter().filter_map(of_link)).collect()
     }
 
+    /// Whether a link to a peer was added whose place nothing takes.
+    pub(super) fn is_pinned_link(&self, port: PortId) -> bool {
+        self.rules.links.iter().any(|link| link.settings.pin && link.told.contains(&port))
+    }
+
     /// By order of the user.
     pub(super) fn pin(&mut self, port: PortId, via: Via) {
         self.order(port, via);

@@ -1,6 +1,7 @@
 //! Orders about rules: what they mean, and why some are refused.
 
 use super::{Control, Origin, Route, Whom};
+use crate::control::Peer;
 use crate::control::candidate::is_usable;
 use crate::control::carriers::Via;
 use crate::control::report::rules::{LinkRequest, RouteRequest};
@@ -39,7 +40,10 @@ impl Control {
             Some(name) => self.overlays.iter().position(|overlay| overlay.name == name),
             None => (self.overlays.len() == 1).then_some(0),
         };
-        place.map(OverlayIndex).ok_or_else(|| format!("say --overlay NAME, one of: {}", names()))
+        place.map(OverlayIndex).ok_or_else(|| match self.overlays.is_empty() {
+            true => "this daemon is a member of no overlay: ask one that is".into(),
+            false => format!("say --overlay NAME, one of: {}", names()),
+        })
     }
 
     fn check_route(&self, overlay: OverlayIndex, route: &RouteSettings) -> Result<(), String> {
@@ -103,7 +107,17 @@ impl Control {
             return Err(format!("there are {LINKS_MAX} links already"));
         }
         match &link.to {
-            LinkTo::Peer(name) => self.other(overlay, name).map(drop),
+            LinkTo::Peer(name) => {
+                let peer = self.peers.get(&self.other(overlay, name)?);
+                let goes_by_another =
+                    |peer: &Peer| peer.carriers.is_pinned && matches!(peer.carriers.via, Via::Member(_));
+                match link.pin && peer.is_some_and(goes_by_another) {
+                    true => {
+                        Err(format!("another member was ordered to relay; `longwire via {name} auto` takes that back"))
+                    }
+                    false => Ok(()),
+                }
+            }
             LinkTo::Address(addr) if !is_usable(*addr) => Err(format!("no other host can be at {addr}")),
             LinkTo::Address(addr) if self.inward.leads_to(addr.ip()) => {
                 Err(format!("this host's route to {addr} leads into an overlay: sealed packets would run in circles"))
