@@ -82,6 +82,8 @@ struct Trial {
     undo: BTreeMap<Pair, Via>,
     /// What arrived of each pair before it, also of those that it should not touch.
     before: BTreeMap<Pair, f64>,
+    /// No change was being settled: it must not bring less at all.
+    is_steady: bool,
 }
 
 impl Trial {
@@ -345,7 +347,7 @@ impl Planner {
             return self.emit(now, reason);
         }
         let trial = self.trial.take_if(|trial| trial.due <= now)?;
-        let (before, after, complaint) = self.compare(&trial.before);
+        let (before, after, complaint) = self.compare(&trial);
         let suffers = |pair: &Pair| match &complaint {
             Complaint::None => false,
             Complaint::Of(nodes) => nodes.iter().all(|node| pair.involves(*node)),
@@ -430,7 +432,8 @@ impl Planner {
         let left = |pair: &Pair| self.routes.get(pair).copied().unwrap_or_else(|| view.usual_way(*pair));
         let undo = proposal.moves.iter().map(|(pair, _)| (*pair, left(pair))).collect::<BTreeMap<_, _>>();
         self.queue = proposal.moves.into();
-        self.trial = Some(Trial { due: Time::NEVER, undo, before }.after(earlier));
+        let is_steady = !self.gate.is_settling(now);
+        self.trial = Some(Trial { due: Time::NEVER, undo, before, is_steady }.after(earlier));
         self.emit(now, reason)
     }
 
