@@ -22,7 +22,7 @@ const JUMP: i64 = 10_000_000;
 /// What flows fills queues sooner than it is counted.
 const UNCOUNTED: Duration = Duration::from_secs(1);
 /// Ways by which a peer's probes come that are told apart.
-const WAYS: usize = 4;
+const WAYS: usize = 8;
 
 /// Delays on one way, in microseconds. Only their differences count.
 #[derive(Clone, Debug, Default)]
@@ -103,8 +103,11 @@ pub(super) struct Probed {
 impl Inbound {
     /// A probe came.
     pub(super) fn note(&mut self, now: Time, probed: &Probed) {
-        if !probed.is_spare {
-            self.used = Some(probed.path);
+        match self.used {
+            // A way between other addresses of the two, which looks the same here.
+            Some(used) if probed.is_spare && used == probed.path => return,
+            _ if probed.is_spare => {}
+            _ => self.used = Some(probed.path),
         }
         let difference = clock(now).wrapping_sub(probed.sent);
         let step = i64::from(difference.wrapping_sub(self.last).cast_signed());
@@ -124,11 +127,12 @@ impl Inbound {
         way.delays.note(now, self.sum, way.rtt.unwrap_or(0));
     }
 
-    /// The place of a new way; the one of which nothing was heard for longest makes room.
+    /// The place of a new way; the one of which nothing was heard for longest makes room, but for the one in use.
     fn begin(&mut self, now: Time, path: Path) -> usize {
         if self.ways.len() == WAYS {
-            let oldest = (0..WAYS).min_by_key(|place| self.ways[*place].noted);
-            self.ways.swap_remove(oldest.expect("there are some"));
+            let others = (0..WAYS).filter(|place| Some(self.ways[*place].path) != self.used);
+            let oldest = others.min_by_key(|place| self.ways[*place].noted);
+            self.ways.swap_remove(oldest.expect("only one is in use"));
         }
         self.ways.push(Way { path, began: now, noted: now, spare: None, rtt: None, delays: Delays::default() });
         self.ways.len() - 1
@@ -267,6 +271,7 @@ mod tests {
             inbound.note(now, &Probed { path, is_spare: true, ..probed(clock(now)) });
         }
         assert_eq!(inbound.ways.len(), WAYS);
+        assert_eq!(inbound.is_full(now, at(2_100)), Some(false), "the one in use is among them");
     }
 
     #[test]

@@ -26,7 +26,11 @@ impl Control {
             since_ms: current.map(|_| millis(now.since(peer.paths.since()))),
             better: if peer.is_direct() { String::new() } else { better(now, peer) },
             // By order, or since it is nearer: a relay carries though a direct way does.
-            advice: if peer.straight(now).is_some() || peer.is_asleep() { Vec::new() } else { self.advice(peer) },
+            advice: if peer.paths.known_direct().is_some() || peer.is_asleep() {
+                Vec::new()
+            } else {
+                self.advice(peer)
+            },
             relays: self.relays(peer),
             candidates: peer.paths.candidates.iter().map(|one| self.candidate(now, peer, one)).collect(),
         }

@@ -95,10 +95,10 @@ impl Control {
             "direct" => Via::Direct,
             member => Via::Member(self.find(member).map(|member| member.port)?),
         };
+        if let Some(link) = self.pinned_link(peer.port).filter(|_| via != Via::Direct) {
+            return Err(format!("the link to {link} is pinned; `longwire link del {link}` takes that back"));
+        }
         match via {
-            Via::Auto | Via::Member(_) if self.is_pinned_link(peer.port) => {
-                Err(format!("the link to {0} is pinned; `longwire link del {0}` takes that back", peer.called()))
-            }
             Via::Member(member) if member == peer.port => Err("a member cannot relay to itself".into()),
             Via::Member(member) if self.peers.get(&member).is_none_or(|member| member.overlay != peer.overlay) => {
                 Err("the two are in different overlays".into())

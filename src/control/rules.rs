@@ -238,9 +238,10 @@ impl Control {
         rules.iter().filter_map(of_rule).chain(self.rules.links.iter().filter_map(of_link)).collect()
     }
 
-    /// Whether a link to a peer was added whose place nothing takes.
-    pub(super) fn is_pinned_link(&self, port: PortId) -> bool {
-        self.rules.links.iter().any(|link| link.settings.pin && link.told.contains(&port))
+    /// The link to a peer, as it was added, whose place nothing takes.
+    pub(super) fn pinned_link(&self, port: PortId) -> Option<&LinkTo> {
+        let pins = |link: &&Link| link.settings.pin && link.told.contains(&port);
+        self.rules.links.iter().find(pins).map(|link| &link.settings.to)
     }
 
     /// By order of the user.

@@ -137,6 +137,8 @@ impl Control {
         let link = self.rules.links.remove(place);
         for port in link.told {
             match to {
+                // Another link may name the same peer otherwise.
+                LinkTo::Peer(_) if self.pinned_link(port).is_some() => {}
                 LinkTo::Peer(_) => self.pin(port, Via::Auto),
                 LinkTo::Address(addr) => self.with(port, |peer, _| {
                     peer.paths.candidates.withdraw(CandidateKind::Configured, *addr);
