@@ -255,6 +255,20 @@ fn what_cannot_be_is_refused_with_the_reason() {
 }
 
 #[test]
+fn who_is_not_there_is_said() {
+    let mut lab = willing(8, 2);
+    let mut refusal = |request: &Request| match lab.world.ask(lab.hosts[0], request) {
+        Some(Response::Error(why)) => why,
+        other => panic!("{other:?}"),
+    };
+    let elsewhere = LinkRequest::Add { overlay: Some("nosuch".into()), to: "n1".into(), pin: false };
+    let said = refusal(&Request::Link(elsewhere));
+    assert!(said.starts_with("there is no overlay nosuch here, but these: "), "{said}");
+    let own = Request::Explain { peer: "n0".into() };
+    assert_eq!(refusal(&own), "\"n0\" is this node itself");
+}
+
+#[test]
 fn a_pinned_link_and_an_order_to_relay_contradict_each_other() {
     let mut lab = willing(8, 3);
     let pin = Request::Link(LinkRequest::Add { overlay: None, to: "n1".into(), pin: true });

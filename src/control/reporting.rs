@@ -17,6 +17,9 @@ use crate::seam::stream::is_stream;
 use crate::time::Time;
 use crate::wire::VLAN_MAX;
 
+/// A supernode alone has no peers and decides nothing of frames.
+pub(super) const NO_MEMBER: &str = "this daemon is a member of no overlay: ask one that is";
+
 pub(super) fn micros(span: Option<Duration>) -> Option<u64> {
     span.map(|span| u64::try_from(span.as_micros()).unwrap_or(u64::MAX))
 }
@@ -262,6 +265,8 @@ impl Control {
         }
         match found[..] {
             [peer] => Ok(peer),
+            [] if self.overlays.is_empty() => Err(NO_MEMBER.into()),
+            [] if self.name == text => Err(format!("{text:?} is this node itself")),
             [] => Err(format!("no peer is called {text:?}; `longwire peers` lists them")),
             [first, ..] if found.iter().all(|peer| peer.id == first.id) => {
                 let places = found.iter().map(|peer| format!("{}/{text}", self.overlays[peer.overlay.0].name));

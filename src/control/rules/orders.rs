@@ -5,6 +5,7 @@ use crate::control::Peer;
 use crate::control::candidate::is_usable;
 use crate::control::carriers::Via;
 use crate::control::report::rules::{LinkRequest, RouteRequest};
+use crate::control::reporting::NO_MEMBER;
 use crate::datapath::buf::OverlayIndex;
 use crate::datapath::{Pattern, RULES_MAX};
 use crate::seam::rule::{LINKS_MAX, LinkSettings, LinkTo, RouteSettings, Target, check_source};
@@ -40,9 +41,10 @@ impl Control {
             Some(name) => self.overlays.iter().position(|overlay| overlay.name == name),
             None => (self.overlays.len() == 1).then_some(0),
         };
-        place.map(OverlayIndex).ok_or_else(|| match self.overlays.is_empty() {
-            true => "this daemon is a member of no overlay: ask one that is".into(),
-            false => format!("say --overlay NAME, one of: {}", names()),
+        place.map(OverlayIndex).ok_or_else(|| match name {
+            _ if self.overlays.is_empty() => NO_MEMBER.into(),
+            Some(name) => format!("there is no overlay {name} here, but these: {}", names()),
+            None => format!("say --overlay NAME, one of: {}", names()),
         })
     }
 
