@@ -93,7 +93,7 @@ impl OverlayArgs {
     /// Keeps the wanted ones: that of the very name, or those that begin so.
     fn keep<T>(&self, all: &mut Vec<T>, name: impl Fn(&T) -> &str) -> Result<(), Failure> {
         let Some(wanted) = &self.overlay else { return Ok(()) };
-        let names = all.iter().map(|one| name(one).to_owned()).collect::<Vec<_>>().join(", ");
+        let names = listed(all, &name);
         let exact = all.iter().any(|one| name(one) == wanted);
         all.retain(|one| if exact { name(one) == wanted } else { name(one).starts_with(wanted.as_str()) });
         if all.is_empty() {
@@ -108,11 +108,17 @@ impl OverlayArgs {
         if all.len() == 1 {
             return Ok(all.remove(0));
         }
-        let names = all.iter().map(|one| name(one).to_owned()).collect::<Vec<_>>().join(", ");
-        let why =
-            if all.is_empty() { "there is no overlay here".into() } else { format!("say --overlay, one of: {names}") };
+        let why = match all.is_empty() {
+            true => "there is no overlay here".into(),
+            false => format!("say --overlay, one of: {}", listed(&all, name)),
+        };
         Err(Failure::Ran(anyhow::anyhow!(why)))
     }
+}
+
+/// Names in a sentence.
+fn listed<T>(all: &[T], name: impl Fn(&T) -> &str) -> String {
+    all.iter().map(name).collect::<Vec<_>>().join(", ")
 }
 
 pub(super) fn topo(args: &TopoArgs) -> Result<(), Failure> {

@@ -103,11 +103,11 @@ pub(super) struct Probed {
 impl Inbound {
     /// A probe came.
     pub(super) fn note(&mut self, now: Time, probed: &Probed) {
-        match self.used {
+        if !probed.is_spare {
+            self.used = Some(probed.path);
+        } else if self.used == Some(probed.path) {
             // A way between other addresses of the two, which looks the same here.
-            Some(used) if probed.is_spare && used == probed.path => return,
-            _ if probed.is_spare => {}
-            _ => self.used = Some(probed.path),
+            return;
         }
         let difference = clock(now).wrapping_sub(probed.sent);
         let step = i64::from(difference.wrapping_sub(self.last).cast_signed());

@@ -15,6 +15,8 @@ impl Control {
     /// Everything that led to the path in use.
     pub(super) fn explain(&self, now: Time, status: PeerStatus, peer: &Peer) -> Explanation {
         let current = peer.paths.current();
+        // A relay may carry though a direct way does, by order or since it is nearer.
+        let needs_advice = peer.paths.known_direct().is_none() && !peer.is_asleep();
         Explanation {
             peer: status,
             overlay: self.overlays[peer.overlay.0].name.clone(),
@@ -25,12 +27,7 @@ impl Control {
             peer_nat: peer.nat.map(|class| class.status(None)),
             since_ms: current.map(|_| millis(now.since(peer.paths.since()))),
             better: if peer.is_direct() { String::new() } else { better(now, peer) },
-            // By order, or since it is nearer: a relay carries though a direct way does.
-            advice: if peer.paths.known_direct().is_some() || peer.is_asleep() {
-                Vec::new()
-            } else {
-                self.advice(peer)
-            },
+            advice: if needs_advice { self.advice(peer) } else { Vec::new() },
             relays: self.relays(peer),
             candidates: peer.paths.candidates.iter().map(|one| self.candidate(now, peer, one)).collect(),
         }

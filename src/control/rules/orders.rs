@@ -111,14 +111,12 @@ impl Control {
         match &link.to {
             LinkTo::Peer(name) => {
                 let peer = self.peers.get(&self.other(overlay, name)?);
-                let goes_by_another =
-                    |peer: &Peer| peer.carriers.is_pinned && matches!(peer.carriers.via, Via::Member(_));
-                match link.pin && peer.is_some_and(goes_by_another) {
-                    true => {
-                        Err(format!("another member was ordered to relay; `longwire via {name} auto` takes that back"))
-                    }
-                    false => Ok(()),
+                let by_member = |peer: &Peer| peer.carriers.is_pinned && matches!(peer.carriers.via, Via::Member(_));
+                if link.pin && peer.is_some_and(by_member) {
+                    let why = "another member was ordered to relay";
+                    return Err(format!("{why}; `longwire via {name} auto` takes that back"));
                 }
+                Ok(())
             }
             LinkTo::Address(addr) if !is_usable(*addr) => Err(format!("no other host can be at {addr}")),
             LinkTo::Address(addr) if self.inward.leads_to(addr.ip()) => {

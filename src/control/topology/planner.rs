@@ -82,7 +82,7 @@ struct Trial {
     undo: BTreeMap<Pair, Via>,
     /// What arrived of each pair before it, also of those that it should not touch.
     before: BTreeMap<Pair, f64>,
-    /// No change was being settled: it must not bring less at all.
+    /// No change was being settled: it must not bring less but for chance.
     is_steady: bool,
 }
 

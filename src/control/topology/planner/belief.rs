@@ -29,10 +29,10 @@ const SEEN: f64 = 0.9;
 const MISSED: f64 = 0.05;
 /// ...and this part of what a single reading deviates by: many make up the figure...
 const CHANCE: f64 = 0.75;
-/// (where no change is being settled, and a plan promised more than chance: this part, and no more than the share above)
-const CHANCE_STEADY: f64 = 0.25;
 /// ...and no more than this, whatever anybody reports.
 const MISSED_MAX: f64 = 0.1;
+/// Where no change is being settled a plan promised more than chance: it is excused by this part of it.
+const CHANCE_STEADY: f64 = 0.25;
 /// What gets lost of what is sent is this share at least...
 const LOST: f64 = 0.05;
 /// ...and so many times what the two readings of it deviate by together...
