@@ -253,6 +253,41 @@ fn an_order_beats_the_local_choice_while_it_can_be_obeyed() {
 }
 
 #[test]
+fn the_member_of_before_takes_over_from_a_supernode_that_was_ordered_and_dies() {
+    for seed in [38, 39, 40] {
+        let mut lab = carried(seed);
+        for (at, peer) in [(0, "n1"), (1, "n0")] {
+            order(&mut lab, at, peer, "supernode");
+        }
+        lab.stream(0, 1, STEP * 5, Duration::from_secs(100));
+        assert_eq!(carrier(&mut lab, 0, 1), supernode(&lab), "though the member is nearer\n{}", lab.tale());
+        lab.world.kill(lab.supernodes[0]);
+        let pings = lab.stream(0, 1, STEP, Duration::from_secs(20));
+        lab.run(1.0);
+        assert!(lab.gap(&pings) <= RELAY_GAP_MAX, "gap of {} s\n{}", lab.gap(&pings), lab.tale());
+        assert_eq!([carrier(&mut lab, 0, 1), carrier(&mut lab, 1, 0)], ["n2", "n2"], "{}", lab.tale());
+        lab.check();
+    }
+}
+
+#[test]
+fn who_was_ordered_to_the_supernode_finds_a_member_when_it_dies() {
+    let mut lab = far_supernode(41, 25);
+    third(&mut lab, 10, relaying);
+    lab.settle();
+    for (at, peer) in [(0, "n1"), (1, "n0")] {
+        order(&mut lab, at, peer, "supernode");
+    }
+    lab.stream(0, 1, STEP * 5, FOUND_AFTER);
+    assert_eq!(carrier(&mut lab, 0, 1), supernode(&lab), "{}", lab.tale());
+    lab.world.kill(lab.supernodes[0]);
+    let pings = lab.stream(0, 1, STEP, Duration::from_secs(20));
+    lab.run(1.0);
+    assert!(lab.gap(&pings) <= 5.0, "gap of {} s\n{}", lab.gap(&pings), lab.tale());
+    assert_eq!(carrier(&mut lab, 0, 1), "n2");
+}
+
+#[test]
 fn a_pair_that_is_direct_takes_a_relay_by_order_and_returns() {
     let mut lab = Lab::three(35);
     let spec = lab.spec(lab.world.site_of(lab.hosts[0])).member(lab.overlay).relaying(RelayFor::Everyone);
@@ -321,25 +356,30 @@ fn a_pair_that_is_sent_by_one_member_after_another_takes_each() {
     lab.check();
 }
 
+/// Of one world's twenty orders anything between eleven and twenty are, by chance: many worlds tell.
 #[test]
 fn an_order_is_carried_out_in_five_seconds_where_a_third_of_all_packets_is_lost() {
     const ORDERS: usize = 20;
-    let mut lab = with_relays(41, 2);
-    let a_third = LOSSY * 13 / 10;
-    for host in 0..3 {
-        let site = lab.world.site_of(lab.hosts[host]);
-        lab.world.worsen(site, |conditions| conditions.loss = a_third);
-    }
+    const WORLDS: u64 = 20;
     let mut obeyed = 0;
-    for number in 0..ORDERS {
-        let relay = ["n3", "n4"][number % 2];
-        order(&mut lab, 0, "n1", relay);
-        lab.stream(0, 1, STEP * 5, Duration::from_secs(5));
-        let path = lab.world.peer(lab.hosts[0], lab.hosts[1], lab.overlay).expect("they have met").path;
-        obeyed += usize::from(path.via.as_deref() == Some(relay));
+    for seed in 41..41 + WORLDS {
+        let mut lab = with_relays(seed, 2);
+        let a_third = LOSSY * 13 / 10;
+        for host in 0..3 {
+            let site = lab.world.site_of(lab.hosts[host]);
+            lab.world.worsen(site, |conditions| conditions.loss = a_third);
+        }
+        for number in 0..ORDERS {
+            let relay = ["n3", "n4"][number % 2];
+            order(&mut lab, 0, "n1", relay);
+            lab.stream(0, 1, STEP * 5, Duration::from_secs(5));
+            let path = lab.world.peer(lab.hosts[0], lab.hosts[1], lab.overlay).expect("they have met").path;
+            obeyed += usize::from(path.via.as_deref() == Some(relay));
+        }
+        lab.check();
     }
-    assert!(obeyed >= ORDERS * 9 / 10, "{obeyed} of {ORDERS}\n{}", lab.tale());
-    lab.check();
+    let all = ORDERS * WORLDS as usize;
+    assert!(obeyed >= all * 8 / 10, "{obeyed} of {all}");
 }
 
 #[test]
@@ -366,6 +406,18 @@ fn where_every_fourth_packet_is_lost_orders_stand_and_direct_paths_live() {
     assert!(as_ordered >= LOOKS * 9 / 10, "{as_ordered} of {LOOKS} as ordered\n{}", lab.tale());
     assert!(direct >= LOOKS * 9 / 10, "{direct} of {LOOKS} direct\n{}", lab.tale());
     lab.check();
+}
+
+#[test]
+fn a_pair_that_rested_for_minutes_speaks_again_at_once() {
+    for (seed, rest) in [(42, 185.0), (43, 200.0), (44, 260.0), (45, 300.0)] {
+        let mut lab = carried(seed);
+        lab.run(rest);
+        let pings = lab.stream(0, 1, STEP, Duration::from_secs(10));
+        lab.run(1.0);
+        assert!(lab.gap(&pings) <= 0.3, "{rest} s: gap of {} s\n{}", lab.gap(&pings), lab.tale());
+        lab.check();
+    }
 }
 
 #[test]

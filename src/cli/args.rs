@@ -49,8 +49,8 @@ pub(crate) enum Command {
     Via {
         /// Its name or id, or the start of that; OVERLAY/PEER where it is met in several overlays.
         peer: String,
-        /// The member that shall relay while it can; `direct`: no member; `auto`: as measured.
-        #[arg(value_name = "MEMBER|direct|auto")]
+        /// The member that shall relay while it can, or `supernode`; `direct`: no member; `auto`: as measured.
+        #[arg(value_name = "MEMBER|supernode|direct|auto")]
         via: String,
         #[command(flatten)]
         ask: AskArgs,

@@ -42,8 +42,15 @@ pub enum Via {
     Direct,
     /// By this member, though there were a better way.
     Member(PortId),
-    /// By the supernode at this place, though there were a better way.
+    /// By the supernode at this place, though there were a better way. Members stand by.
     Home(usize),
+}
+
+impl Via {
+    /// Whether we choose for ourselves which members may carry.
+    const fn leaves_members_to_us(self) -> bool {
+        matches!(self, Self::Auto | Self::Home(_))
+    }
 }
 
 /// Our leg at a member. It lives as long as we know the member, so that its counter never begins anew under one key.
@@ -159,8 +166,8 @@ impl Peer {
         }
         let is_wanted = !self.is_direct() || self.carriers.nearer.is_sought(now);
         match self.carriers.via {
-            Via::Auto => is_wanted && self.carriers.is_active(now),
-            Via::Direct | Via::Home(_) => false,
+            Via::Auto | Via::Home(_) => is_wanted && self.carriers.is_active(now),
+            Via::Direct => false,
             Via::Member(_) => true,
         }
     }

@@ -96,6 +96,10 @@ impl Control {
         let via = match via {
             "auto" => Via::Auto,
             "direct" => Via::Direct,
+            "supernode" => {
+                let place = self.homes.iter().position(|home| home.leg(peer.overlay).is_some());
+                Via::Home(place.ok_or("no supernode relays here")?)
+            }
             member => Via::Member(self.find(member).map(|member| member.port)?),
         };
         if let Some(link) = self.pinned_link(peer.port).filter(|_| via != Via::Direct) {

@@ -9,10 +9,10 @@ use super::{Carrier, Carriers, SILENT_REST, Standing, Via};
 use crate::control::carrying::LEASE;
 use crate::control::timers::Timer;
 use crate::control::{Control, Peer};
-use crate::datapath::Path;
 use crate::datapath::buf::OverlayIndex;
 use crate::datapath::fdb::PortId;
 use crate::datapath::stats::DropReason;
+use crate::datapath::{LegId, Path};
 use crate::keys::NodeId;
 use crate::time::Time;
 use crate::wire::carry::{Carry, Grant, Leg, NEIGHBOURS_MAX, Neighbour, Neighbours, RelayFor};
@@ -60,6 +60,11 @@ impl Carriers {
 }
 
 impl Peer {
+    /// Whether the way by this leg is in use and there is no other.
+    fn goes_only_by(&self, leg: LegId) -> bool {
+        self.session.is_some() && !self.is_asleep() && self.paths.goes_by(leg) && self.paths.relays().nth(1).is_none()
+    }
+
     /// The member that was ordered and does not carry yet, or no more.
     fn awaited(&self, now: Time) -> Option<PortId> {
         let Via::Member(member) = self.carriers.via else { return None };
@@ -158,8 +163,7 @@ impl Control {
                 peer.ask_carrier(&mut self.fx, (member, by));
             }
         }
-        let is_local = peer.carriers.via == Via::Auto && !peer.is_direct();
-        if ordered.is_some() || !is_local {
+        if !peer.carriers.via.leaves_members_to_us() || peer.is_direct() {
             return;
         }
         if peer.carriers.compared.is_some_and(|at| now.since(at) < COMPARE_EVERY) && peer.paths.current().is_some() {
@@ -201,7 +205,7 @@ impl Control {
         } else if peer.is_direct() {
             self.ask_nearest(&mut peer, &told.list);
             self.fx.timers.set_earlier(Timer::Carry(port), self.fx.now + ASK_GAP);
-        } else if peer.carriers.via == Via::Auto && peer.wants_carriers(self.fx.now) {
+        } else if peer.carriers.via.leaves_members_to_us() && peer.wants_carriers(self.fx.now) {
             self.ask_best(&mut peer, &told.list);
             self.fx.timers.set_earlier(Timer::Carry(port), self.fx.now + ASK_GAP);
         }
@@ -264,16 +268,26 @@ impl Control {
         }
     }
 
-    /// Nobody is needed to carry: who was asked hears of it, and what is left ends by itself.
+    /// Nobody is needed to carry: who was asked hears of it and ends the leg, so that frames must not go there any more.
+    /// Where it is the only way, it stays. What the peer asked for ends by itself.
     fn release_carriers(&mut self, peer: &mut Peer) {
-        for (member, carrier) in &mut peer.carriers.by_member {
-            let by = self.peers.get(member).and_then(|member| member.paths.current());
-            if let Some(by) = by.filter(|_| carrier.asked.take().is_some()) {
-                self.fx.send(*member, by, &Message::Carry(Carry { node: peer.id, wanted: false }));
+        peer.carriers.compared = None;
+        for (member, carrier) in peer.carriers.by_member.clone() {
+            let (Some(asked), Some(by)) = (carrier.asked, self.reach(peer, member, carrier)) else { continue };
+            let leg = if let Standing::Granted(leg, _) = carrier.standing { Some(leg) } else { None };
+            if leg.is_some_and(|leg| peer.goes_only_by(leg)) {
+                if self.fx.now.since(asked) >= RENEW_EVERY {
+                    peer.ask_carrier(&mut self.fx, (member, by));
+                }
+                continue;
+            }
+            self.fx.send(member, by, &Message::Carry(Carry { node: peer.id, wanted: false }));
+            peer.carriers.by_member.remove(&member);
+            if let Some(leg) = leg {
+                peer.drop_carrier(&mut self.fx, leg);
             }
         }
         peer.carriers.by_member.retain(|_, carrier| !matches!(carrier.standing, Standing::Asked(..)));
-        peer.carriers.compared = None;
     }
 
     /// LEG: the member at `from` carries between us and another one, or does not.
