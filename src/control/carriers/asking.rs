@@ -274,18 +274,22 @@ impl Control {
         peer.carriers.compared = None;
         for (member, carrier) in peer.carriers.by_member.clone() {
             let (Some(asked), Some(by)) = (carrier.asked, self.reach(peer, member, carrier)) else { continue };
-            let leg = if let Standing::Granted(leg, _) = carrier.standing { Some(leg) } else { None };
-            if leg.is_some_and(|leg| peer.goes_only_by(leg)) {
-                if self.fx.now.since(asked) >= RENEW_EVERY {
-                    peer.ask_carrier(&mut self.fx, (member, by));
+            match carrier.standing {
+                Standing::Granted(leg, _) if peer.goes_only_by(leg) => {
+                    if self.fx.now.since(asked) >= RENEW_EVERY {
+                        peer.ask_carrier(&mut self.fx, (member, by));
+                    }
+                    continue;
                 }
-                continue;
+                Standing::Granted(leg, _) => {
+                    peer.carriers.by_member.remove(&member);
+                    peer.drop_carrier(&mut self.fx, leg);
+                }
+                standing @ (Standing::Asked(..) | Standing::Rests(_)) => {
+                    peer.carriers.by_member.insert(member, Carrier { standing, asked: None });
+                }
             }
             self.fx.send(member, by, &Message::Carry(Carry { node: peer.id, wanted: false }));
-            peer.carriers.by_member.remove(&member);
-            if let Some(leg) = leg {
-                peer.drop_carrier(&mut self.fx, leg);
-            }
         }
         peer.carriers.by_member.retain(|_, carrier| !matches!(carrier.standing, Standing::Asked(..)));
     }
