@@ -166,7 +166,9 @@ impl Peer {
         }
         let is_wanted = !self.is_direct() || self.carriers.nearer.is_sought(now);
         match self.carriers.via {
-            Via::Auto | Via::Home(_) => is_wanted && self.carriers.is_active(now),
+            Via::Auto => is_wanted && self.carriers.is_active(now),
+            // A direct path stands by as well as a member.
+            Via::Home(_) => self.straight(now).is_none() && self.carriers.is_active(now),
             Via::Direct => false,
             Via::Member(_) => true,
         }
