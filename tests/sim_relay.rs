@@ -57,6 +57,12 @@ fn order(lab: &mut Lab, at: usize, peer: &str, via: &str) {
     assert_eq!(lab.world.ask(lab.hosts[at], &request), Some(Response::Done));
 }
 
+/// The users at both members of a pair order that a supernode carries.
+fn order_by_supernode(lab: &mut Lab) {
+    order(lab, 0, "n1", "supernode");
+    order(lab, 1, "n0", "supernode");
+}
+
 /// Who carries frames from `from` to `to`.
 fn carrier(lab: &mut Lab, from: usize, to: usize) -> String {
     let peer = lab.world.peer(lab.hosts[from], lab.hosts[to], lab.overlay).expect("they have met");
@@ -256,9 +262,7 @@ fn an_order_beats_the_local_choice_while_it_can_be_obeyed() {
 fn the_member_of_before_takes_over_from_a_supernode_that_was_ordered_and_dies() {
     for seed in [38, 39, 40] {
         let mut lab = carried(seed);
-        for (at, peer) in [(0, "n1"), (1, "n0")] {
-            order(&mut lab, at, peer, "supernode");
-        }
+        order_by_supernode(&mut lab);
         lab.stream(0, 1, STEP * 5, Duration::from_secs(100));
         assert_eq!(carrier(&mut lab, 0, 1), supernode(&lab), "though the member is nearer\n{}", lab.tale());
         lab.world.kill(lab.supernodes[0]);
@@ -275,9 +279,7 @@ fn who_was_ordered_to_the_supernode_finds_a_member_when_it_dies() {
     let mut lab = far_supernode(41, 25);
     third(&mut lab, 10, relaying);
     lab.settle();
-    for (at, peer) in [(0, "n1"), (1, "n0")] {
-        order(&mut lab, at, peer, "supernode");
-    }
+    order_by_supernode(&mut lab);
     lab.stream(0, 1, STEP * 5, FOUND_AFTER);
     assert_eq!(carrier(&mut lab, 0, 1), supernode(&lab), "{}", lab.tale());
     lab.world.kill(lab.supernodes[0]);

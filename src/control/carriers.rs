@@ -42,7 +42,7 @@ pub enum Via {
     Direct,
     /// By this member, though there were a better way.
     Member(PortId),
-    /// By the supernode at this place, though there were a better way. Members stand by.
+    /// By the supernode at this place, though there were a better way. A direct path or members stand by.
     Home(usize),
 }
 
@@ -164,14 +164,14 @@ impl Peer {
         if !self.carriers.ruled.is_empty() {
             return true;
         }
-        let is_wanted = !self.is_direct() || self.carriers.nearer.is_sought(now);
-        match self.carriers.via {
-            Via::Auto => is_wanted && self.carriers.is_active(now),
+        let has_use = match self.carriers.via {
+            Via::Auto => !self.is_direct() || self.carriers.nearer.is_sought(now),
             // A direct path stands by as well as a member.
-            Via::Home(_) => self.straight(now).is_none() && self.carriers.is_active(now),
-            Via::Direct => false,
-            Via::Member(_) => true,
-        }
+            Via::Home(_) => self.straight(now).is_none(),
+            Via::Direct => return false,
+            Via::Member(_) => return true,
+        };
+        has_use && self.carriers.is_active(now)
     }
 
     /// Asks `member` for a leg towards this peer.
