@@ -63,6 +63,8 @@ impl Gate {
             self.flagged = Some(now);
             self.tokens = TOKENS;
             self.confirming = None;
+            // What was taken back was wrong for what was sent then; who is taken back again stays longer as before.
+            self.holds.values_mut().for_each(|hold| hold.until = hold.until.min(now));
         }
     }
 
@@ -202,7 +204,11 @@ mod tests {
         gate.rolled_back(at(40), PAIR);
         assert_eq!(gate.held(at(41)).get(&PAIR), Some(&at(100)));
         gate.rolled_back(at(110), PAIR);
-        gate.flag(at(111));
-        assert_eq!(gate.held(at(111)).get(&PAIR), Some(&at(230)), "also while a change settles");
+        assert_eq!(gate.held(at(111)).get(&PAIR), Some(&at(230)));
+        gate.flag(at(112));
+        assert!(gate.held(at(112)).is_empty(), "that was another phase");
+        gate.rolled_back(at(113), PAIR);
+        gate.flag(at(114));
+        assert_eq!(gate.held(at(115)).get(&PAIR), Some(&at(353)), "also while a change settles");
     }
 }

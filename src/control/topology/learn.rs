@@ -165,3 +165,36 @@ impl Learnt {
         self.limits.values_mut().for_each(|limit| limit.capacity *= forgetting);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::control::topology::plan::compile;
+    use crate::control::topology::resources::Site;
+    use crate::control::topology::view::{Config, NodeView, View};
+    use crate::control::topology::{NodeIndex, Pair};
+    use crate::time::Time;
+
+    /// What is learnt where two of a site send to two other sites, and these shares of it arrive.
+    fn learnt(shares: [f64; 2]) -> Vec<Resource> {
+        let node = |site| NodeView { site: Some(Site(site)), ..NodeView::default() };
+        let demands = BTreeMap::from([0, 1].map(|from| (Pair::new(NodeIndex(from), NodeIndex(from + 2)), 1e6)));
+        let view = View { nodes: [0, 0, 1, 2].map(node).into(), demands, ..View::default() };
+        let problem = compile(&view, &Config::default(), Time::START);
+        let of = |pair: &Pair| shares[usize::from(pair.from.0)];
+        let seen = |pair: &Pair| Some(Seen { rate: of(pair) * 1e6, noise: 0.03, is_held_back: of(pair) < 1.0 });
+        let seen = problem.pairs.iter().map(seen).collect::<Vec<_>>();
+        let mut learnt = Learnt::default();
+        learnt.observe(&problem, &vec![0; seen.len()], (&seen, 0.03), true);
+        learnt.iter().map(|(resource, _)| resource).collect()
+    }
+
+    #[test]
+    fn a_full_site_is_not_mistaken_for_each_of_its_trunks() {
+        assert_eq!(learnt([0.6, 0.6]), [Resource::SiteOut(Site(0))]);
+        assert_eq!(learnt([0.6, 1.0]), [Resource::Trunk(Site(0), Site(1))]);
+        assert_eq!(learnt([1.0, 1.0]), []);
+    }
+}

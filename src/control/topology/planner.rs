@@ -353,7 +353,10 @@ impl Planner {
             Complaint::Of(nodes) => nodes.iter().all(|node| pair.involves(*node)),
             Complaint::Common => true,
         };
-        let undo = trial.undo.into_iter().filter(|(pair, _)| suffers(pair)).collect::<Vec<_>>();
+        let mut undo = trial.undo.into_iter().filter(|(pair, _)| suffers(pair)).collect::<Vec<_>>();
+        if complaint != Complaint::Common && !self.is_no_loss(now, &undo) {
+            undo.clear();
+        }
         let verdict = if undo.is_empty() { Verdict::Kept } else { Verdict::RolledBack };
         let reason = Decision { before, after, ..self.decision(now, verdict) };
         if undo.is_empty() {
@@ -366,6 +369,12 @@ impl Planner {
         self.queue.extend(undo);
         self.decide(Decision { moves: self.queue.len(), ..reason.clone() });
         self.emit(now, reason)
+    }
+
+    /// Whether such moves, as far as is known, leave nobody worse off: part of a plan taken back is a plan of its own.
+    fn is_no_loss(&mut self, now: Time, moves: &[(Pair, Via)]) -> bool {
+        let view = self.view(now);
+        review(&view, &self.config, now, moves).is_some_and(|proposal| proposal.gain() >= 1.0)
     }
 
     /// Ways that cannot be gone any more, or that nobody goes, are given up.

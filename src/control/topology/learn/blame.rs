@@ -21,8 +21,12 @@ const BELIED: f64 = 0.3;
 const SURE: f64 = 2.0;
 /// Resources that are tried as the guilty one: those that miss most.
 const TRIED_MAX: usize = 12;
-/// An explanation must be better by this share than another of lower rank: less is rounding.
+/// An explanation must be better by this share than none: less is rounding.
 const BETTER: f64 = 1e-3;
+/// One of lower rank holds unless another is better by so many times the square of what one pair deviates by: less may
+/// be chance. Without it the trunks of a site whose link is full are blamed one by one, each for its part, and believed
+/// to be narrow for ever.
+const BY_CHANCE: f64 = 120.0;
 /// One pair counts as no more than this factor (as a logarithm) off.
 const OFF_MAX: f64 = 1.0;
 /// A pair that gets less than this share of what the best on a resource gets is held back elsewhere.
@@ -84,9 +88,18 @@ impl<'a> Evidence<'a> {
             let error = self.error(&self.predict(&tried));
             (error < before * (1.0 - BETTER)).then_some((rank, error, number))
         };
-        let explained = missing.into_iter().filter_map(explain);
-        let best = explained.min_by(|one, other| one.0.cmp(&other.0).then(one.1.total_cmp(&other.1)));
+        let explained = missing.into_iter().filter_map(explain).collect::<Vec<_>>();
+        let least = explained.iter().map(|(_, error, _)| *error).fold(before, f64::min);
+        let as_good = explained.into_iter().filter(|(_, error, _)| error - least <= BY_CHANCE * self.variance());
+        let best = as_good.min_by(|one, other| one.0.cmp(&other.0).then(one.1.total_cmp(&other.1)));
         best.map(|(_, _, number)| number)
+    }
+
+    /// The mean square of what one pair deviates by, by chance.
+    fn variance(&self) -> f64 {
+        let known = self.seen.iter().flatten().map(|seen| seen.noise.powi(2));
+        let (sum, count) = known.fold((0.0, 0.0), |(sum, count), square| (sum + square, count + 1.0));
+        if count > 0.0 { sum / count } else { 0.0 }
     }
 
     /// What each pair should get with these capacities. A pair that nothing holds back gets no more than it wants: what
