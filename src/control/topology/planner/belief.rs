@@ -213,12 +213,14 @@ impl Planner {
             true => 1.0 - (self.noise * CHANCE_STEADY).min(MISSED),
             false => 1.0 - (self.noise * CHANCE).clamp(MISSED, MISSED_MAX),
         };
-        let is_worse = |(before, after): (f64, f64)| after < before * least;
+        let is_less = |(before, after): (f64, f64), least: f64| after < before * least;
         let all = figures(None);
         let nodes = before.keys().flat_map(|pair| [pair.from, pair.to]).collect::<BTreeSet<_>>();
         let mut complaint = Complaint::None;
-        if is_worse(all) {
-            let alone = nodes.into_iter().filter(|node| !is_worse(figures(Some(*node)))).collect::<Vec<_>>();
+        if is_less(all, least) {
+            // It is not the affair of one node where others miss more than chance explains, be it little.
+            let others = if trial.is_steady { least } else { 1.0 - (self.noise * CHANCE).min(MISSED_MAX) };
+            let alone = nodes.into_iter().filter(|node| !is_less(figures(Some(*node)), others)).collect::<Vec<_>>();
             complaint = if alone.is_empty() { Complaint::Common } else { Complaint::Of(alone) };
         }
         (all.0, all.1, complaint)
