@@ -39,10 +39,11 @@ const TRIAL_EPOCHS: u32 = 2;
 const PHASE_EPOCHS: usize = 3;
 /// A way whose pair sends less than this share of its memory, after a phase change, is no longer needed.
 const FADED: f64 = 0.1;
-/// A plan must promise this much more: also while a change settles, as what is found out on the way costs as well.
-const LEAST_GAIN: f64 = 0.08;
-/// Afterwards so many times what single readings deviate by.
+/// While a change settles a plan may promise less: the moves cost nothing yet.
+const SETTLING_GAIN: f64 = 0.05;
+/// Afterwards so many times what single readings deviate by, and this at least.
 const READINGS: f64 = 2.0;
+const STEADY_GAIN: f64 = 0.08;
 /// Bytes that arrive are counted with this deviation at least: frames and readings come when they come.
 const NOISE_MIN: f64 = 0.03;
 /// Decisions kept for the user.
@@ -410,8 +411,8 @@ impl Planner {
             Some(moves) => review(&view, &self.config, now, &moves),
             None => plan(&view, &self.config, now),
         }?;
-        let steady_gain = (READINGS * self.noise).max(LEAST_GAIN).min(self.config.gain_min);
-        let gain_min = if self.gate.is_settling(now) { LEAST_GAIN } else { steady_gain };
+        let steady_gain = (READINGS * self.noise).max(STEADY_GAIN).min(self.config.gain_min);
+        let gain_min = if self.gate.is_settling(now) { SETTLING_GAIN } else { steady_gain };
         let needed = Gate::needed(gain_min, self.claims.deviation());
         let verdict = self.gate.judge(now, &proposal, needed, again);
         let (before, after, moves) = (proposal.before, proposal.after, proposal.moves.len());
