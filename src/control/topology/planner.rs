@@ -354,7 +354,7 @@ impl Planner {
             Complaint::Common => true,
         };
         let mut undo = trial.undo.into_iter().filter(|(pair, _)| suffers(pair)).collect::<Vec<_>>();
-        if complaint != Complaint::Common && !self.is_no_loss(now, &undo) {
+        if matches!(complaint, Complaint::Of(_)) && !self.is_no_loss(now, &undo) {
             undo.clear();
         }
         let verdict = if undo.is_empty() { Verdict::Kept } else { Verdict::RolledBack };

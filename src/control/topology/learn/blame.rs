@@ -90,7 +90,8 @@ impl<'a> Evidence<'a> {
         };
         let explained = missing.into_iter().filter_map(explain).collect::<Vec<_>>();
         let least = explained.iter().map(|(_, error, _)| *error).fold(before, f64::min);
-        let as_good = explained.into_iter().filter(|(_, error, _)| error - least <= BY_CHANCE * self.variance());
+        let chance = BY_CHANCE * self.variance();
+        let as_good = explained.into_iter().filter(|(_, error, _)| error - least <= chance);
         let best = as_good.min_by(|one, other| one.0.cmp(&other.0).then(one.1.total_cmp(&other.1)));
         best.map(|(_, _, number)| number)
     }
