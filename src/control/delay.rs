@@ -11,7 +11,7 @@ const EMPTY_FOR: Duration = Duration::from_secs(60);
 /// A queue fills when a delay is longer than that by this, in microseconds, or by a quarter of the round trip if that is
 /// more.
 const QUEUE: i64 = 5_000;
-/// A full queue is believed in for so long: three probes and their answers.
+/// A full queue is believed in until a delay is short again, and no longer than this: three probes and their answers.
 const FULL_FOR: Duration = Duration::from_secs(4);
 /// What was seen last is believed for so long: two probes of a busy way may get lost.
 const SEEN_FOR: Duration = Duration::from_secs(8);
@@ -42,9 +42,8 @@ impl Delays {
         while self.least.front().is_some_and(|(at, _)| now.since(*at) > EMPTY_FOR) {
             self.least.pop_front();
         }
-        if delay > self.least().unwrap_or(delay) + QUEUE.max(rtt / 4) {
-            self.late = Some(now);
-        }
+        let is_late = delay > self.least().unwrap_or(delay) + QUEUE.max(rtt / 4);
+        self.late = is_late.then_some(now);
     }
 
     /// Takes in a round trip.
@@ -192,6 +191,9 @@ mod tests {
         let (full, now) = delays(&rtts);
         assert!(full.is_full(now));
         assert!(!full.is_full(now + FULL_FOR), "long ago");
+        rtts.push(21 * MILLISECOND);
+        let (drained, now) = delays(&rtts);
+        assert!(!drained.is_full(now), "what filled it goes another way now");
     }
 
     #[test]

@@ -148,6 +148,15 @@ impl Paths {
         self.current.and_then(|path| self.rtt(path))
     }
 
+    /// That of its last answer: an average lags behind a queue.
+    pub fn last_rtt(&self) -> Option<Duration> {
+        let trip = match self.current? {
+            Path::Direct(addr) => self.candidates.get(addr)?.trip,
+            Path::Relayed(leg, _) => self.relays.get(&leg)?.trip,
+        };
+        trip.map(|trip| trip.last)
+    }
+
     /// The peer can be reached through the relay of `leg`.
     pub fn add_relay(&mut self, leg: LegId, relay: RelayId) {
         if self.relays.get(&leg).is_none_or(|way| way.relay != relay) {

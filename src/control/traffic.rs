@@ -64,7 +64,7 @@ impl Flow {
         if self.way != paths.current() {
             (self.way, self.rtts, self.capacity) = (paths.current(), Delays::default(), None);
         }
-        if let Some(rtt) = paths.current_rtt() {
+        if let Some(rtt) = paths.last_rtt() {
             self.rtts.note_rtt(now, rtt);
         }
         if self.is_limited(now) {

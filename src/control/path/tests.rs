@@ -94,6 +94,17 @@ fn patience_grows_with_the_round_trip() {
 }
 
 #[test]
+fn the_last_round_trip_of_a_relayed_path_is_no_average() {
+    let mut paths = relayed();
+    for (token, ms) in [(1, 10), (2, 10), (3, 90)] {
+        paths.on_probe(at(1000 * token), token, RELAY);
+        paths.on_answer(at(1000 * token + ms), token, RELAY);
+    }
+    assert_eq!(paths.last_rtt(), Some(Duration::from_millis(90)));
+    assert_eq!(paths.current_rtt(), Some(Duration::from_millis(30)));
+}
+
+#[test]
 fn equal_paths_do_not_flap() {
     let mut paths = direct(at(0));
     paths.candidates.add(CandidateKind::Reflexive, addr(2));

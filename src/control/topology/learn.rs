@@ -196,5 +196,7 @@ mod tests {
         assert_eq!(learnt([0.6, 0.6]), [Resource::SiteOut(Site(0))]);
         assert_eq!(learnt([0.6, 1.0]), [Resource::Trunk(Site(0), Site(1))]);
         assert_eq!(learnt([1.0, 1.0]), []);
+        assert_eq!(learnt([0.95, 0.95]), [Resource::SiteOut(Site(0))], "a little, and more than chance");
+        assert_eq!(learnt([0.97, 0.97]), []);
     }
 }

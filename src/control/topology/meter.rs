@@ -86,6 +86,11 @@ impl Meter {
         self.rate += (rate - self.rate) / self.count;
     }
 
+    /// Whether no more than one report tells of it, which may speak of a time before it flowed as well.
+    pub const fn is_first(&self) -> bool {
+        self.count <= 1.0 && self.deviations == 0.0
+    }
+
     /// By which share single reports deviate, if there were enough of them.
     pub fn noise(&self) -> Option<f64> {
         (self.deviations >= DEVIATIONS_MIN).then(|| self.variance.sqrt())

@@ -10,9 +10,9 @@ use crate::control::topology::resources::Resource;
 use crate::control::topology::search::{Assignment, Problem};
 
 /// Missing this share of what was predicted shows an unknown limit...
-const MISSED_MIN: f64 = 0.05;
+const MISSED_MIN: f64 = 0.035;
 /// ...and so many times what single readings deviate by...
-const READINGS: f64 = 2.0;
+const READINGS: f64 = 0.7;
 /// ...but no more than this.
 const MISSED_MAX: f64 = 0.1;
 /// The same for what a node said of itself, which noise must not take away.
