@@ -171,20 +171,18 @@ fn every_pattern_swaps_and_a_steady_load() {
     }
     rows.iter().for_each(Row::show);
     // Each takes the place of another one, and what is known stays known.
-    let swaps = [1, 2, 3].map(|place| (swap(&scene, &loads[place]).1, &rows[place]));
-    let (offer, ratios) = swap(&scene, &loads[0]);
+    let swaps = [1, 2, 3].map(|place| (swap(&scene, (&loads[place], &view)).1, &rows[place]));
+    let (offer, ratios) = swap(&scene, (&loads[0], &view));
     let plans = stay(&scene, (&loads[0], &view), &offer);
     judge(&rows, &[&swaps[..], &[(ratios, &rows[0])]].concat(), plans);
 }
 
 /// The ratios from when this pattern takes the place of another one, and what goes on offering it.
-fn swap(scene: &Scene, load: &Load) -> (Offer, Vec<f64>) {
+fn swap(scene: &Scene, (load, view): (&Load, &View)) -> (Offer, Vec<f64>) {
     let offer = Offer::start(&scene.guests(), &load.demands);
     let ratios = load.ratios(&offer, LOOKS);
-    eprintln!("swapped for {}: {ratios:.2?}", load.name);
-    for decision in scene.decisions().iter().rev() {
-        eprintln!("  {decision}");
-    }
+    eprintln!("swapped for {}:", load.name);
+    tell(scene, (load, view), &ratios);
     (offer, ratios)
 }
 
@@ -227,5 +225,8 @@ fn judge(rows: &[Row], swaps: &[(Vec<f64>, &Row)], plans: f64) {
         swapped >= 0.95 * own.max(cold),
         "{swapped} 10 s after a swap, {own} in the end, {cold} after a cold start"
     );
+    for (ratios, row) in swaps {
+        assert!(ratios[SOON] >= 0.8 * mean(&ratios[SETTLED..]), "{}: {ratios:?}", row.name);
+    }
     assert!(plans <= 1.0, "{plans} plans a minute");
 }

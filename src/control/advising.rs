@@ -85,7 +85,7 @@ impl Control {
             let Some((sent, heard)) = traffic.flow(*port) else { continue };
             view.demands.insert(to, sent.fast);
             view.demands.insert(from, heard.fast);
-            if let Some(capacity) = traffic.capacity(*port).filter(|_| traffic.is_limited(*port, now)) {
+            if let Some(capacity) = traffic.capacity(*port).filter(|_| traffic.is_limited(*port)) {
                 view.capacities.set(Resource::Path(to), capacity);
             }
         }

@@ -11,8 +11,8 @@ const EMPTY_FOR: Duration = Duration::from_secs(60);
 /// A queue fills when a delay is longer than that by this, in microseconds, or by a quarter of the round trip if that is
 /// more.
 const QUEUE: i64 = 5_000;
-/// A full queue is believed in until a delay is short again, and no longer than this: three probes and their answers.
-const FULL_FOR: Duration = Duration::from_secs(4);
+/// A full queue is believed in until a delay is short again, and for so long: the saw-tooth of TCP empties it now and then.
+const FULL_FOR: Duration = Duration::from_secs(1);
 /// What was seen last is believed for so long: two probes of a busy way may get lost.
 const SEEN_FOR: Duration = Duration::from_secs(8);
 /// Probes that come faster tell nothing more.
@@ -29,6 +29,7 @@ const WAYS: usize = 8;
 pub(super) struct Delays {
     /// Ever longer ones: the first is the least of [`EMPTY_FOR`].
     least: VecDeque<(Time, i64)>,
+    /// When a delay was long, if no short one came since.
     late: Option<Time>,
 }
 
@@ -42,8 +43,11 @@ impl Delays {
         while self.least.front().is_some_and(|(at, _)| now.since(*at) > EMPTY_FOR) {
             self.least.pop_front();
         }
-        let is_late = delay > self.least().unwrap_or(delay) + QUEUE.max(rtt / 4);
-        self.late = is_late.then_some(now);
+        if delay > self.least().unwrap_or(delay) + QUEUE.max(rtt / 4) {
+            self.late = Some(now);
+        } else if self.late.is_some_and(|late| now.since(late) >= FULL_FOR) {
+            self.late = None;
+        }
     }
 
     /// Takes in a round trip.
@@ -57,9 +61,9 @@ impl Delays {
         self.least.front().map(|(_, delay)| *delay)
     }
 
-    /// Whether a queue was full of late.
-    pub(super) fn is_full(&self, now: Time) -> bool {
-        self.late.is_some_and(|late| now.since(late) < FULL_FOR)
+    /// Whether a queue is full, as far as is known.
+    pub(super) const fn is_full(&self) -> bool {
+        self.late.is_some()
     }
 }
 
@@ -144,7 +148,7 @@ impl Inbound {
         let was_spare = way.spare.is_some_and(|at| now.since(at) < EMPTY_FOR);
         let was_idle = way.began + UNCOUNTED <= flows && now.since(flows) < EMPTY_FOR;
         let is_fresh = now.since(way.noted) < SEEN_FOR;
-        (is_fresh && (was_spare || was_idle)).then(|| way.delays.is_full(now))
+        (is_fresh && (was_spare || was_idle)).then(|| way.delays.is_full())
     }
 }
 
@@ -172,41 +176,35 @@ mod tests {
     }
 
     /// Round trips, one each half second.
-    fn delays(rtts: &[Duration]) -> (Delays, Time) {
+    fn delays(rtts: &[Duration]) -> Delays {
         let mut delays = Delays::default();
-        let mut now = Time::START;
         for (place, rtt) in (1..).zip(rtts) {
-            now = at(500 * place);
-            delays.note_rtt(now, *rtt);
+            delays.note_rtt(at(500 * place), *rtt);
         }
-        (delays, now)
+        delays
     }
 
     #[test]
-    fn a_queue_that_fills_is_seen_and_forgotten() {
-        let (calm, now) = delays(&[20 * MILLISECOND; 20]);
-        assert!(!calm.is_full(now));
+    fn a_queue_that_fills_is_seen_until_it_has_drained() {
         let mut rtts = vec![20 * MILLISECOND; 20];
+        assert!(!delays(&rtts).is_full());
         rtts.push(60 * MILLISECOND);
-        let (full, now) = delays(&rtts);
-        assert!(full.is_full(now));
-        assert!(!full.is_full(now + FULL_FOR), "long ago");
+        assert!(delays(&rtts).is_full());
         rtts.push(21 * MILLISECOND);
-        let (drained, now) = delays(&rtts);
-        assert!(!drained.is_full(now), "what filled it goes another way now");
+        assert!(delays(&rtts).is_full(), "half a second ago");
+        rtts.push(21 * MILLISECOND);
+        assert!(!delays(&rtts).is_full());
     }
 
     #[test]
     fn a_little_more_is_no_queue_and_an_old_minimum_is_forgotten() {
         let mut rtts = vec![20 * MILLISECOND; 20];
         rtts.push(24 * MILLISECOND);
-        let (before, now) = delays(&rtts);
-        assert!(!before.is_full(now));
+        assert!(!delays(&rtts).is_full());
         // The way has become longer for good: after a minute that is its empty round trip.
         let mut moved = vec![20 * MILLISECOND; 2];
         moved.resize(140, 60 * MILLISECOND);
-        let (after, now) = delays(&moved);
-        assert!(!after.is_full(now));
+        assert!(!delays(&moved).is_full());
     }
 
     /// Probes each second that take so many milliseconds, told by a clock that is `ahead` µs before ours.
@@ -234,6 +232,8 @@ mod tests {
             assert_eq!(full.is_full(now, at(3_000)), Some(true), "{ahead}");
             assert_eq!(full.is_full(now, at(1_500)), None, "it may have been full at once");
             assert_eq!(full.is_full(now + SEEN_FOR, at(3_000)), None, "nothing came any more");
+            let (drained, now) = inbound(ahead, &[20, 24, 20, 27, 21, 21]);
+            assert_eq!(drained.is_full(now, at(3_000)), Some(false), "{ahead}");
         }
     }
 

@@ -67,14 +67,14 @@ impl Flow {
         if let Some(rtt) = paths.last_rtt() {
             self.rtts.note_rtt(now, rtt);
         }
-        if self.is_limited(now) {
+        if self.is_limited() {
             let rate = self.sent.fast;
             self.capacity = Some(self.capacity.map_or(rate, |capacity| capacity + (rate - capacity) * WEIGHT));
         }
     }
 
-    fn is_limited(&self, now: Time) -> bool {
-        self.rtts.is_full(now) && self.sent.fast >= BULK
+    fn is_limited(&self) -> bool {
+        self.rtts.is_full() && self.sent.fast >= BULK
     }
 
     fn is_worth_it(&self) -> bool {
@@ -228,7 +228,7 @@ impl Control {
             Via::Member(member) => Some(member),
             Via::Auto | Via::Direct | Via::Home(_) => None,
         };
-        Some(Own { peer: port, rate: flow.sent.fast, is_limited: flow.is_limited(self.fx.now), via })
+        Some(Own { peer: port, rate: flow.sent.fast, is_limited: flow.is_limited(), via })
     }
 
     /// A supernode that may plan is told at once that we relay, that this host is busy, or where it is, though nothing
@@ -280,7 +280,7 @@ impl Control {
             arrives: kilobytes(flow.heard.fast),
             capacity: flow.capacity.map_or(0, kilobytes),
             rtt_us,
-            is_limited: flow.is_limited(self.fx.now),
+            is_limited: flow.is_limited(),
             is_queued: flow.bulk.and_then(|since| peer.inbound.is_full(self.fx.now, since)),
             has_link: peer.has_link(),
             goes: Some(self.goes(peer, registration)),
@@ -326,8 +326,8 @@ impl Traffic {
     }
 
     /// Whether the network holds back what is sent to a peer.
-    pub(super) fn is_limited(&self, port: PortId, now: Time) -> bool {
-        self.flows.get(&port).is_some_and(|flow| flow.is_limited(now))
+    pub(super) fn is_limited(&self, port: PortId) -> bool {
+        self.flows.get(&port).is_some_and(|flow| flow.is_limited())
     }
 
     /// What it lets through, if it ever held anything back.
@@ -370,6 +370,6 @@ mod tests {
         flow.sent.sample(1_000.0, READ_EVERY);
         flow.rtts.note_rtt(at(1), MILLISECOND);
         flow.rtts.note_rtt(at(2), 100 * MILLISECOND);
-        assert!(!flow.is_limited(at(3)));
+        assert!(!flow.is_limited());
     }
 }

@@ -74,7 +74,7 @@ impl Control {
             loss_percent: loss(peer),
             sent: Some(whole(sent)),
             heard: Some(whole(heard)),
-            is_limited: Some(traffic.is_limited(peer.port, self.fx.now)),
+            is_limited: Some(traffic.is_limited(peer.port)),
             capacity: traffic.capacity(peer.port).map(whole),
         }
     }

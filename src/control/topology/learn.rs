@@ -168,8 +168,6 @@ impl Learnt {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use super::*;
     use crate::control::topology::plan::compile;
     use crate::control::topology::resources::Site;
@@ -177,11 +175,14 @@ mod tests {
     use crate::control::topology::{NodeIndex, Pair};
     use crate::time::Time;
 
-    /// What is learnt where two of a site send to two other sites, and these shares of it arrive.
-    fn learnt(shares: [f64; 2]) -> Vec<Resource> {
-        let node = |site| NodeView { site: Some(Site(site)), ..NodeView::default() };
-        let demands = BTreeMap::from([0, 1].map(|from| (Pair::new(NodeIndex(from), NodeIndex(from + 2)), 1e6)));
-        let view = View { nodes: [0, 0, 1, 2].map(node).into(), demands, ..View::default() };
+    /// What is learnt where all of a site send, each second one to another site, and these shares of it arrive.
+    fn learnt(shares: &[f64]) -> Vec<Resource> {
+        let count = shares.len() as u16;
+        let site = |node: u16| if node < count { 0 } else { 1 + node % 2 };
+        let node = |node| NodeView { site: Some(Site(site(node))), ..NodeView::default() };
+        let pair = |from| Pair::new(NodeIndex(from), NodeIndex(from + count));
+        let demands = (0..count).map(|from| (pair(from), 1e6)).collect();
+        let view = View { nodes: (0..2 * count).map(node).collect(), demands, ..View::default() };
         let problem = compile(&view, &Config::default(), Time::START);
         let of = |pair: &Pair| shares[usize::from(pair.from.0)];
         let seen = |pair: &Pair| Some(Seen { rate: of(pair) * 1e6, noise: 0.03, is_held_back: of(pair) < 1.0 });
@@ -193,10 +194,16 @@ mod tests {
 
     #[test]
     fn a_full_site_is_not_mistaken_for_each_of_its_trunks() {
-        assert_eq!(learnt([0.6, 0.6]), [Resource::SiteOut(Site(0))]);
-        assert_eq!(learnt([0.6, 1.0]), [Resource::Trunk(Site(0), Site(1))]);
-        assert_eq!(learnt([1.0, 1.0]), []);
-        assert_eq!(learnt([0.95, 0.95]), [Resource::SiteOut(Site(0))], "a little, and more than chance");
-        assert_eq!(learnt([0.97, 0.97]), []);
+        assert_eq!(learnt(&[0.6, 0.6]), [Resource::SiteOut(Site(0))]);
+        assert_eq!(learnt(&[0.6, 1.0]), [Resource::Trunk(Site(0), Site(1))]);
+        assert_eq!(learnt(&[1.0, 1.0]), []);
+    }
+
+    #[test]
+    fn what_many_lack_together_is_more_than_chance_though_it_is_little() {
+        let trunks = [1, 2].map(|site| Resource::Trunk(Site(0), Site(site)));
+        assert_eq!(learnt(&[0.955; 8]), trunks, "or their site: so little does not tell");
+        assert_eq!(learnt(&[0.97; 8]), []);
+        assert_eq!(learnt(&[0.955, 0.955, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0]), [], "of two that is chance");
     }
 }

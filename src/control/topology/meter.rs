@@ -38,6 +38,8 @@ pub struct Meter {
     /// The mean square of how far off single reports were, as logarithms, and of how many.
     variance: f64,
     deviations: f64,
+    /// The last report told of much more than was before.
+    has_grown: bool,
 }
 
 impl Meter {
@@ -46,7 +48,7 @@ impl Meter {
     pub fn new(now: Time, fast: f64) -> Self {
         let rate = between(0.0, fast, FAST);
         let (told, changed, recent, variance, deviations) = (fast, None, rate, 0.0, 0.0);
-        Self { rate, said: now, count: 0.0, told, changed, recent, variance, deviations }
+        Self { rate, said: now, count: 0.0, told, changed, recent, variance, deviations, has_grown: false }
     }
 
     /// Takes in a fast average.
@@ -82,13 +84,14 @@ impl Meter {
             self.deviations = (self.deviations + 1.0).min(DEVIATIONS);
             self.variance += (square - self.variance) / self.deviations;
         }
+        self.has_grown = rate > self.rate * OTHER;
         self.count = if off <= usual { (self.count + 1.0).min(REPORTS) } else { 1.0 };
         self.rate += (rate - self.rate) / self.count;
     }
 
-    /// Whether no more than one report tells of it, which may speak of a time before it flowed as well.
-    pub const fn is_first(&self) -> bool {
-        self.count <= 1.0 && self.deviations == 0.0
+    /// Whether it has just begun, or grown as much: the last report speaks of a time before that as well.
+    pub const fn has_grown(&self) -> bool {
+        self.has_grown
     }
 
     /// By which share single reports deviate, if there were enough of them.

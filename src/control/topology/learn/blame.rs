@@ -9,12 +9,15 @@ use crate::control::topology::flow::{Flow, max_min};
 use crate::control::topology::resources::Resource;
 use crate::control::topology::search::{Assignment, Problem};
 
-/// Missing this share of what was predicted shows an unknown limit...
+/// A resource that misses this share of what was predicted has an unknown limit...
 const MISSED_MIN: f64 = 0.035;
-/// ...and so many times what single readings deviate by...
-const READINGS: f64 = 0.7;
-/// ...but no more than this.
+/// ...and this part of what single readings deviate by: many make up what it carries...
+const MISSED: f64 = 0.7;
+/// ...but no more than this is asked.
 const MISSED_MAX: f64 = 0.1;
+/// One pair alone must lack this share of its wish, and so many times what single readings deviate by.
+const LACKING_MIN: f64 = 0.05;
+const LACKING: f64 = 2.0;
 /// The same for what a node said of itself, which noise must not take away.
 const BELIED: f64 = 0.3;
 /// And it must be so many times what chance would explain.
@@ -37,8 +40,9 @@ pub(super) struct Evidence<'a> {
     problem: &'a Problem,
     assignment: &'a Assignment,
     seen: &'a [Option<Seen>],
-    /// Which share is clearly missing.
+    /// Which share is clearly missing of what a resource carries, and of what one pair gets.
     missed: f64,
+    lacking: f64,
     rates: Vec<f64>,
     /// What crosses each resource.
     pub(super) carried: Vec<f64>,
@@ -51,7 +55,8 @@ pub(super) struct Evidence<'a> {
 impl<'a> Evidence<'a> {
     /// Pairs of which nothing is believed get what is predicted. Single readings deviate by the share `noise`.
     pub(super) fn new(problem: &'a Problem, assignment: &'a Assignment, seen: &'a [Option<Seen>], noise: f64) -> Self {
-        let missed = (READINGS * noise).clamp(MISSED_MIN, MISSED_MAX);
+        let missed = (MISSED * noise).clamp(MISSED_MIN, MISSED_MAX);
+        let lacking = (LACKING * noise).clamp(LACKING_MIN, MISSED_MAX);
         let predicted = predict(problem, assignment, &problem.capacities);
         let rate = |(seen, predicted): (&Option<Seen>, f64)| seen.map_or(predicted, |seen| seen.rate);
         let rates = seen.iter().zip(predicted).map(rate).collect::<Vec<_>>();
@@ -62,7 +67,7 @@ impl<'a> Evidence<'a> {
         let chance = carried.iter().zip(varied).map(chance).collect();
         let proven = seen.iter().map(|seen| seen.map_or(0.0, |seen| seen.rate)).collect::<Vec<_>>();
         let proven = through(problem, assignment, &proven);
-        Self { problem, assignment, seen, missed, rates, carried, proven, chance }
+        Self { problem, assignment, seen, missed, lacking, rates, carried, proven, chance }
     }
 
     /// The resource that explains best why less arrived than these capacities should give; the first in the order of
@@ -133,7 +138,7 @@ impl<'a> Evidence<'a> {
             let level = rate / self.problem.demands[number];
             for (resource, _) in &self.problem.choices[number][self.assignment[number]].uses {
                 highest[*resource] = highest[*resource].max(level);
-                if level < 1.0 - self.missed {
+                if level < 1.0 - self.lacking {
                     short[*resource] = short[*resource].max(level);
                 }
             }

@@ -133,8 +133,8 @@ impl Planner {
     fn loses(&self, pair: Pair) -> bool {
         let (Some(sent), Some(arrival)) = (self.sent.get(&pair), self.arrivals.get(&pair)) else { return false };
         let count = sent.count.min(arrival.count);
-        // Where one end tells of another rate than before, the other has not yet.
-        if count < 1.0 || arrival.count > sent.count || arrival.is_first() {
+        // Where one end tells of another rate than before, the other has not yet, or of a part of its time only.
+        if count < 1.0 || arrival.count > sent.count || arrival.has_grown() {
             return false;
         }
         let chance = CLEARLY * self.noise * (2.0 / count).sqrt();
