@@ -29,7 +29,7 @@ const WAYS: usize = 8;
 pub(super) struct Delays {
     /// Ever longer ones: the first is the least of [`EMPTY_FOR`].
     least: VecDeque<(Time, i64)>,
-    /// When a delay was long, if no short one came since.
+    /// When a delay was long last, unless the queue has drained since.
     late: Option<Time>,
 }
 

@@ -143,18 +143,17 @@ impl Paths {
         self.relays.iter().filter(move |(_, way)| promises(way)).map(|(leg, way)| Path::Relayed(*leg, way.relay))
     }
 
-    /// Round trip of the path in use.
+    /// Round trip of the path in use: a direct one's last, a relayed one's average.
     pub fn current_rtt(&self) -> Option<Duration> {
         self.current.and_then(|path| self.rtt(path))
     }
 
     /// That of its last answer: an average lags behind a queue.
     pub fn last_rtt(&self) -> Option<Duration> {
-        let trip = match self.current? {
-            Path::Direct(addr) => self.candidates.get(addr)?.trip,
-            Path::Relayed(leg, _) => self.relays.get(&leg)?.trip,
-        };
-        trip.map(|trip| trip.last)
+        match self.current? {
+            Path::Relayed(leg, _) => self.relays.get(&leg)?.trip.map(|trip| trip.last),
+            direct @ Path::Direct(_) => self.rtt(direct),
+        }
     }
 
     /// The peer can be reached through the relay of `leg`.

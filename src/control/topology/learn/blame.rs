@@ -15,13 +15,13 @@ const MISSED_MIN: f64 = 0.035;
 const MISSED: f64 = 0.7;
 /// ...but no more than this is asked.
 const MISSED_MAX: f64 = 0.1;
-/// One pair alone must lack this share of its wish, and so many times what single readings deviate by.
-const LACKING_MIN: f64 = 0.05;
-const LACKING: f64 = 2.0;
 /// The same for what a node said of itself, which noise must not take away.
 const BELIED: f64 = 0.3;
 /// And it must be so many times what chance would explain.
 const SURE: f64 = 2.0;
+/// One pair alone must lack this share of its wish, and so many times what single readings deviate by.
+const LACKING_MIN: f64 = 0.05;
+const LACKING: f64 = 2.0;
 /// Resources that are tried as the guilty one: those that miss most.
 const TRIED_MAX: usize = 12;
 /// An explanation must be better by this share than none: less is rounding.
