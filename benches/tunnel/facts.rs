@@ -25,6 +25,7 @@ pub fn of(stage: &Stage, options: &Options) -> Vec<(&'static str, String)> {
     vec![
         ("kernel", format!("Linux {}", rustix::system::uname().release().to_string_lossy())),
         ("processors", format!("{count} x {model}; {memory:.0} GB; guests, daemons and kernel share them")),
+        ("idle processors", idle_processors(&read(GOVERNOR), &read(HALT_POLL))),
         ("load when it began", load),
         ("build", if cfg!(debug_assertions) { "dev profile: do not quote" } else { "release profile" }.to_owned()),
         (
@@ -42,6 +43,20 @@ pub fn of(stage: &Stage, options: &Options) -> Vec<(&'static str, String)> {
         ("iperf3", version("iperf3", "--version")),
         ("runs", format!("{} rounds, interleaved; TCP {} s after {} s", options.rounds(), pace.seconds, pace.warm_up)),
     ]
+}
+
+const GOVERNOR: &str = "/sys/devices/system/cpu/cpuidle/current_governor";
+/// Nanoseconds for which an idle virtual processor looks for work before it halts (Linux, virt/guest-halt-polling).
+const HALT_POLL: &str = "/sys/module/haltpoll/parameters/guest_halt_poll_ns";
+
+/// A halted virtual processor costs whoever wakes it an interrupt through the hypervisor: most of a `ping -f`.
+fn idle_processors(governor: &str, halt_poll_ns: &str) -> String {
+    match (governor, halt_poll_ns) {
+        ("haltpoll", "0") => "halt at once (guest_halt_poll_ns is 0)".into(),
+        ("haltpoll", polled) => format!("look for work before they halt (guest_halt_poll_ns is {polled})"),
+        ("", _) => "no governor".into(),
+        (other, _) => format!("sleep as the governor `{other}` lets them"),
+    }
 }
 
 const BRIDGE_NF: &str = "/proc/sys/net/bridge/bridge-nf-call-iptables";

@@ -10,7 +10,7 @@ use super::offload::Virtio;
 
 /// A flow that brought no more than two full frames is no bulk stream.
 const SPARSE_BYTES: usize = 3_100;
-/// Frames that are ordered at once: as many as a TAP gives in one read.
+/// Frames that are ordered at once: the work grows with the square of it, and a batch has few superframes.
 const GROUP: usize = 64;
 
 /// The order in which frames are sealed.

@@ -24,8 +24,9 @@ use offload::OffloadTap;
 pub use offload::Queue;
 use plain::PlainTap;
 
-/// Frames per wakeup and TAP before others have their turn.
-const READ_FRAMES: usize = 64;
+/// Frames per wakeup and TAP before others have their turn. With 64 a flood of packets of 1400 bytes, two or three runs
+/// of which leave in one call, was carried a sixth less before its queue overflowed; with 512 no more than with these.
+const READ_FRAMES: usize = 256;
 /// Ethernet header, two VLAN tags, and 9 bytes more, by which a frame that is too long is known.
 const FRAME_EXTRA: usize = 14 + 4 + 4 + 9;
 
