@@ -40,7 +40,7 @@ fn the_keys_are_those_of_the_contract() {
     assert_eq!(keys(&overlay["supernodes"][0]), ["address", "fingerprint", "reason", "rtt_us", "state", "transport"]);
     let peer = &overlay["peers"][0];
     let of_peer = [
-        ["id", "last_heard_ms", "mtu", "mtu_state", "name"].as_slice(),
+        ["cipher", "id", "last_heard_ms", "mtu", "mtu_state", "name"].as_slice(),
         &["path", "rtt_us", "rx_bytes", "state", "tx_bytes"],
     ];
     assert_eq!(keys(peer), of_peer.concat());

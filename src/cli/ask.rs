@@ -107,6 +107,9 @@ pub(super) fn explain(peer: String, args: &AskArgs) -> Result<(), Failure> {
     if let Some(since) = explanation.since_ms {
         text += &format!("on this path for {}\n", age(Some(since)));
     }
+    if let Some(cipher) = &explanation.peer.cipher {
+        text += &format!("sealed with {cipher}\n");
+    }
     for line in [&explanation.better, &explanation.order, &explanation.mtu] {
         if !line.is_empty() {
             text += &format!("{line}\n");

@@ -238,6 +238,9 @@ pub struct PeerStatus {
     pub mtu: Option<u16>,
     /// How far the search for it is.
     pub mtu_state: Option<MtuState>,
+    /// The AEAD that seals the packets to it; `null` without keys.
+    #[serde(default)]
+    pub cipher: Option<String>,
     /// Frame bytes sent to it.
     pub tx_bytes: u64,
     /// Frame bytes received from it.

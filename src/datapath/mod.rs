@@ -105,7 +105,7 @@ pub use tree::Site;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::net::SocketAddr;
 
-use buf::{Deliveries, Target, Transmits};
+use buf::{Batch, Batches, Target};
 use coalesce::Coalescer;
 use fair::Order;
 use fdb::PortId;
@@ -131,11 +131,10 @@ pub struct Datapath {
     stats: Vec<Stats>,
     node_stats: Stats,
     sources: Sources,
-    transmits: Transmits,
-    deliveries: Deliveries,
+    batches: Batches,
     order: Order,
     joining: Coalescer,
-    cut: Vec<u8>,
+    cut: Batch<()>,
     ruled: Vec<Hop>,
     finished: Vec<u8>,
     branch: Vec<u8>,

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use rand_chacha::rand_core::RngCore;
 
-use super::buf::{Deliveries, Delivery, OverlayIndex, Transmits};
+use super::buf::{Batch, Batches, Delivery, OverlayIndex};
 use super::coalesce::Coalescer;
 use super::fair::Order;
 use super::fdb::{Address, Entry, PortId};
@@ -23,6 +23,7 @@ use super::switch::{Switch, SwitchSettings};
 use super::{Activity, Command, Datapath, MTU_FLOOR, Notice, Target, ip_headers, lead};
 use crate::time::Time;
 use crate::wire::data::{HEADER_LEN, TAG_LEN};
+use crate::wire::handshake::Suite;
 
 /// What makes a message longer: enough for the longest frame that any overlay carries.
 const ZEROS: [u8; 3072] = [0; 3072];
@@ -42,11 +43,10 @@ impl Datapath {
             stats: overlays.iter().map(|_| Stats::default()).collect(),
             node_stats: Stats::default(),
             sources: Sources::default(),
-            transmits: Transmits::default(),
-            deliveries: Deliveries::default(),
+            batches: Batches::default(),
             order: Order::default(),
             joining: Coalescer::default(),
-            cut: Vec::new(),
+            cut: Batch::default(),
             ruled: Vec::new(),
             finished: Vec::new(),
             branch: Vec::new(),
@@ -65,13 +65,14 @@ impl Datapath {
     }
 
     /// What is to be sent and delivered since the last call; `spare` batches take their places.
-    pub fn take_batches(&mut self, spare: (Transmits, Deliveries)) -> (Transmits, Deliveries) {
-        (std::mem::replace(&mut self.transmits, spare.0), std::mem::replace(&mut self.deliveries, spare.1))
+    pub fn take_batches(&mut self, spare: Batches) -> Batches {
+        std::mem::replace(&mut self.batches, spare)
     }
 
     /// Whether [`Datapath::take_batches`] would give anything.
     pub fn has_batches(&self) -> bool {
-        !self.transmits.is_empty() || !self.deliveries.is_empty()
+        let Batches { control, data, deliveries } = &self.batches;
+        !(control.is_empty() && data.is_empty() && deliveries.is_empty())
     }
 
     /// Counters of one overlay.
@@ -350,11 +351,11 @@ impl Datapath {
         let Some(to) = self.legs.address(path) else { return };
         let lead = lead(path);
         let len = lead + packet.len();
-        let room = &mut self.transmits.reserve(len)[..len];
+        let room = &mut self.batches.control.reserve(len)[..len];
         room[lead..].copy_from_slice(packet);
         self.legs.wrap(path, room);
         let from = self.legs.source(path).or_else(|| self.sources.noted(path));
-        self.transmits.commit(len, Target { to, hops: None, from, tos: 0 });
+        self.batches.control.commit(len, Target { to, hops: None, from, tos: 0 });
     }
 
     /// Our addresses are others now; with several, it matters which one a packet leaves from.
@@ -366,8 +367,8 @@ impl Datapath {
 
     /// A frame of our own to our segment.
     pub(super) fn deliver_own(&mut self, overlay: OverlayIndex, frame: &[u8]) {
-        self.joining.close(&mut self.deliveries);
-        self.deliveries.push(frame, Delivery { overlay, virtio: Virtio::default() });
+        self.joining.close(&mut self.batches.deliveries);
+        self.batches.deliveries.push(frame, Delivery { overlay, virtio: Virtio::default() });
     }
 
     fn measure(&mut self, now: Time, id: PortId) {
@@ -388,6 +389,11 @@ impl Datapath {
     /// What happened on a port, for reports.
     pub fn activity(&self, id: PortId) -> Activity {
         self.ports.get(&id).map(|port| port.activity).unwrap_or_default()
+    }
+
+    /// What seals the packets to the peer at `id`; `None` without keys.
+    pub fn suite(&self, id: PortId) -> Option<Suite> {
+        Some(self.ports.get(&id)?.current.as_ref()?.suite)
     }
 }
 

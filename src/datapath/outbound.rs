@@ -124,17 +124,19 @@ impl Datapath {
     fn flood(&mut self, now: Time, overlay: OverlayIndex, frame: &[u8], work: Work, kind: FrameKind) {
         let receivers = mem::take(&mut self.switches[overlay.0].receivers);
         match work {
-            Work::Whole(checksum) => self.spread(now, (overlay, &receivers), frame, (kind, checksum)),
+            Work::Whole(checksum) => self.spread(now, (overlay, &receivers), &[frame], (kind, checksum)),
             Work::Cut { layout, size, checksum } => {
                 // Cut once, so that it fits them all; sealed for each.
                 let limit = receivers.iter().filter_map(|id| self.limit(*id)).min().unwrap_or(usize::MAX);
                 let mut segments = Segments::new(frame, layout, way::fitting(layout, size, limit));
                 let mut cut = mem::take(&mut self.cut);
                 while let Some(len) = segments.next_len() {
-                    cut.resize(len, 0);
-                    segments.write_next(&mut cut);
-                    self.spread(now, (overlay, &receivers), &cut, (kind, checksum));
+                    segments.write_next(cut.reserve(len));
+                    cut.commit(len, ());
                 }
+                let frames = cut.iter().map(|(segment, ())| segment).collect::<Vec<_>>();
+                self.spread(now, (overlay, &receivers), &frames, (kind, checksum));
+                cut.clear();
                 self.cut = cut;
             }
             // Such a frame was finished before it came here.

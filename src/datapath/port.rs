@@ -17,6 +17,7 @@ use super::tree::{BRANCH_BURST, BRANCH_RATE, Site};
 use crate::time::Time;
 use crate::wire::HEADERS_V6;
 use crate::wire::data::{FrameKind, OVERHEAD};
+use crate::wire::handshake::Suite;
 use crate::wire::relay;
 use crate::wire::tree::ShortId;
 
@@ -53,6 +54,7 @@ pub(super) struct Epoch {
     pub(super) sealer: Sealer,
     pub(super) opener: Opener,
     pub(super) local_index: u32,
+    pub(super) suite: Suite,
     /// Whether the peer takes streams other than the first.
     streams: bool,
     since: Time,
@@ -64,6 +66,7 @@ impl Epoch {
             sealer: Sealer::new(keys, share),
             opener: Opener::new(keys),
             local_index: keys.local_index,
+            suite: keys.suite,
             streams: keys.streams,
             since: now,
         }

@@ -93,7 +93,7 @@ fn superframe(frame: &[u8], layout: Layout, virtio: Virtio) -> Option<Work> {
     };
     let size = usize::from(virtio.gso_size);
     // The kernel never pads a superframe, and one of more than 64 KB (BIG TCP) was not offered.
-    if !fits || size == 0 || layout.end(frame) != frame.len() {
+    if !fits || size == 0 || size > frame.len() || layout.end(frame) != frame.len() {
         return None;
     }
     let payload = frame.len() - layout.payload;

@@ -171,16 +171,25 @@ struct Trunk<'a> {
     /// How a copy goes that brings no list: from the root it is an ordinary one.
     alone: FrameKind,
     checksum: Checksum,
-    frame: &'a [u8],
+    /// One, or the segments of a superframe.
+    frames: &'a [&'a [u8]],
+}
+
+impl Trunk<'_> {
+    /// Members whose list fits before each of the frames; `None` if there is room for none.
+    fn room(&self) -> Option<usize> {
+        room(self.frames.iter().map(|frame| frame.len()).max()?)
+    }
 }
 
 impl Datapath {
-    /// A frame of our segment's for these members: once to each, or to a few who hand it on.
+    /// A frame of our segment's, or the segments of one, for these members: once to each, or to a few who hand it on.
+    /// Each receiver's packets are neighbours, so that they leave in one run.
     pub(super) fn spread(
         &mut self,
         now: Time,
         (overlay, receivers): (OverlayIndex, &[PortId]),
-        frame: &[u8],
+        frames: &[&[u8]],
         (alone, checksum): (FrameKind, Checksum),
     ) {
         let switch = &self.switches[overlay.0];
@@ -192,15 +201,19 @@ impl Datapath {
             }
         }
         let (root, fan_out) = (switch.settings().short, switch.settings().fan_out);
-        if leaves.len() <= fan_out || room(frame.len()).is_none() {
+        let trunk = Trunk { overlay, root, hops: HOPS_MAX - 1, alone, checksum, frames };
+        if leaves.len() <= fan_out || trunk.room().is_none() {
             others.extend(leaves.drain(..).map(|leaf| leaf.port));
             others.sort_unstable();
         }
-        others.into_iter().for_each(|id| self.send(now, id, frame, Work::Whole(checksum), alone));
-        if !leaves.is_empty() {
-            self.switches[overlay.0].trees.note_spread(frame);
+        for id in others {
+            frames.iter().for_each(|frame| self.send(now, id, frame, Work::Whole(checksum), alone));
         }
-        self.hand_out(now, Trunk { overlay, root, hops: HOPS_MAX - 1, alone, checksum, frame }, leaves);
+        if !leaves.is_empty() {
+            let trees = &mut self.switches[overlay.0].trees;
+            frames.iter().for_each(|frame| trees.note_spread(frame));
+        }
+        self.hand_out(now, trunk, leaves);
     }
 
     /// Whether a frame of ours may go to a member by others: its short id names it alone, and nobody gave it back.
@@ -227,7 +240,7 @@ impl Datapath {
 
     /// Divides a list among its own members, each of which gets the frame and its share of the others.
     fn hand_out(&mut self, now: Time, trunk: Trunk<'_>, mut leaves: Vec<Leaf>) {
-        let Some(room) = room(trunk.frame.len()).filter(|_| !leaves.is_empty()) else { return };
+        let Some(room) = trunk.room().filter(|_| !leaves.is_empty()) else { return };
         leaves.sort_unstable();
         leaves.dedup_by_key(|leaf| leaf.port);
         let switch = &self.switches[trunk.overlay.0];
@@ -240,12 +253,16 @@ impl Datapath {
             share.swap(0, head);
             let [head, rest @ ..] = &*share else { continue };
             if rest.is_empty() && trunk.alone != FrameKind::Tree {
-                self.send(now, head.port, trunk.frame, Work::Whole(trunk.checksum), trunk.alone);
+                for frame in trunk.frames {
+                    self.send(now, head.port, frame, Work::Whole(trunk.checksum), trunk.alone);
+                }
                 continue;
             }
             let front = Head { is_returned: false, hops: trunk.hops, root: trunk.root };
-            tree::write(&mut copy, front, rest.iter().map(|leaf| leaf.short), trunk.frame);
-            self.send(now, head.port, &copy, Work::Whole(trunk.checksum), FrameKind::Tree);
+            for frame in trunk.frames {
+                tree::write(&mut copy, front, rest.iter().map(|leaf| leaf.short), frame);
+                self.send(now, head.port, &copy, Work::Whole(trunk.checksum), FrameKind::Tree);
+            }
         }
         self.branch = copy;
     }
@@ -280,7 +297,7 @@ impl Datapath {
         }
         self.stats[overlay.0].branched += leaves.len() as u64;
         let (alone, hops, frame) = (FrameKind::Tree, hops.saturating_sub(1), tree.frame);
-        let trunk = Trunk { overlay, root, hops, alone, checksum, frame };
+        let trunk = Trunk { overlay, root, hops, alone, checksum, frames: &[frame] };
         self.hand_out(now, trunk, leaves);
         self.give_back(now, trunk, [origin, Some(parent)], &lost);
         match origin {
@@ -303,8 +320,10 @@ impl Datapath {
         stats.given_back += lost.len() as u64;
         let mut copy = std::mem::take(&mut self.branch);
         let front = Head { is_returned: true, hops: trunk.hops, root: trunk.root };
-        tree::write(&mut copy, front, lost.iter().copied(), trunk.frame);
-        self.send(now, to, &copy, Work::Whole(trunk.checksum), FrameKind::Tree);
+        for frame in trunk.frames {
+            tree::write(&mut copy, front, lost.iter().copied(), frame);
+            self.send(now, to, &copy, Work::Whole(trunk.checksum), FrameKind::Tree);
+        }
         self.branch = copy;
     }
 

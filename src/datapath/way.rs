@@ -18,7 +18,8 @@ use crate::wire::data::{Checksum, FRAGMENT_LEN, Fragment, FrameKind, HEADER_LEN,
 pub(super) struct Way<'a> {
     epoch: &'a mut Epoch,
     legs: &'a mut Legs,
-    transmits: &'a mut Transmits,
+    control: &'a mut Transmits,
+    data: &'a mut Transmits,
     stats: &'a mut Stats,
     fragment_id: &'a mut u16,
     longest: &'a mut usize,
@@ -60,7 +61,8 @@ impl Datapath {
         Some(Way {
             epoch: Epoch::usable(&mut port.current, now)?,
             legs: &mut self.legs,
-            transmits: &mut self.transmits,
+            control: &mut self.batches.control,
+            data: &mut self.batches.data,
             stats: &mut self.stats[port.overlay.0],
             fragment_id: &mut port.fragment_id,
             longest: &mut port.activity.longest_sent,
@@ -179,11 +181,12 @@ impl Way<'_> {
         if is_data {
             *self.longest = len.max(*self.longest);
         }
-        let packet = &mut self.transmits.reserve(packet_len)[..packet_len];
+        let batch = if is_data { &mut *self.data } else { &mut *self.control };
+        let packet = &mut batch.reserve(packet_len)[..packet_len];
         write(&mut packet[head..head + len]);
         self.epoch.sealer.seal(is_data, &mut packet[head - HEADER_LEN..]);
         self.legs.wrap(self.path, packet);
-        self.transmits.commit(packet_len, self.target);
+        batch.commit(packet_len, self.target);
         self.stats.datagrams_out += 1;
     }
 }

@@ -31,6 +31,15 @@ pub enum Suite {
 }
 
 impl Suite {
+    /// As standards call it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::ChaChaPoly => "ChaCha20-Poly1305",
+            Self::AesGcm => "AES-256-GCM",
+            Self::StandIn => "none, it stands in for one",
+        }
+    }
+
     const fn byte(self) -> u8 {
         match self {
             Self::ChaChaPoly => 1,

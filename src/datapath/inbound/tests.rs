@@ -6,9 +6,12 @@ use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 
 use super::*;
-use crate::datapath::buf::Origin;
+use crate::datapath::buf::{Batches, Frames, Origin};
+use crate::datapath::layout::tests::tcp4;
+use crate::datapath::offload::{Gso, Virtio};
 use crate::datapath::seal::{Sealer, SessionKeys, Share};
 use crate::datapath::{Command, LegId, SwitchSettings};
+use crate::keys::OverlayId;
 use crate::wire::data::{FRAGMENT_LEN, HEADER_LEN, TAG_LEN};
 use crate::wire::handshake::Suite;
 use crate::wire::relay::{LegKey, RelayId};
@@ -143,8 +146,8 @@ fn answers_leave_from_the_address_that_the_last_buffer_came_to() {
     let buffers = own.map(|to| ((OUTSIDE[0], Some(to)), packets(&mut sealer, 2)));
     receive(&mut datapath, at(5), &buffers);
     datapath.handle_command(at(5), Command::SendSession { port, path, message: vec![1], hops: None });
-    let (transmits, _) = datapath.take_batches(Default::default());
-    assert_eq!(transmits.get(0).map(|(_, target)| target.from), Some(Some(own[1])));
+    let Batches { control, .. } = datapath.take_batches(Batches::default());
+    assert_eq!(control.get(0).map(|(_, target)| target.from), Some(Some(own[1])));
 }
 
 #[test]
@@ -165,6 +168,35 @@ fn a_path_over_a_relay_is_heard_among_direct_packets_of_the_same_buffer() {
 }
 
 #[test]
+fn a_run_that_is_relayed_leaves_as_one_run() {
+    let (mut datapath, mut sealer) = (corridor(), sealer(INDEX));
+    let (members, keys) = ([RelayId(1), RelayId(2)], [LegKey([1; 16]), LegKey([2; 16])]);
+    for place in [0, 1] {
+        let (relay, overlay, addr, key) = (members[place], OverlayId([3; 32]), OUTSIDE[place], keys[place]);
+        datapath.handle_command(at(0), Command::SetChannel { relay, overlay, addr, key });
+    }
+    let up = |(counter, inner): (u64, Vec<u8>)| {
+        let mut packet = [vec![0; relay_wire::HEADER_LEN], inner].concat();
+        relay_wire::Header { down: false, relay: members[1], counter }.write(keys[0], &mut packet);
+        packet
+    };
+    let run = (0..).zip(packets(&mut sealer, 5)).map(up).collect::<Vec<_>>();
+    receive(&mut datapath, at(5), &[((OUTSIDE[0], None), run.clone())]);
+    let Batches { data, .. } = datapath.take_batches(Batches::default());
+    let pieces = data.iter().collect::<Vec<_>>();
+    assert_eq!(pieces.len(), run.len());
+    for (place, (packet, target)) in pieces.iter().enumerate() {
+        assert_eq!(packet[relay_wire::HEADER_LEN..], run[place][relay_wire::HEADER_LEN..], "in order");
+        assert_eq!((packet.len(), target.to), (run[0].len(), OUTSIDE[1]));
+    }
+    // UDP GSO takes neighbours of one size to one target.
+    for pair in pieces.windows(2) {
+        assert_eq!(pair[0].1, pair[1].1, "one target");
+        assert_eq!(pair[0].0.as_ptr_range().end, pair[1].0.as_ptr(), "back to back");
+    }
+}
+
+#[test]
 fn a_frame_for_one_machine_is_use_and_a_flooded_one_is_not() {
     let plain = |kind, first| [Meta { kind, fragment: false, checksum: Checksum::Finished }.byte(), first, 0, 0, 0];
     assert!(is_use(&plain(FrameKind::Direct, 0x02)) && is_use(&plain(FrameKind::Moved, 0x02)));
@@ -181,4 +213,37 @@ fn of_two_pieces_the_first_tells() {
     assert_eq!(piece(0, 0).len(), 1 + FRAGMENT_LEN + 8);
     assert!(is_use(&piece(0, 0x02)));
     assert!(!is_use(&piece(0, 0xff)) && !is_use(&piece(1, 0x02)));
+}
+
+#[test]
+fn lying_notes_are_counted_and_nothing_leaves() {
+    let (mut datapath, mut tcp) = (corridor(), tcp4(&[1; 250]));
+    tcp[..6].fill(6);
+    let honest = Virtio {
+        needs_csum: true,
+        gso: Gso::TcpV4,
+        ecn: false,
+        header_len: 54,
+        gso_size: 100,
+        csum_start: 34,
+        csum_offset: 16,
+    };
+    datapath.handle_command(at(0), Command::UsePath { port: PORTS[0], path: Some(Path::Direct(OUTSIDE[0])) });
+    let lies = [
+        Virtio { header_len: 305, ..honest },
+        Virtio { csum_start: 305, ..honest },
+        Virtio { gso_size: 0, ..honest },
+        Virtio { gso_size: 305, ..honest },
+    ];
+    for (number, lie) in (1..).zip(lies) {
+        let mut frames = Frames::default();
+        frames.push(&tcp, lie);
+        datapath.handle_frames(at(1), OVERLAY, &frames);
+        assert_eq!(datapath.stats(OVERLAY).count(DropReason::Offload), number, "{lie:?}");
+    }
+    assert!(!datapath.has_batches());
+    let mut frames = Frames::default();
+    frames.push(&tcp, honest);
+    datapath.handle_frames(at(1), OVERLAY, &frames);
+    assert_eq!(datapath.take_batches(Batches::default()).data.len(), 3, "the truth is sent");
 }

@@ -53,7 +53,7 @@ fn what_kernels_send_is_taken() {
         ("TSO over IPv6", &v6, TSO6, superframe(&v6, Checksum::TcpPartial)),
         ("USO", &udp, USO4, superframe(&udp, Checksum::UdpPartial)),
         ("GSO of one segment", &tcp, Virtio { gso_size: 250, ..TSO4 }, Work::Whole(Checksum::TcpPartial)),
-        ("GSO of less than one", &udp, Virtio { gso_size: 9000, ..USO4 }, Work::Whole(Checksum::UdpPartial)),
+        ("GSO of less than one", &udp, Virtio { gso_size: 251, ..USO4 }, Work::Whole(Checksum::UdpPartial)),
         ("a packet in UDP", &udp, Virtio { csum_start: 84, ..TCP4 }, Work::FinishFirst { start: 84, offset: 16 }),
     ];
     for (name, frame, virtio, work) in cases {
@@ -74,6 +74,8 @@ fn every_lie_is_refused() {
         ("GSO without a partial checksum", &tcp, Virtio { needs_csum: false, ..TSO4 }),
         ("ECN of one frame", &tcp, Virtio { ecn: true, ..TCP4 }),
         ("ECN of UDP", &udp, Virtio { ecn: true, ..USO4 }),
+        ("segments longer than the frame", &udp, Virtio { gso_size: 293, ..USO4 }),
+        ("TCP segments longer than the frame", &tcp, Virtio { gso_size: 305, ..TSO4 }),
         ("headers beyond the frame", &tcp, Virtio { header_len: 305, ..TSO4 }),
         ("headers beyond one frame", &tcp, Virtio { header_len: 305, ..Virtio::default() }),
         ("a sum that starts before IP", &tcp, Virtio { csum_start: 13, ..TCP4 }),

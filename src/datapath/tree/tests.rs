@@ -6,9 +6,10 @@ use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
 
 use super::*;
-use crate::datapath::buf::{Datagrams, Frames, Origin};
+use crate::datapath::buf::{Batches, Datagrams, Frames, Origin};
 use crate::datapath::frame::Mac;
-use crate::datapath::offload::Virtio;
+use crate::datapath::layout::tests::udp4;
+use crate::datapath::offload::{Gso, Virtio};
 use crate::datapath::seal::SessionKeys;
 use crate::datapath::{Command, Path, SwitchSettings};
 use crate::wire::handshake::Suite;
@@ -115,11 +116,11 @@ impl World {
 
     fn take(&mut self, member: usize) -> Vec<(usize, usize, Vec<u8>)> {
         while self.members[member].poll_notice().is_some() {}
-        let (transmits, deliveries) = self.members[member].take_batches(Default::default());
+        let Batches { data, deliveries, .. } = self.members[member].take_batches(Batches::default());
         self.delivered[member] += deliveries.len();
-        self.copies[member] += transmits.len();
+        self.copies[member] += data.len();
         let to = |addr: SocketAddr| (0..self.members.len()).find(|to| address(*to) == addr).expect("a member");
-        transmits.iter().map(|(packet, target)| (member, to(target.to), packet.to_vec())).collect()
+        data.iter().map(|(packet, target)| (member, to(target.to), packet.to_vec())).collect()
     }
 
     fn sum(&self, count: impl Fn(&Datapath) -> u64) -> u64 {
@@ -256,8 +257,8 @@ fn a_list_that_no_honest_member_makes_is_divided_by_nobody() {
         let mut frame = frame(0);
         frame.resize(long, 7);
         world.members[1].branch(NOW, (OVERLAY, port(0)), Checksum::Finished, &tree(false, 0, &list, &frame));
-        let (transmits, _) = world.members[1].take_batches(Default::default());
-        let to = transmits.iter().map(|(_, target)| target.to).collect::<BTreeSet<_>>();
+        let Batches { data, .. } = world.members[1].take_batches(Batches::default());
+        let to = data.iter().map(|(_, target)| target.to).collect::<BTreeSet<_>>();
         assert_eq!(to.len(), copies, "{long} bytes");
     }
 }
@@ -268,7 +269,7 @@ fn nobody_makes_a_root_say_what_it_has_not_said() {
     let list = [short(2), short(2), short(0)];
     world.members[1].branch(NOW, (OVERLAY, port(0)), Checksum::Finished, &tree(true, 1, &list, &frame(1)));
     assert!(world.take(1).is_empty());
-    world.members[1].spread(NOW, (OVERLAY, &(2..12).map(port).collect::<Vec<_>>()), &frame(1), SPREAD);
+    world.members[1].spread(NOW, (OVERLAY, &(2..12).map(port).collect::<Vec<_>>()), &[&frame(1)[..]], SPREAD);
     assert!(!world.take(1).is_empty());
     world.members[1].branch(NOW, (OVERLAY, port(0)), Checksum::Finished, &tree(true, 1, &list, &frame(1)));
     assert_eq!(world.take(1).len(), 1, "once, and not to who gave it back");
@@ -343,5 +344,24 @@ proptest! {
         world.broadcast(root);
         prop_assert_eq!(world.delivered[root], before[root]);
         prop_assert!(world.delivered.iter().zip(&before).all(|(after, before)| after - before <= 1));
+    }
+}
+
+#[test]
+fn a_superframe_for_all_leaves_as_one_run_to_each_receiver() {
+    let mut frame = udp4(&[1; 250]);
+    frame[..6].fill(0xff);
+    let (needs_csum, gso, header_len, gso_size, csum_start, csum_offset) = (true, Gso::Udp, 42, 100, 34, 6);
+    let note = Virtio { needs_csum, gso, ecn: false, header_len, gso_size, csum_start, csum_offset };
+    let mut frames = Frames::default();
+    frames.push(&frame, note);
+    for fan_out in [FAN_OUT, 2] {
+        let mut world = whole(6, fan_out, 1);
+        world.members[0].handle_frames(NOW, OVERLAY, &frames);
+        let to = world.take(0).iter().map(|(_, to, _)| *to).collect::<Vec<_>>();
+        let runs = to.chunk_by(|one, next| one == next).map(<[usize]>::len).collect::<Vec<_>>();
+        let receivers = to.iter().collect::<BTreeSet<_>>().len();
+        assert_eq!(runs, vec![3; receivers], "all segments to one, then all to the next");
+        assert!(if fan_out == FAN_OUT { receivers == 5 } else { (1..5).contains(&receivers) }, "{receivers}");
     }
 }
