@@ -34,8 +34,8 @@ pub enum HandshakeError {
     /// Its certificate is for another node or overlay.
     #[error("the certificate is somebody else's")]
     NotAMember,
-    /// An AEAD this node does not do.
-    #[error("an unknown suite")]
+    /// An AEAD that was not asked for.
+    #[error("another suite than was asked for")]
     Suite,
 }
 
@@ -102,6 +102,9 @@ impl Initiator {
         envelope: &Envelope<'_>,
         certificates: &mut Certificates,
     ) -> Result<(Payload, SessionKeys), HandshakeError> {
+        if envelope.suite != self.suite {
+            return Err(HandshakeError::Suite);
+        }
         let plain = self.side.read(envelope.noise).ok_or(HandshakeError::Noise)?;
         let payload = Payload::parse_with(&plain, |bytes| certificates.check(bytes))?;
         if payload.certificate.node != self.remote {

@@ -41,6 +41,12 @@ impl Member {
     }
 }
 
+/// The packet with another suite in its clear part. Its `mac1` fits: every member can make one.
+fn with_suite(receiver: Local<'_>, packet: &[u8], suite: Suite) -> Vec<u8> {
+    let envelope = Envelope::parse(packet).expect("own packet");
+    Envelope { suite, ..envelope }.bytes(|covered| mac1(receiver.secrets, receiver.identity.id(), covered))
+}
+
 #[test]
 fn two_members_agree_on_mirrored_keys() {
     for suite in [Suite::ChaChaPoly, Suite::AesGcm, Suite::StandIn] {
@@ -84,6 +90,37 @@ fn no_byte_of_init_can_change() {
         let mut bent = init.clone();
         bent[place] ^= 1;
         assert!(!is_for_us(b.local(), &bent), "byte {place}");
+    }
+}
+
+#[test]
+fn an_init_whose_suite_was_changed_is_refused() {
+    for (asked, told) in [(Suite::AesGcm, Suite::ChaChaPoly), (Suite::ChaChaPoly, Suite::AesGcm)] {
+        let (mut a, mut b) = (member(1, 9), member(2, 9));
+        let (_, init) = a.init(b.identity.id(), asked);
+        let bent = with_suite(b.local(), &init, told);
+        assert!(is_for_us(b.local(), &bent));
+        assert_eq!(b.read(&bent, false).err(), Some(HandshakeError::Noise), "{asked:?}, then {told:?}");
+    }
+}
+
+#[test]
+fn a_resp_cannot_change_the_suite() {
+    for (asked, told) in [(Suite::AesGcm, Suite::ChaChaPoly), (Suite::ChaChaPoly, Suite::AesGcm)] {
+        let (mut a, mut b) = (member(1, 9), member(2, 9));
+        let (mut initiator, init) = a.init(b.identity.id(), asked);
+        let responder = b.read(&init, false).expect("genuine");
+        let (resp, b_keys) = responder.answer(b.local(), 22, &b.payload()).expect("valid keys");
+        let bent = with_suite(a.local(), &resp, told);
+        assert!(is_for_us(a.local(), &bent));
+        let mut finish = |packet| {
+            let envelope = Envelope::parse(packet).expect("own packet");
+            initiator.finish(&envelope, &mut Certificates::default())
+        };
+        assert_eq!(finish(&bent).err(), Some(HandshakeError::Suite));
+        let (_, a_keys) = finish(&resp).expect("sealed as was asked");
+        assert_eq!((a_keys.suite, b_keys.suite), (asked, asked));
+        assert_eq!((a_keys.send, a_keys.receive), (b_keys.receive, b_keys.send));
     }
 }
 

@@ -299,3 +299,6 @@ impl Peer {
         self.check(fx, path);
     }
 }
+
+#[cfg(test)]
+mod tests;
