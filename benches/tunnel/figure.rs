@@ -30,8 +30,14 @@ pub enum Figure {
     PingP99,
     /// Round trip of `ping -f`, average.
     PingFlood,
+    /// The same, mean deviation.
+    PingFloodDeviation,
     /// Round trip beside one saturating TCP stream, average.
     PingLoaded,
+    /// The same, mean deviation.
+    PingLoadedDeviation,
+    /// The same, 99th percentile.
+    PingLoadedP99,
     /// CPU seconds of all daemons per 10^9 bytes of payload.
     Cpu,
     /// The same of the whole machine, guests and kernel too.
@@ -46,7 +52,7 @@ pub enum Figure {
 
 impl Figure {
     /// All, as the table shows them.
-    pub const ALL: [Figure; 15] = [
+    pub const ALL: [Figure; 18] = [
         Figure::Tcp1,
         Figure::Tcp4,
         Figure::TcpReverse,
@@ -56,7 +62,10 @@ impl Figure {
         Figure::PingDeviation,
         Figure::PingP99,
         Figure::PingFlood,
+        Figure::PingFloodDeviation,
         Figure::PingLoaded,
+        Figure::PingLoadedDeviation,
+        Figure::PingLoadedP99,
         Figure::Cpu,
         Figure::Machine,
         Figure::Calls,
@@ -76,7 +85,10 @@ impl Figure {
             Figure::PingDeviation => "ping_mdev_us",
             Figure::PingP99 => "ping_p99_us",
             Figure::PingFlood => "ping_flood_us",
+            Figure::PingFloodDeviation => "ping_flood_mdev_us",
             Figure::PingLoaded => "ping_loaded_us",
+            Figure::PingLoadedDeviation => "ping_loaded_mdev_us",
+            Figure::PingLoadedP99 => "ping_loaded_p99_us",
             Figure::Cpu => "daemons_s_per_gb",
             Figure::Machine => "machine_s_per_gb",
             Figure::Calls => "syscalls_per_mb",
@@ -97,7 +109,10 @@ impl Figure {
             Figure::PingDeviation => "ping mdev us",
             Figure::PingP99 => "ping p99 us",
             Figure::PingFlood => "ping -f us",
+            Figure::PingFloodDeviation => "ping -f mdev us",
             Figure::PingLoaded => "ping under load us",
+            Figure::PingLoadedDeviation => "ping under load mdev us",
+            Figure::PingLoadedP99 => "ping under load p99 us",
             Figure::Cpu => "daemons s/GB",
             Figure::Machine => "machine s/GB",
             Figure::Calls => "syscalls/MB",
@@ -116,7 +131,10 @@ impl Figure {
             | Figure::PingDeviation
             | Figure::PingP99
             | Figure::PingFlood
+            | Figure::PingFloodDeviation
             | Figure::PingLoaded
+            | Figure::PingLoadedDeviation
+            | Figure::PingLoadedP99
             | Figure::Cpu
             | Figure::Machine
             | Figure::Calls

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use lab::{Impairment, poll_for};
 
-use crate::candidate::{Wanted, start_pair};
+use crate::candidate::{USUAL, Wanted, start_pair};
 use crate::figure::Figure;
 use crate::measure::{Values, iperf};
 use crate::options::Pace;
@@ -17,7 +17,7 @@ const DELAY: Duration = Duration::from_millis(10);
 const LOSS: f64 = 0.01;
 /// For the guests to meet over such a link.
 const MEETING: Duration = Duration::from_secs(30);
-const LOSSY: Wanted = Wanted { overlay: "lossy", top: "", table: "", path: "direct" };
+const LOSSY: Wanted = Wanted { overlay: "lossy", ..USUAL };
 
 /// The hosts at both ends of the lossy link, and the guests behind them.
 pub struct Lossy {

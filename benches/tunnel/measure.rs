@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use lab::{Iperf, Ping};
+use lab::{Iperf, Ping, PingReport};
 use serde_json::Value;
 
 use crate::figure::Figure;
@@ -129,8 +129,8 @@ fn loaded(candidate: &Candidate, pace: &Pace) -> Result<Values, String> {
     let calls = calls.finish();
     let run = run.map_err(|_| "iperf3 could not be run")??;
     let mut values = Vec::new();
-    let rtts = pings.map(|report| sorted_us(&report)).unwrap_or_default();
-    values.extend(mean(&rtts).map(|value| (Figure::PingLoaded, value)));
+    let figures = [Figure::PingLoaded, Figure::PingLoadedDeviation, Figure::PingLoadedP99];
+    values.extend(pings.and_then(|report| round_trips(&report, figures)).unwrap_or_default());
     values.extend(calls.map(|calls| (Figure::Calls, calls / (all_bytes(&run.json) / 1e6))));
     values.extend(memory.map(|value| (Figure::Memory, value)));
     Ok(values)
@@ -146,29 +146,30 @@ fn idle(candidate: &Candidate, pace: &Pace) -> Result<Values, String> {
     let std::net::IpAddr::V4(to) = candidate.address else { return Ok(Vec::new()) };
     let count = pace.pings.to_string();
     let ping = Ping::start(&candidate.from, to, IDLE_INTERVAL, &["-c", &count, "-W", "1"]);
-    let rtts = sorted_us(&ping.wait(IDLE_INTERVAL * pace.pings + PATIENCE));
-    let average = mean(&rtts).ok_or("no ping was answered")?;
-    let squares = rtts.iter().map(|rtt| (rtt - average).powi(2)).sum::<f64>();
-    let p99 = rtts[(rtts.len() * 99).div_ceil(100) - 1];
-    let deviation = (squares / rtts.len() as f64).sqrt();
-    Ok(vec![(Figure::Ping, average), (Figure::PingDeviation, deviation), (Figure::PingP99, p99)])
+    let report = ping.wait(IDLE_INTERVAL * pace.pings + PATIENCE);
+    let values = round_trips(&report, [Figure::Ping, Figure::PingDeviation, Figure::PingP99]);
+    values.ok_or_else(|| "no ping was answered".to_owned())
 }
 
+/// No 99th percentile: `ping -f` prints no single round trips, not even without `-q`.
 fn ping_flood(candidate: &Candidate, pace: &Pace) -> Result<Values, String> {
     let (count, address) = (pace.flood_pings.to_string(), candidate.address.to_string());
     let output = candidate.from.run(&["ping", "-f", "-q", "-n", "-c", &count, &address]);
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     // rtt min/avg/max/mdev = 0.008/0.010/0.120/0.004 ms, ..
-    let average = text.split_once("mdev = ").and_then(|(_, rest)| rest.split('/').nth(1)?.parse::<f64>().ok());
-    Ok(vec![(Figure::PingFlood, average.ok_or("ping -f has no result")? * 1e3)])
+    let (_, rest) = text.split_once("mdev = ").ok_or("ping -f has no result")?;
+    let numbers = rest.split(['/', ' ']).map_while(|word| word.parse::<f64>().ok()).collect::<Vec<_>>();
+    let [_, average, _, deviation] = numbers[..] else { return Err("ping -f has another result".to_owned()) };
+    Ok(vec![(Figure::PingFlood, average * 1e3), (Figure::PingFloodDeviation, deviation * 1e3)])
 }
 
-fn sorted_us(report: &lab::PingReport) -> Vec<f64> {
+/// Average, deviation and 99th percentile as these figures, if anything was answered.
+fn round_trips(report: &PingReport, [average, deviation, p99]: [Figure; 3]) -> Option<Values> {
     let mut rtts = report.replies.iter().map(|reply| reply.rtt.as_secs_f64() * 1e6).collect::<Vec<_>>();
     rtts.sort_by(f64::total_cmp);
-    rtts
-}
-
-fn mean(values: &[f64]) -> Option<f64> {
-    (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64)
+    let count = rtts.len() as f64;
+    let near_last = *rtts.get((rtts.len() * 99).div_ceil(100).checked_sub(1)?)?;
+    let mean = rtts.iter().sum::<f64>() / count;
+    let variance = rtts.iter().map(|rtt| (rtt - mean).powi(2)).sum::<f64>() / count;
+    Some(vec![(average, mean), (deviation, variance.sqrt()), (p99, near_last)])
 }

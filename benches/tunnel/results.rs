@@ -12,6 +12,7 @@ use crate::options::Underlay;
 #[derive(Default)]
 pub struct Results {
     values: BTreeMap<(Underlay, &'static str, Figure), Vec<Option<f64>>>,
+    rounds: usize,
 }
 
 /// A middle value and how far the rounds are apart.
@@ -40,6 +41,7 @@ impl Spread {
 impl Results {
     /// Notes what round `round` (from 0) gave, or says why it gave nothing.
     pub fn take(&mut self, underlay: Underlay, candidate: &'static str, round: usize, values: Result<Values, String>) {
+        self.rounds = self.rounds.max(round + 1);
         let values = values.unwrap_or_else(|reason| {
             eprintln!("{candidate}, {}, round {}: {reason}", underlay.key(), round + 1);
             Values::new()
@@ -64,9 +66,9 @@ impl Results {
         Spread::of((0..self.rounds()).filter_map(|round| self.value(underlay, candidate, figure, round)))
     }
 
-    /// How many rounds there were.
+    /// How many rounds there were, failed ones too.
     pub fn rounds(&self) -> usize {
-        self.values.values().map(Vec::len).max().unwrap_or(0)
+        self.rounds
     }
 
     /// All of it: underlay, candidate, figure, then median and rounds.
@@ -74,6 +76,7 @@ impl Results {
         let mut tree = json!({});
         for ((underlay, candidate, figure), rounds) in &self.values {
             let median = Spread::of(rounds.iter().copied().flatten()).map(|spread| spread.median);
+            let rounds = (0..self.rounds).map(|round| rounds.get(round).copied().flatten()).collect::<Vec<_>>();
             tree[underlay.key()][*candidate][figure.key()] = json!({ "median": median, "rounds": rounds });
         }
         tree

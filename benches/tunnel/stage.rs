@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use lab::{Guest, Host, Lab, Ping, Process, Space, Supernode, poll_for};
 
+use crate::candidate::PEERS;
 use crate::options::{Options, Underlay};
 
 /// Bytes of IP that the underlay carries.
@@ -41,7 +42,7 @@ pub enum Scope {
     OneStream,
 }
 
-/// One way from a guest to another.
+/// One way from a guest to another, or from host to host where there are no guests.
 pub struct Candidate {
     /// Its name in tables and for `--only`.
     pub name: &'static str,
@@ -49,9 +50,9 @@ pub struct Candidate {
     pub about: String,
     /// The guests' MTU.
     pub mtu: u16,
-    /// The guest that sends.
+    /// Who sends.
     pub from: Space,
-    /// The guest that receives.
+    /// Who receives.
     pub to: Space,
     /// Its address.
     pub address: IpAddr,
@@ -156,12 +157,12 @@ impl Stage {
     pub fn guests(&mut self, hosts: &[Host; 2], bridge: &str, mtu: u16) -> [Guest; 2] {
         self.pairs += 1;
         let pair = self.pairs;
-        [(0, 1), (1, 2)].map(|(index, last)| {
+        let guests = [(0, 1), (1, 2)].map(|(index, last)| {
             let name = format!("g{pair}-{last}");
-            let guest = self.lab.guest_on(&hosts[index], bridge, &name, Ipv4Addr::new(10, 77, pair, last));
-            guest.space.ip(&format!("link set eth0 mtu {mtu}"));
-            guest
-        })
+            self.lab.guest_on(&hosts[index], bridge, &name, Ipv4Addr::new(10, 77, pair, last))
+        });
+        set_mtu(&guests, mtu);
+        guests
     }
 
     /// Puts the TAP that a program makes on a bridge and up.
@@ -175,27 +176,62 @@ impl Stage {
         Ok(())
     }
 
-    /// A candidate of two guests, if they meet and packets of their MTU pass.
+    /// A candidate of two guests, if they meet and packets of their MTU pass. Where that is to be the largest, `about`
+    /// says so if it is not.
     pub fn add(&mut self, name: &'static str, about: &str, guests: &[Guest; 2], mtu: u16, pids: &[u32]) {
         let [from, to] = guests;
-        let meets = || (Ping::count(&from.space, to.address, 1).lost() == 0).then_some(());
-        if poll_for(MEETING, meets).is_none() {
-            return self.absent.push((name, "its guests do not meet".into()));
+        self.add_between(name, about, (&from.space, &to.space, to.address), mtu, pids);
+        let is_at_largest = name == "vxlan" || PEERS.contains(&name);
+        let is_there = self.candidates.last().is_some_and(|last| last.name == name);
+        let could_more = is_there && is_at_largest && self.carries_more(guests, mtu);
+        if let Some(last) = self.candidates.last_mut().filter(|_| could_more) {
+            last.about.push_str("; a larger VM MTU would work");
         }
-        let size = (mtu - PING_HEADERS).to_string();
-        if Ping::count_with(&from.space, to.address, 2, &["-M", "do", "-s", &size]).lost() == 2 {
+    }
+
+    /// The same of a sender, a receiver and the receiver's address.
+    pub fn add_between(
+        &mut self,
+        name: &'static str,
+        about: &str,
+        (from, to, address): (&Space, &Space, Ipv4Addr),
+        mtu: u16,
+        pids: &[u32],
+    ) {
+        let meets = || (Ping::count(from, address, 1).lost() == 0).then_some(());
+        if poll_for(MEETING, meets).is_none() {
+            return self.absent.push((name, "its two ends do not meet".into()));
+        }
+        if Ping::count_with(from, address, 2, &["-M", "do", "-s", &ping_size(mtu)]).lost() == 2 {
             return self.absent.push((name, format!("packets of {mtu} bytes do not pass")));
         }
         self.candidates.push(Candidate {
             name,
             about: about.to_owned(),
             mtu,
-            from: from.space.clone(),
-            to: to.space.clone(),
-            address: to.address.into(),
+            from: from.clone(),
+            to: to.clone(),
+            address: address.into(),
             pids: pids.to_vec(),
             scope: Scope::All,
         });
+    }
+
+    /// Whether packets larger by one byte pass as well, each in one datagram of the underlay.
+    fn carries_more(&self, guests: &[Guest; 2], mtu: u16) -> bool {
+        let [from, to] = guests;
+        let before = self.parts();
+        set_mtu(guests, mtu + 1);
+        let report = Ping::count_with(&from.space, to.address, 2, &["-M", "do", "-s", &ping_size(mtu + 1)]);
+        set_mtu(guests, mtu);
+        let (passed, parts) = (report.replies.len() as u64, self.parts() - before);
+        passed > 0 && parts < passed
+    }
+
+    /// Fragments and TCP segments that both hosts sent so far: what is too large for one datagram leaves as those.
+    fn parts(&self) -> u64 {
+        let of = |host: &Host| counter(&host.space, "Ip:", "FragCreates") + counter(&host.space, "Tcp:", "OutSegs");
+        self.hosts.iter().map(of).sum()
     }
 
     /// Narrows what is measured of the candidate added last, if it is this one.
@@ -238,6 +274,27 @@ fn address_of(number: usize) -> Ipv4Addr {
         2 => Ipv4Addr::new(10, 90, 0, 2),
         far => Ipv4Addr::new(10, 91, u8::try_from(far).unwrap_or(u8::MAX), 2),
     }
+}
+
+fn set_mtu(guests: &[Guest; 2], mtu: u16) {
+    for guest in guests {
+        guest.space.ip(&format!("link set eth0 mtu {mtu}"));
+    }
+}
+
+/// What `ping -s` is told for packets of `mtu` bytes.
+fn ping_size(mtu: u16) -> String {
+    (mtu - PING_HEADERS).to_string()
+}
+
+/// A counter of the kernel for this namespace, 0 if it has none of that name.
+fn counter(space: &Space, protocol: &str, name: &str) -> u64 {
+    let text = space.inside(|| std::fs::read_to_string("/proc/thread-self/net/snmp")).unwrap_or_default();
+    // Ip: Forwarding DefaultTTL ..
+    // Ip: 1 64 ..
+    let mut lines = text.lines().filter(|line| line.starts_with(protocol)).map(str::split_whitespace);
+    let (Some(names), Some(values)) = (lines.next(), lines.next()) else { return 0 };
+    names.zip(values).find(|(known, _)| *known == name).and_then(|(_, value)| value.parse().ok()).unwrap_or(0)
 }
 
 /// The last line that a program wrote.

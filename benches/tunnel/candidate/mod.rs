@@ -14,7 +14,7 @@ use std::process::Command;
 
 use lab::find_tool;
 
-pub use longwire::{Wanted, start_pair};
+pub use longwire::{USUAL, Wanted, start_pair};
 
 use crate::stage::Family;
 
