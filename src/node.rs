@@ -24,7 +24,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use crate::control::Control;
 use crate::control::report::{Request, Response};
-use crate::datapath::buf::{Batches, Datagrams, Deliveries, Frames, OverlayIndex, Transmits};
+use crate::datapath::buf::{Datagrams, Deliveries, Frames, OverlayIndex, Transmits};
 use crate::datapath::frame::Mac;
 use crate::datapath::lane::{Handed, Lane, Order, Report};
 use crate::datapath::{Datapath, SwitchSettings};
@@ -178,11 +178,10 @@ impl Node {
         // Before the packets: the lanes have keys before a peer hears of them.
         self.outputs.extend(self.datapath.take_orders().into_iter().map(|(lane, order)| Output::Lane(lane, order)));
         if self.datapath.has_batches() {
-            let mut spare = || self.spare_transmits.pop().unwrap_or_default();
-            let (control, data) = (spare(), spare());
-            let deliveries = self.spare_deliveries.pop().unwrap_or_default();
-            let batches = self.datapath.take_batches(Batches { control, data, deliveries });
-            self.queue_batches(batches);
+            let spare =
+                (self.spare_transmits.pop().unwrap_or_default(), self.spare_deliveries.pop().unwrap_or_default());
+            let (transmits, deliveries) = self.datapath.take_batches(spare);
+            self.queue_batches(transmits, deliveries);
         }
         self.outputs.extend(self.control.fx.links.drain(..).map(Output::Link));
         self.outputs.extend(self.control.fx.announces.drain(..).map(Output::Announce));
@@ -190,13 +189,11 @@ impl Node {
         self.outputs.extend(self.control.take_memory().map(Output::Remember));
     }
 
-    fn queue_batches(&mut self, Batches { control, data, deliveries }: Batches) {
-        for transmits in [control, data] {
-            if transmits.is_empty() {
-                self.recycle_transmits(transmits);
-            } else {
-                self.outputs.push_back(Output::Transmit(transmits));
-            }
+    fn queue_batches(&mut self, transmits: Transmits, deliveries: Deliveries) {
+        if transmits.is_empty() {
+            self.recycle_transmits(transmits);
+        } else {
+            self.outputs.push_back(Output::Transmit(transmits));
         }
         if deliveries.is_empty() {
             self.recycle_deliveries(deliveries);

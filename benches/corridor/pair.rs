@@ -4,7 +4,7 @@
 
 use std::net::SocketAddr;
 
-use longwire::datapath::buf::{Batches, Datagrams, Frames, Origin, OverlayIndex, Transmits};
+use longwire::datapath::buf::{Datagrams, Deliveries, Frames, Origin, OverlayIndex, Transmits};
 use longwire::datapath::fdb::PortId;
 use longwire::datapath::offload::{Gso, TapOffload, Virtio};
 use longwire::datapath::seal::SessionKeys;
@@ -29,7 +29,7 @@ const MACS: [[u8; 6]; 2] = [[2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2]];
 /// Two corridors that have each other's keys, and batches that go round.
 pub struct Pair {
     ends: [Datapath; 2],
-    spare: [Batches; 2],
+    spare: [(Transmits, Deliveries); 2],
     wire: Datagrams,
 }
 
@@ -78,15 +78,15 @@ impl Pair {
         self.ends[end].handle_frames(NOW, OVERLAY, frames);
         while self.ends[end].poll_notice().is_some() {}
         let spare = std::mem::take(&mut self.spare[end]);
-        let Batches { control, data, deliveries } = self.ends[end].take_batches(spare);
-        (self.spare[end].control, self.spare[end].deliveries) = (control, deliveries);
-        data
+        let (transmits, deliveries) = self.ends[end].take_batches(spare);
+        self.spare[end].1 = deliveries;
+        transmits
     }
 
     /// Packets that nobody needs any more.
     pub fn recycle(&mut self, end: usize, mut transmits: Transmits) {
         transmits.clear();
-        self.spare[end].data = transmits;
+        self.spare[end].0 = transmits;
     }
 
     /// Reads what both ends counted; pairs of hosts.
@@ -111,10 +111,10 @@ impl Pair {
         self.ends[other].handle_datagrams(NOW, &mut self.wire);
         while self.ends[other].poll_notice().is_some() {}
         let spare = std::mem::take(&mut self.spare[other]);
-        let mut batches = self.ends[other].take_batches(spare);
-        let bytes = batches.deliveries.byte_len();
-        batches.deliveries.clear();
-        self.spare[other] = batches;
+        let (transmits, mut deliveries) = self.ends[other].take_batches(spare);
+        let bytes = deliveries.byte_len();
+        deliveries.clear();
+        self.spare[other] = (transmits, deliveries);
         bytes
     }
 }

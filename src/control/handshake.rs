@@ -34,8 +34,8 @@ pub enum HandshakeError {
     /// Its certificate is for another node or overlay.
     #[error("the certificate is somebody else's")]
     NotAMember,
-    /// An AEAD that was not asked for.
-    #[error("another suite than was asked for")]
+    /// Another AEAD than was asked for, or another key than ours.
+    #[error("an unexpected suite")]
     Suite,
 }
 

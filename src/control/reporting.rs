@@ -189,7 +189,7 @@ impl Control {
             rtt_us: micros(peer.paths.current_rtt()),
             mtu: peer.paths.current().map(|_| peer.mtu.in_use()),
             mtu_state: peer.paths.current().map(|_| peer.mtu.state()),
-            cipher: datapath.suite(peer.port).map(|suite| suite.name().to_owned()),
+            cipher: datapath.suite(now, peer.port).map(|suite| suite.name().to_owned()),
             tx_bytes: activity.tx_bytes,
             rx_bytes: activity.rx_bytes,
             last_heard_ms: activity.heard.map(|at| millis(now.since(at))),

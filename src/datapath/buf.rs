@@ -186,14 +186,3 @@ pub struct Delivery {
 
 /// Frames and superframes for the TAPs, in order.
 pub type Deliveries = Batch<Delivery>;
-
-/// What a corridor has for the kernel.
-#[derive(Debug, Default)]
-pub struct Batches {
-    /// Handshakes, probes and session messages. They leave before any data: a full socket loses what comes last.
-    pub control: Transmits,
-    /// Packets with frames in them, relayed ones too.
-    pub data: Transmits,
-    /// For the TAPs.
-    pub deliveries: Deliveries,
-}

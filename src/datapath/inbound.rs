@@ -32,7 +32,7 @@ impl Datapath {
                 self.inbound(now, (from, to), &mut heard, datagram);
             }
         }
-        self.joining.close(&mut self.batches.deliveries);
+        self.joining.close(&mut self.deliveries);
     }
 
     /// One of a buffer, all of which came from one address; `heard` is kept by [`Self::open`].
@@ -67,7 +67,7 @@ impl Datapath {
             return self.node_stats.dropped(DropReason::Malformed);
         };
         if !header.down {
-            return match self.channels.forward(now, (from, header), packet, &mut self.batches.data) {
+            return match self.channels.forward(now, (from, header), packet, &mut self.transmits) {
                 Ok(()) => self.node_stats.relayed_packet(packet.len()),
                 Err(reason) => self.node_stats.dropped(reason),
             };
@@ -221,7 +221,7 @@ impl Datapath {
         frame: &[u8],
     ) {
         // What continues the frame before it has the same header, so it was judged with it.
-        if self.joining.extend(&mut self.batches.deliveries, from, checksum, frame) {
+        if self.joining.extend(&mut self.deliveries, from, checksum, frame) {
             self.stats[from.0.0].joined += 1;
             return self.delivered(from, frame);
         }
@@ -249,7 +249,7 @@ impl Datapath {
 
     fn push(&mut self, from: (OverlayIndex, PortId), checksum: Checksum, header: &Header, frame: &[u8]) {
         let takes = self.switches[from.0.0].tap();
-        match self.joining.push(&mut self.batches.deliveries, from, takes, checksum, header, frame) {
+        match self.joining.push(&mut self.deliveries, from, takes, checksum, header, frame) {
             Ok(()) => self.delivered(from, frame),
             Err(reason) => self.stats[from.0.0].dropped(reason),
         }

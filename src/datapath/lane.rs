@@ -23,7 +23,7 @@ use std::time::Duration;
 use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::SeedableRng;
 
-use super::buf::{Batch, Batches, Datagrams, Frames, OverlayIndex};
+use super::buf::{Batch, Datagrams, Deliveries, Frames, OverlayIndex, Transmits};
 use super::fdb::PortId;
 use super::frame::Mac;
 use super::pairs::{MacPair, Volume};
@@ -241,7 +241,7 @@ impl Lane {
     }
 
     /// What is to be sent and delivered since the last call; `spare` batches take their places.
-    pub fn take_batches(&mut self, spare: Batches) -> Batches {
+    pub fn take_batches(&mut self, spare: (Transmits, Deliveries)) -> (Transmits, Deliveries) {
         self.0.take_batches(spare)
     }
 

@@ -105,7 +105,7 @@ pub use tree::Site;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::net::SocketAddr;
 
-use buf::{Batch, Batches, Target};
+use buf::{Batch, Deliveries, Target, Transmits};
 use coalesce::Coalescer;
 use fair::Order;
 use fdb::PortId;
@@ -131,7 +131,8 @@ pub struct Datapath {
     stats: Vec<Stats>,
     node_stats: Stats,
     sources: Sources,
-    batches: Batches,
+    transmits: Transmits,
+    deliveries: Deliveries,
     order: Order,
     joining: Coalescer,
     cut: Batch<()>,

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use rand_chacha::rand_core::RngCore;
 
-use super::buf::{Batch, Batches, Delivery, OverlayIndex};
+use super::buf::{Batch, Deliveries, Delivery, OverlayIndex, Transmits};
 use super::coalesce::Coalescer;
 use super::fair::Order;
 use super::fdb::{Address, Entry, PortId};
@@ -43,7 +43,8 @@ impl Datapath {
             stats: overlays.iter().map(|_| Stats::default()).collect(),
             node_stats: Stats::default(),
             sources: Sources::default(),
-            batches: Batches::default(),
+            transmits: Transmits::default(),
+            deliveries: Deliveries::default(),
             order: Order::default(),
             joining: Coalescer::default(),
             cut: Batch::default(),
@@ -65,14 +66,13 @@ impl Datapath {
     }
 
     /// What is to be sent and delivered since the last call; `spare` batches take their places.
-    pub fn take_batches(&mut self, spare: Batches) -> Batches {
-        std::mem::replace(&mut self.batches, spare)
+    pub fn take_batches(&mut self, spare: (Transmits, Deliveries)) -> (Transmits, Deliveries) {
+        (std::mem::replace(&mut self.transmits, spare.0), std::mem::replace(&mut self.deliveries, spare.1))
     }
 
     /// Whether [`Datapath::take_batches`] would give anything.
     pub fn has_batches(&self) -> bool {
-        let Batches { control, data, deliveries } = &self.batches;
-        !(control.is_empty() && data.is_empty() && deliveries.is_empty())
+        !self.transmits.is_empty() || !self.deliveries.is_empty()
     }
 
     /// Counters of one overlay.
@@ -351,11 +351,11 @@ impl Datapath {
         let Some(to) = self.legs.address(path) else { return };
         let lead = lead(path);
         let len = lead + packet.len();
-        let room = &mut self.batches.control.reserve(len)[..len];
+        let room = &mut self.transmits.reserve(len)[..len];
         room[lead..].copy_from_slice(packet);
         self.legs.wrap(path, room);
         let from = self.legs.source(path).or_else(|| self.sources.noted(path));
-        self.batches.control.commit(len, Target { to, hops: None, from, tos: 0 });
+        self.transmits.commit(len, Target { to, hops: None, from, tos: 0 });
     }
 
     /// Our addresses are others now; with several, it matters which one a packet leaves from.
@@ -367,8 +367,8 @@ impl Datapath {
 
     /// A frame of our own to our segment.
     pub(super) fn deliver_own(&mut self, overlay: OverlayIndex, frame: &[u8]) {
-        self.joining.close(&mut self.batches.deliveries);
-        self.batches.deliveries.push(frame, Delivery { overlay, virtio: Virtio::default() });
+        self.joining.close(&mut self.deliveries);
+        self.deliveries.push(frame, Delivery { overlay, virtio: Virtio::default() });
     }
 
     fn measure(&mut self, now: Time, id: PortId) {
@@ -392,8 +392,9 @@ impl Datapath {
     }
 
     /// What seals the packets to the peer at `id`; `None` without keys.
-    pub fn suite(&self, id: PortId) -> Option<Suite> {
-        Some(self.ports.get(&id)?.current.as_ref()?.suite)
+    pub fn suite(&self, now: Time, id: PortId) -> Option<Suite> {
+        let epoch = self.ports.get(&id)?.current.as_ref().filter(|epoch| epoch.can_send(now))?;
+        Some(epoch.suite)
     }
 }
 

@@ -128,21 +128,33 @@ impl Datapath {
             Work::Cut { layout, size, checksum } => {
                 // Cut once, so that it fits them all; sealed for each.
                 let limit = receivers.iter().filter_map(|id| self.limit(*id)).min().unwrap_or(usize::MAX);
-                let mut segments = Segments::new(frame, layout, way::fitting(layout, size, limit));
-                let mut cut = mem::take(&mut self.cut);
-                while let Some(len) = segments.next_len() {
-                    segments.write_next(cut.reserve(len));
-                    cut.commit(len, ());
+                match way::fitting(frame, layout, size, limit) {
+                    Some(segments) => self.spread_cut(now, (overlay, &receivers), segments, (kind, checksum)),
+                    None => self.stats[overlay.0].dropped(DropReason::Offload),
                 }
-                let frames = cut.iter().map(|(segment, ())| segment).collect::<Vec<_>>();
-                self.spread(now, (overlay, &receivers), &frames, (kind, checksum));
-                cut.clear();
-                self.cut = cut;
             }
             // Such a frame was finished before it came here.
             Work::FinishFirst { .. } => self.stats[overlay.0].dropped(DropReason::Offload),
         }
         self.switches[overlay.0].receivers = receivers;
+    }
+
+    fn spread_cut(
+        &mut self,
+        now: Time,
+        to: (OverlayIndex, &[PortId]),
+        mut segments: Segments<'_>,
+        how: (FrameKind, Checksum),
+    ) {
+        let mut cut = mem::take(&mut self.cut);
+        while let Some(len) = segments.next_len() {
+            segments.write_next(cut.reserve(len));
+            cut.commit(len, ());
+        }
+        let frames = cut.iter().map(|(segment, ())| segment).collect::<Vec<_>>();
+        self.spread(now, to, &frames, how);
+        cut.clear();
+        self.cut = cut;
     }
 
     /// To one peer: seals it, or keeps it until there are keys and a path.

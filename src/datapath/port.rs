@@ -77,7 +77,7 @@ impl Epoch {
         current.as_deref_mut().filter(|epoch| epoch.can_send(now))
     }
 
-    fn can_send(&self, now: Time) -> bool {
+    pub(super) fn can_send(&self, now: Time) -> bool {
         now.since(self.since) < SEAL_LIFE && !self.sealer.is_spent()
     }
 

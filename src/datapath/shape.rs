@@ -189,10 +189,10 @@ mod tests {
         let share = Share { cap: Some(1_000), rate: None };
         let mut datapath = corridor(Shares { peers: [(PEERS[0], share)].into(), ..Shares::default() });
         (0..100).for_each(|_| send(&mut datapath, Time::START, PEERS[0], 1_000));
-        assert!(datapath.batches.data.iter().count() < 100, "some wait");
+        assert!(datapath.transmits.iter().count() < 100, "some wait");
         datapath.handle_command(Time::START, Command::SetReserve { shares: Shares::default() });
         send(&mut datapath, Time::START, PEERS[0], 500);
-        let lengths = datapath.batches.data.iter().map(|(packet, _)| packet.len()).collect::<Vec<_>>();
+        let lengths = datapath.transmits.iter().map(|(packet, _)| packet.len()).collect::<Vec<_>>();
         assert_eq!(lengths.len(), 101);
         assert_eq!(lengths.iter().position(|len| *len < 1_000), Some(100), "the last one sent");
     }

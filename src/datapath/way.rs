@@ -8,7 +8,7 @@ use super::path::Path;
 use super::port::{Epoch, MTU_HOPED};
 use super::relay::Legs;
 use super::reserve::Marking;
-use super::segment::{self, Segments, Work};
+use super::segment::{self, SEGMENTS_MAX, Segments, Work};
 use super::stats::{DropReason, Stats};
 use super::{Datapath, MTU_ASSUMED, MTU_FLOOR, clamp, fragment, frame_limit, lead};
 use crate::time::Time;
@@ -18,8 +18,7 @@ use crate::wire::data::{Checksum, FRAGMENT_LEN, Fragment, FrameKind, HEADER_LEN,
 pub(super) struct Way<'a> {
     epoch: &'a mut Epoch,
     legs: &'a mut Legs,
-    control: &'a mut Transmits,
-    data: &'a mut Transmits,
+    transmits: &'a mut Transmits,
     stats: &'a mut Stats,
     fragment_id: &'a mut u16,
     longest: &'a mut usize,
@@ -35,12 +34,15 @@ pub(super) struct Way<'a> {
     clamp: Option<usize>,
 }
 
-/// Payload bytes of a segment so that its frame fits `limit`; `size` where it cannot be made to fit.
-pub(super) fn fitting(layout: Layout, size: usize, limit: usize) -> usize {
-    match layout.protocol {
+/// The segments of `frame` that fit `limit`; of `size` bytes of payload where they cannot be made to fit. `None` if headers
+/// leave so little room that there would be too many.
+pub(super) fn fitting(frame: &[u8], layout: Layout, size: usize, limit: usize) -> Option<Segments<'_>> {
+    let size = match layout.protocol {
         Transport::Tcp if limit > layout.payload => size.min(limit - layout.payload),
         Transport::Tcp | Transport::Udp => size,
-    }
+    };
+    let count = frame.len().saturating_sub(layout.payload).div_ceil(size.max(1));
+    (count <= SEGMENTS_MAX).then(|| Segments::new(frame, layout, size))
 }
 
 impl Datapath {
@@ -61,8 +63,7 @@ impl Datapath {
         Some(Way {
             epoch: Epoch::usable(&mut port.current, now)?,
             legs: &mut self.legs,
-            control: &mut self.batches.control,
-            data: &mut self.batches.data,
+            transmits: &mut self.transmits,
             stats: &mut self.stats[port.overlay.0],
             fragment_id: &mut port.fragment_id,
             longest: &mut port.activity.longest_sent,
@@ -117,7 +118,9 @@ impl Way<'_> {
 
     /// A superframe: each segment is a packet of its own.
     fn cut(&mut self, frame: &[u8], layout: Layout, size: usize, checksum: Checksum, scratch: &mut Vec<u8>) {
-        let mut segments = Segments::new(frame, layout, fitting(layout, size, self.limit));
+        let Some(mut segments) = fitting(frame, layout, size, self.limit) else {
+            return self.stats.dropped(DropReason::Offload);
+        };
         let meta = Meta { kind: self.kind, fragment: false, checksum }.byte();
         while let Some(len) = segments.next_len() {
             if len <= self.limit {
@@ -181,12 +184,25 @@ impl Way<'_> {
         if is_data {
             *self.longest = len.max(*self.longest);
         }
-        let batch = if is_data { &mut *self.data } else { &mut *self.control };
-        let packet = &mut batch.reserve(packet_len)[..packet_len];
+        let packet = &mut self.transmits.reserve(packet_len)[..packet_len];
         write(&mut packet[head..head + len]);
         self.epoch.sealer.seal(is_data, &mut packet[head - HEADER_LEN..]);
         self.legs.wrap(self.path, packet);
-        batch.commit(packet_len, self.target);
+        self.transmits.commit(packet_len, self.target);
         self.stats.datagrams_out += 1;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::datapath::layout::tests::{find, tcp4};
+
+    #[test]
+    fn headers_that_leave_room_for_too_many_segments_are_refused() {
+        let frame = tcp4(&[1; SEGMENTS_MAX + 1]);
+        let layout = find(&frame).expect("whole");
+        let fits = |room: usize| fitting(&frame, layout, 1000, layout.payload + room).is_some();
+        assert_eq!([1, 2, 2000].map(fits), [false, true, true]);
     }
 }

@@ -1,7 +1,8 @@
 //! The event loop: waits for the kernel and the background, feeds the node, does what it says.
 //!
 //! One thread, one wait for everything. Every wakeup does a bounded piece of work for each source that
-//! is ready, in this order: signal, underlay, TAPs, control inputs, timer. Nothing here blocks; a full
+//! is ready, in this order: signal, underlay, control inputs, timer, TAPs. So what was heard counts before a timer
+//! says that nothing was, and control packets leave before new frames fill the socket. Nothing here blocks; a full
 //! underlay socket is waited for a short while, which keeps frames in the TAP's queue, where the kernel
 //! drops them as any congested link does.
 
@@ -241,11 +242,6 @@ impl Driver {
             self.node.handle_datagrams(now, &mut self.datagrams);
             self.drain(now).await?;
         }
-        for place in 0..self.taps.len() {
-            if ready.taps & 1 << place != 0 {
-                self.read_tap(now, place).await?;
-            }
-        }
         let mut news = ready.news;
         for _ in 0..NEWS_PER_WAKEUP {
             let Some(one) = news.take().or_else(|| self.crew.try_news()) else { break };
@@ -264,6 +260,11 @@ impl Driver {
             self.notice_jumps(now, at);
             self.node.handle_timeout(now);
             self.drain(now).await?;
+        }
+        for place in 0..self.taps.len() {
+            if ready.taps & 1 << place != 0 {
+                self.read_tap(now, place).await?;
+            }
         }
         self.moderation.rest(now);
         Ok(())

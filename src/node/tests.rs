@@ -8,9 +8,7 @@ use super::*;
 use crate::control::report::PathKind;
 use crate::datapath::buf::Origin;
 use crate::datapath::offload::Virtio;
-use crate::datapath::{Command, Path};
 use crate::keys::{Fingerprint, Identity, OverlayKey, OverlaySecrets};
-use crate::wire::data::DATA;
 
 struct Wire {
     now: Time,
@@ -253,23 +251,4 @@ fn a_quiet_overlay_is_quiet() {
     assert_eq!(wire.paths(1), [PathKind::Direct], "{:?}", wire.events);
     let changes = wire.events.iter().filter(|(_, event)| matches!(event, Event::PathChanged { .. })).count();
     assert!(changes <= 4, "{:?}", wire.events);
-}
-
-#[test]
-fn control_leaves_before_the_frames_of_the_same_turn() {
-    /// No kind of packet.
-    const OTHER: u8 = 0xee;
-    let mut wire = Wire::new(&[9, 9]);
-    wire.run(Duration::from_secs(1));
-    let (node, path) = (&mut wire.nodes[1], Path::Direct(wire.addrs[2]));
-    let mut frames = Frames::default();
-    frames.push(&broadcast(1, 1, 60), Virtio::default());
-    node.datapath.handle_frames(wire.now, OverlayIndex(0), &frames);
-    node.control.fx.commands.push_back(Command::SendPlain { path, packet: vec![OTHER] });
-    node.settle(wire.now);
-    let mut sent = Vec::new();
-    while let Output::Transmit(batch) = node.poll_output() {
-        sent.extend(batch.iter().map(|(packet, _)| packet[0]));
-    }
-    assert_eq!(sent, [OTHER, DATA]);
 }

@@ -6,7 +6,7 @@ use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 
 use super::*;
-use crate::datapath::buf::{Batches, Frames, Origin};
+use crate::datapath::buf::{Frames, Origin};
 use crate::datapath::layout::tests::tcp4;
 use crate::datapath::offload::{Gso, Virtio};
 use crate::datapath::seal::{Sealer, SessionKeys, Share};
@@ -146,8 +146,8 @@ fn answers_leave_from_the_address_that_the_last_buffer_came_to() {
     let buffers = own.map(|to| ((OUTSIDE[0], Some(to)), packets(&mut sealer, 2)));
     receive(&mut datapath, at(5), &buffers);
     datapath.handle_command(at(5), Command::SendSession { port, path, message: vec![1], hops: None });
-    let Batches { control, .. } = datapath.take_batches(Batches::default());
-    assert_eq!(control.get(0).map(|(_, target)| target.from), Some(Some(own[1])));
+    let (transmits, _) = datapath.take_batches(Default::default());
+    assert_eq!(transmits.get(0).map(|(_, target)| target.from), Some(Some(own[1])));
 }
 
 #[test]
@@ -182,8 +182,8 @@ fn a_run_that_is_relayed_leaves_as_one_run() {
     };
     let run = (0..).zip(packets(&mut sealer, 5)).map(up).collect::<Vec<_>>();
     receive(&mut datapath, at(5), &[((OUTSIDE[0], None), run.clone())]);
-    let Batches { data, .. } = datapath.take_batches(Batches::default());
-    let pieces = data.iter().collect::<Vec<_>>();
+    let (transmits, _) = datapath.take_batches(Default::default());
+    let pieces = transmits.iter().collect::<Vec<_>>();
     assert_eq!(pieces.len(), run.len());
     for (place, (packet, target)) in pieces.iter().enumerate() {
         assert_eq!(packet[relay_wire::HEADER_LEN..], run[place][relay_wire::HEADER_LEN..], "in order");
@@ -245,5 +245,5 @@ fn lying_notes_are_counted_and_nothing_leaves() {
     let mut frames = Frames::default();
     frames.push(&tcp, honest);
     datapath.handle_frames(at(1), OVERLAY, &frames);
-    assert_eq!(datapath.take_batches(Batches::default()).data.len(), 3, "the truth is sent");
+    assert_eq!(datapath.take_batches(Default::default()).0.len(), 3, "the truth is sent");
 }

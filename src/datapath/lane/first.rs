@@ -129,7 +129,7 @@ impl Datapath {
             self.deliver(now, opened.from, (opened.kind, opened.checksum), frame);
             self.teach(now, opened.from, frame, &mut lesson);
         }
-        self.joining.close(&mut self.batches.deliveries);
+        self.joining.close(&mut self.deliveries);
         let known = |((overlay, vlan, mac), (port, heard))| Known { overlay, vlan, mac, port, heard };
         lesson.into_iter().map(known).collect()
     }

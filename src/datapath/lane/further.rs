@@ -205,7 +205,7 @@ impl Datapath {
                 self.open(now, (Path::Direct(from), to), &mut None, packet);
             }
         }
-        self.joining.close(&mut self.batches.deliveries);
+        self.joining.close(&mut self.deliveries);
     }
 
     /// Takes what was taught into use once nothing is under way that it would overtake.

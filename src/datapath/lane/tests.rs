@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::datapath::SwitchSettings;
-use crate::datapath::buf::{Batches, Origin};
+use crate::datapath::buf::Origin;
 use crate::datapath::offload::Virtio;
 use crate::datapath::seal::SessionKeys;
 use crate::datapath::stats::DropReason;
@@ -152,10 +152,10 @@ impl Site {
     /// Packets and frames of all lanes.
     fn drain(&mut self) -> (Vec<Vec<u8>>, Vec<Vec<u8>>) {
         let (mut packets, mut frames) = (Vec::new(), Vec::new());
-        let mut batches = vec![self.first.take_batches(Batches::default())];
-        batches.extend(self.lanes.iter_mut().map(|lane| lane.take_batches(Batches::default())));
-        for Batches { control, data, deliveries } in batches {
-            packets.extend(control.iter().chain(data.iter()).map(|(packet, _)| packet.to_vec()));
+        let mut batches = vec![self.first.take_batches(Default::default())];
+        batches.extend(self.lanes.iter_mut().map(|lane| lane.take_batches(Default::default())));
+        for (transmits, deliveries) in batches {
+            packets.extend(transmits.iter().map(|(packet, _)| packet.to_vec()));
             frames.extend(deliveries.iter().map(|(frame, _)| frame.to_vec()));
         }
         (packets, frames)

@@ -6,7 +6,7 @@ use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
 
 use super::*;
-use crate::datapath::buf::{Batches, Datagrams, Frames, Origin};
+use crate::datapath::buf::{Datagrams, Frames, Origin};
 use crate::datapath::frame::Mac;
 use crate::datapath::layout::tests::udp4;
 use crate::datapath::offload::{Gso, Virtio};
@@ -116,11 +116,11 @@ impl World {
 
     fn take(&mut self, member: usize) -> Vec<(usize, usize, Vec<u8>)> {
         while self.members[member].poll_notice().is_some() {}
-        let Batches { data, deliveries, .. } = self.members[member].take_batches(Batches::default());
+        let (transmits, deliveries) = self.members[member].take_batches(Default::default());
         self.delivered[member] += deliveries.len();
-        self.copies[member] += data.len();
+        self.copies[member] += transmits.len();
         let to = |addr: SocketAddr| (0..self.members.len()).find(|to| address(*to) == addr).expect("a member");
-        data.iter().map(|(packet, target)| (member, to(target.to), packet.to_vec())).collect()
+        transmits.iter().map(|(packet, target)| (member, to(target.to), packet.to_vec())).collect()
     }
 
     fn sum(&self, count: impl Fn(&Datapath) -> u64) -> u64 {
@@ -257,8 +257,8 @@ fn a_list_that_no_honest_member_makes_is_divided_by_nobody() {
         let mut frame = frame(0);
         frame.resize(long, 7);
         world.members[1].branch(NOW, (OVERLAY, port(0)), Checksum::Finished, &tree(false, 0, &list, &frame));
-        let Batches { data, .. } = world.members[1].take_batches(Batches::default());
-        let to = data.iter().map(|(_, target)| target.to).collect::<BTreeSet<_>>();
+        let (transmits, _) = world.members[1].take_batches(Default::default());
+        let to = transmits.iter().map(|(_, target)| target.to).collect::<BTreeSet<_>>();
         assert_eq!(to.len(), copies, "{long} bytes");
     }
 }

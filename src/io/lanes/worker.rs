@@ -12,7 +12,7 @@ use tokio::runtime::Builder;
 use tokio::sync::mpsc;
 
 use super::{News, Parts};
-use crate::datapath::buf::{Batches, Datagrams, Frames, OverlayIndex};
+use crate::datapath::buf::{Datagrams, Deliveries, Frames, OverlayIndex, Transmits};
 use crate::datapath::lane::{Lane, Order};
 use crate::io::clock::{self, Timer};
 use crate::io::driver::DriveError;
@@ -48,7 +48,7 @@ struct Worker {
     timer: Timer,
     frames: Frames,
     datagrams: Datagrams,
-    spare: Batches,
+    spare: (Transmits, Deliveries),
     moderation: Moderation,
 }
 
@@ -76,7 +76,7 @@ impl Worker {
             timer: Timer::new()?,
             frames: Frames::default(),
             datagrams: Datagrams::default(),
-            spare: Batches::default(),
+            spare: Default::default(),
             moderation: Moderation::start(clock::now(), priority),
         })
     }
@@ -152,16 +152,13 @@ impl Worker {
 
     /// Sends, writes, hands over and reports what there is.
     async fn drain(&mut self, now: Time) -> Result<(), DriveError> {
-        let mut batches = self.lane.take_batches(std::mem::take(&mut self.spare));
-        let Batches { control, data, deliveries } = &mut batches;
-        for transmits in [control, data] {
-            self.underlay.get_ref().send_patiently(transmits, |_| false).await;
-            transmits.clear();
-        }
+        let (mut transmits, mut deliveries) = self.lane.take_batches(std::mem::take(&mut self.spare));
+        self.underlay.get_ref().send_patiently(&transmits, |_| false).await;
         self.moderation.note(deliveries.len(), deliveries.byte_len());
-        tap::deliver(&mut self.taps, deliveries)?;
+        tap::deliver(&mut self.taps, &deliveries)?;
+        transmits.clear();
         deliveries.clear();
-        self.spare = batches;
+        self.spare = (transmits, deliveries);
         let number = self.lane.number();
         if self.lane.has_handed() {
             match self.news.try_reserve() {
