@@ -193,6 +193,7 @@ fn bytes_survive_loss_and_disorder() {
             transfer(&world.nodes[1].guest, &world.nodes[0].guest, len);
         });
         assert_no_copies(&world, &segments);
+        assert!(world.nodes[1].daemon.counters()["replayed"] > 0, "the link doubled packets");
     }
 }
 

@@ -53,7 +53,9 @@ const HALT_POLL: &str = "/sys/module/haltpoll/parameters/guest_halt_poll_ns";
 fn idle_processors(governor: &str, halt_poll_ns: &str) -> String {
     match (governor, halt_poll_ns) {
         ("haltpoll", "0") => "halt at once (guest_halt_poll_ns is 0)".into(),
-        ("haltpoll", polled) => format!("look for work before they halt (guest_halt_poll_ns is {polled})"),
+        ("haltpoll", polled) if !polled.is_empty() => {
+            format!("look for work before they halt (guest_halt_poll_ns is {polled})")
+        }
         ("", _) => "no governor".into(),
         (other, _) => format!("sleep as the governor `{other}` lets them"),
     }

@@ -224,7 +224,7 @@ impl Stage {
         set_mtu(guests, mtu + 1);
         let report = Ping::count_with(&from.space, to.address, 2, &["-M", "do", "-s", &ping_size(mtu + 1)]);
         set_mtu(guests, mtu);
-        let (passed, parts) = (report.replies.len() as u64, self.parts() - before);
+        let (passed, parts) = (report.replies.len() as u64, self.parts().saturating_sub(before));
         passed > 0 && parts < passed
     }
 
