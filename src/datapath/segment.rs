@@ -209,4 +209,4 @@ pub(super) fn short(len: usize) -> u16 {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -8,8 +8,9 @@ use rand_chacha::rand_core::SeedableRng;
 use super::*;
 use crate::datapath::buf::{Frames, Origin};
 use crate::datapath::layout::tests::tcp4;
-use crate::datapath::offload::{Gso, Virtio};
+use crate::datapath::offload::Virtio;
 use crate::datapath::seal::{Sealer, SessionKeys, Share};
+use crate::datapath::segment::tests::TSO4;
 use crate::datapath::{Command, LegId, SwitchSettings};
 use crate::keys::OverlayId;
 use crate::wire::data::{FRAGMENT_LEN, HEADER_LEN, TAG_LEN};
@@ -219,21 +220,12 @@ fn of_two_pieces_the_first_tells() {
 fn lying_notes_are_counted_and_nothing_leaves() {
     let (mut datapath, mut tcp) = (corridor(), tcp4(&[1; 250]));
     tcp[..6].fill(6);
-    let honest = Virtio {
-        needs_csum: true,
-        gso: Gso::TcpV4,
-        ecn: false,
-        header_len: 54,
-        gso_size: 100,
-        csum_start: 34,
-        csum_offset: 16,
-    };
     datapath.handle_command(at(0), Command::UsePath { port: PORTS[0], path: Some(Path::Direct(OUTSIDE[0])) });
     let lies = [
-        Virtio { header_len: 305, ..honest },
-        Virtio { csum_start: 305, ..honest },
-        Virtio { gso_size: 0, ..honest },
-        Virtio { gso_size: 305, ..honest },
+        Virtio { header_len: 305, ..TSO4 },
+        Virtio { csum_start: 305, ..TSO4 },
+        Virtio { gso_size: 0, ..TSO4 },
+        Virtio { gso_size: 305, ..TSO4 },
     ];
     for (number, lie) in (1..).zip(lies) {
         let mut frames = Frames::default();
@@ -243,7 +235,7 @@ fn lying_notes_are_counted_and_nothing_leaves() {
     }
     assert!(!datapath.has_batches());
     let mut frames = Frames::default();
-    frames.push(&tcp, honest);
+    frames.push(&tcp, TSO4);
     datapath.handle_frames(at(1), OVERLAY, &frames);
     assert_eq!(datapath.take_batches(Default::default()).0.len(), 3, "the truth is sent");
 }

@@ -12,10 +12,12 @@ const TCP4: Virtio = Virtio {
     csum_start: 34,
     csum_offset: 16,
 };
-const TSO4: Virtio = Virtio { gso: Gso::TcpV4, header_len: 54, gso_size: 100, ..TCP4 };
+/// A superframe of [`tcp4`].
+pub(in crate::datapath) const TSO4: Virtio = Virtio { gso: Gso::TcpV4, header_len: 54, gso_size: 100, ..TCP4 };
 const TSO6: Virtio = Virtio { gso: Gso::TcpV6, header_len: 74, csum_start: 54, ..TSO4 };
 const UDP4: Virtio = Virtio { csum_offset: 6, ..TCP4 };
-const USO4: Virtio = Virtio { gso: Gso::Udp, csum_offset: 6, header_len: 42, ..TSO4 };
+/// A superframe of [`udp4`].
+pub(in crate::datapath) const USO4: Virtio = Virtio { gso: Gso::Udp, csum_offset: 6, header_len: 42, ..TSO4 };
 
 fn ask(frame: &[u8], virtio: Virtio) -> Result<Work, DropReason> {
     inspect(frame, &Header::parse(frame).expect("an Ethernet header"), virtio)

@@ -9,8 +9,9 @@ use super::*;
 use crate::datapath::buf::{Datagrams, Frames, Origin};
 use crate::datapath::frame::Mac;
 use crate::datapath::layout::tests::udp4;
-use crate::datapath::offload::{Gso, Virtio};
+use crate::datapath::offload::Virtio;
 use crate::datapath::seal::SessionKeys;
+use crate::datapath::segment::tests::USO4;
 use crate::datapath::{Command, Path, SwitchSettings};
 use crate::wire::handshake::Suite;
 
@@ -351,10 +352,8 @@ proptest! {
 fn a_superframe_for_all_leaves_as_one_run_to_each_receiver() {
     let mut frame = udp4(&[1; 250]);
     frame[..6].fill(0xff);
-    let (needs_csum, gso, header_len, gso_size, csum_start, csum_offset) = (true, Gso::Udp, 42, 100, 34, 6);
-    let note = Virtio { needs_csum, gso, ecn: false, header_len, gso_size, csum_start, csum_offset };
     let mut frames = Frames::default();
-    frames.push(&frame, note);
+    frames.push(&frame, USO4);
     for fan_out in [FAN_OUT, 2] {
         let mut world = whole(6, fan_out, 1);
         world.members[0].handle_frames(NOW, OVERLAY, &frames);
